@@ -1,0 +1,9 @@
+"""The one exception of the package."""
+
+
+class HeadwiseError(Exception):
+    """Anything a user can put right: bad input, a wrong model, a full disk.
+
+    The message says what was wrong, where (path, row, shape) and what to do. The command line prints it
+    without a traceback and exits with 1.
+    """

@@ -1,0 +1,259 @@
+"""The contract that every image tower fulfils; nothing outside `towers/` knows which library it wraps."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid
+from headwise.operators import FOLDABLE, NEEDS_CLASS_TOKEN, OPERATORS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (z, v) → z'
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """The library's own parameters that folding writes to, as views (H heads of d values, width D)."""
+
+    out: torch.Tensor  # (D, H·d) out-projection
+    out_bias: torch.Tensor | None  # (D)
+    query: torch.Tensor | None = None  # (H·d, D) query projection
+    query_bias: torch.Tensor | None = None  # (H·d)
+
+
+class Block:
+    """One row of heads: attention cut open just before its out-projection.
+
+    A library's file in `towers/` subclasses this and uses the library's own modules and parameters.
+
+    Arguments:
+        module: the library's block, whose forward a live mask replaces.
+        heads, head_dim, width: H, d and D.
+        folds: the operators that fold exactly into this block's weights.
+        tokenwise: queries are tokens (False for attention pooling, whose queries are learned).
+    """
+
+    tokenwise = True
+
+    def __init__(self, module: nn.Module, heads: int, head_dim: int, width: int, folds: Sequence[str] = FOLDABLE):
+        self.module = module
+        self.heads = heads
+        self.head_dim = head_dim
+        self.width = width
+        self.folds = frozenset(folds)
+
+    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Everything up to the out-projection.
+
+        Arguments:
+            x: residual stream, (B, N, D).
+            queries: the rows of x to compute outputs for (None: all).
+
+        Returns:
+            z: head outputs, (B, H, Q, d), and v: values, (B, H, N, d).
+        """
+        raise NotImplementedError
+
+    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Out-projection, residual, MLP.
+
+        Arguments:
+            x: the query rows of the residual stream, (B, Q, D).
+            z: head outputs, (B, H, Q, d).
+
+        Returns:
+            The residual stream after the block, (B, Q, D).
+        """
+        raise NotImplementedError
+
+    def weights(self) -> HeadWeights:
+        """The parameters that folding a mask writes to."""
+        raise NotImplementedError
+
+    def live(self, transform: Transform) -> Callable:
+        """A replacement for `module.forward` that passes the head outputs through `transform`."""
+
+        def forward(x: torch.Tensor, *_args: object, **_kwargs: object) -> torch.Tensor:
+            z, v = self.attend(x)  # (B, H, N, d) twice
+            return self.finish(x, transform(z, v))
+
+        return forward
+
+    @cached_property
+    def _finish_parameters(self) -> int:
+        inner = self.heads * self.head_dim
+        return max(sum(p.numel() for p in self.module.parameters()) - 3 * self.width * inner, 0)
+
+    def cost(self, tokens: int, queries: int) -> tuple[float, float]:
+        """Multiply-adds of (attend, finish) for one image, counted from the block's parameters."""
+        inner = self.heads * self.head_dim
+        attend = inner * self.width * (2 * tokens + queries) + 2 * queries * tokens * inner
+        return float(attend), float(queries * self._finish_parameters)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """An image encoder as stem → blocks → pool.
+
+    Arguments:
+        parts: the library's modules that the tower consists of (shared, not copied).
+        build: makes a tower of the same kind from such parts.
+        blocks: one per row of the grid.
+        grid: heads per row.
+        stem: images (B, 3, R, R) → residual stream before the first block (B, N, D).
+        pool: the rows of the last residual stream that pooling reads (B, Q, D) → embeddings (B, E).
+        encode: the library's own forward, images (B, 3, R, R) → embeddings (B, E), not normalised.
+        reads: the rows that pooling reads (None: all).
+        tokens: N.
+        resolution: R in pixels.
+        pooling: what the library calls its pooling, for printing.
+        class_token: row 0 is a class token.
+        family: the library and architecture, for printing.
+    """
+
+    parts: nn.ModuleList
+    build: Callable[[nn.ModuleList], Tower]
+    blocks: tuple[Block, ...]
+    grid: Grid
+    stem: Callable[[torch.Tensor], torch.Tensor]
+    pool: Callable[[torch.Tensor], torch.Tensor]
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    reads: slice | None
+    tokens: int
+    resolution: int
+    pooling: str
+    class_token: bool
+    family: str
+
+    @property
+    def parameter(self) -> torch.Tensor:
+        return next(self.parts.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameter.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parameter.dtype
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of the image tower's parameters, read as float32."""
+        return weights_hash(self.parts)
+
+    def queries(self, row: int) -> slice | None:
+        """The rows of the residual stream that row `row` of the grid has to compute."""
+        last_token_row = max(i for i, block in enumerate(self.blocks) if block.tokenwise)
+        return self.reads if row == last_token_row == len(self.blocks) - 1 else None
+
+    def query_count(self, row: int) -> int:
+        if not self.blocks[row].tokenwise:
+            return 1
+        queries = self.queries(row)
+        return self.tokens if queries is None else len(range(self.tokens)[queries])
+
+    def cast(self, device: torch.device | str, dtype: torch.dtype) -> Tower:
+        """This tower on another device or in another precision; a copy only where something changes."""
+        if self.device == torch.device(device) and self.dtype == dtype:
+            return self
+        return self.build(copy.deepcopy(self.parts).to(device=device, dtype=dtype))
+
+    def check_operator(self, operator: str) -> None:
+        """
+        Raises:
+            HeadwiseError: the operator needs a class token that this tower does not have.
+        """
+        if operator in NEEDS_CLASS_TOKEN and not self.class_token:
+            usable = [name for name in OPERATORS if name not in NEEDS_CLASS_TOKEN]
+            raise HeadwiseError(
+                f"Operator '{operator}' needs a class token; {self.family} has none. Use one of: {', '.join(usable)}."
+            )
+
+    @property
+    def foldable(self) -> tuple[str, ...]:
+        """The operators that fold exactly into every block of this tower."""
+        return tuple(op for op in OPERATORS if all(op in block.folds for block in self.blocks))
+
+
+@dataclass(frozen=True)
+class Model:
+    """An image tower with its library's own preprocessing and text encoder.
+
+    Arguments:
+        name: as the user typed it.
+        tower: the image tower.
+        module: the library's model.
+        preprocess: a picture → pixels (3, R, R), float32.
+        preprocess_spec: plain JSON values that change when the preprocessing does (part of the cache's key).
+        pixel_mean, pixel_std: the last step of `preprocess`, if it is (p/255 − mean)/std; lets the cache keep bytes.
+        encode_texts: texts → embeddings (T, E), float32, not normalised; None where there is no text tower.
+        text_hash: hash of the text tower's parameters.
+        logit_scale, logit_bias: similarity → logit.
+        loss: `softmax` (CLIP) or `sigmoid` (SigLIP).
+        save: writes the model, weights as they are now, into a folder in the library's own format.
+    """
+
+    name: str
+    tower: Tower
+    module: nn.Module
+    preprocess: Callable[[Image], torch.Tensor]
+    preprocess_spec: Mapping[str, object]
+    save: Callable[[Path], None]
+    encode_texts: Callable[[Sequence[str]], torch.Tensor] | None = None
+    text_hash: str = ""
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
+    logit_scale: float = 100.0
+    logit_bias: float = 0.0
+    loss: str = "softmax"
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash of a module's parameters and persistent buffers by name, shape and float32 value."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, N, H·d) → (B, H, N, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(z: torch.Tensor) -> torch.Tensor:
+    """(B, H, Q, d) → (B, Q, H·d)."""
+    return z.transpose(1, 2).flatten(2)
+
+
+def rows(x: torch.Tensor, queries: slice | None) -> torch.Tensor:
+    """The query rows of a residual stream, (B, N, D) → (B, Q, D)."""
+    return x if queries is None else x[:, queries]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside (dropout and patch dropout off), each submodule's own mode restored after."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
