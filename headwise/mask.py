@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, total_ordering
+from pathlib import Path
 
 from headwise.errors import HeadwiseError
 from headwise.operators import canonical_operator
@@ -163,6 +164,19 @@ class Mask:
     def with_provenance(self, **facts: object) -> Mask:
         """The same mask, with these facts added to its provenance."""
         return replace(self, provenance={**self.provenance, **facts})
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None) -> Mask:
+        """Load a mask from a folder or a hub repository: `headwise.artefact.load_mask`."""
+        from headwise.artefact import load_mask
+
+        return load_mask(source, revision=revision)
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
+        """Write `head_mask.json` and a model card into a folder: `headwise.artefact.save_mask`."""
+        from headwise.artefact import save_mask
+
+        return save_mask(self, folder, card=card)
 
     def bare(self) -> Mask:
         """Grid, operator and gates alone: what a search compares."""
