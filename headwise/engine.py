@@ -46,7 +46,7 @@ class Plan:
 
     dtype: str = "float32"
     chunk: int = 16
-    stack: int = 4
+    stack: int = 1
     device: str = "cpu"
 
     @property
@@ -59,7 +59,8 @@ def plan(tower: Tower, *, dtype: str = "auto", device: str = "cpu", budget: floa
 
     Arguments:
         dtype: `auto`, `float32` or `bfloat16`; auto takes bfloat16 where the processor has it.
-        budget: bytes for the activations of the walk; by default 256 MB on a CPU, 8 GB on a GPU.
+        budget: bytes for the activations of one stack; the walk holds about one stack per layer. By default
+            24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
 
     Raises:
         HeadwiseError: an unknown dtype, or a device that this machine does not have.
@@ -72,21 +73,27 @@ def plan(tower: Tower, *, dtype: str = "auto", device: str = "cpu", budget: floa
     if dtype == "auto":
         dtype = "bfloat16" if has_bfloat16(device) else "float32"
     size = 2 if dtype == "bfloat16" else 4
-    # one node of one image: residual in and out, z, v and the MLP's hidden layer
-    node = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
-    budget = budget or (8e9 if on_gpu else 256e6)
-    chunk = 64 if on_gpu else 16
-    levels = len(tower.blocks) / 2  # stacks alive on the path, on average
-    stack = int(budget / (node * chunk * levels))
-    return Plan(dtype, chunk, max(1, min(stack, 64 if on_gpu else 4)), device)
+    # one image at one node: residual stream in and out, z, v and the MLP's hidden layer
+    image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
+    budget = budget or (2e9 if on_gpu else 24e6)
+    chunk = _power_of_two(budget / image, most=64 if on_gpu else 32)
+    return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
+
+
+def _power_of_two(value: float, most: int) -> int:
+    return max(1, min(most, 1 << max(0, int(value).bit_length() - 1)))
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
+    """Whether the processor multiplies bfloat16 faster than float32.
+
+    A CPU needs AMX tiles for that: with AVX-512 BF16 alone a matrix product took 1.8 times as long as in
+    float32 (docs/performance.md).
+    """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(supported and supported() and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
 
 
 # ---- the trie
@@ -168,20 +175,20 @@ def embed(
     Raises:
         HeadwiseError: a mask that does not fit the tower.
     """
-    unique = sorted(dict.fromkeys(masks), key=lambda mask: (mask.gates, mask.operator), reverse=True)
-    for operator in {mask.operator for mask in unique if not mask.is_identity}:
-        tower.check_operator(operator)
-    for mask in unique:
+    for mask in masks:
         check_fits(tower, mask, check_weights=False)
     ready = tower.cast(layout.device, layout.torch_dtype)
-    for start in range(0, len(unique), MASKS_PER_WALK):
-        batch = unique[start : start + MASKS_PER_WALK]
+    for batch in walks(masks):
         yield from _walk_all(ready, pixels, batch, layout, means, progress)
 
 
-def _walk_all(  # noqa: ANN202
-    tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, means: Means | None, progress
-):  # noqa: ANN001
+def walks(masks: Sequence[Mask]) -> list[list[Mask]]:
+    """The different masks in the order of their gates, cut into sets that are walked together."""
+    unique = sorted(dict.fromkeys(masks), key=lambda mask: (mask.gates, mask.operator), reverse=True)
+    return [unique[start : start + MASKS_PER_WALK] for start in range(0, len(unique), MASKS_PER_WALK)]
+
+
+def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, means: Means | None, progress):
     """One walk of one set of masks over all chunks; embeddings pass through a temporary file."""
     root, total, cost = trie(masks), len(pixels), ffe(tower, masks)
     tables = _mean_tables(tower, masks, means)
@@ -215,7 +222,7 @@ def _mean_tables(tower: Tower, masks: list[Mask], means: Means | None) -> dict[t
     return tables
 
 
-def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple[int, torch.Tensor]]:  # noqa: ANN001
+def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple[int, torch.Tensor]]:
     """(mask, embeddings (B, E)) of one chunk of images."""
     size = len(images)
 
@@ -240,7 +247,7 @@ def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple
             x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
             yield from descend([child for _, child in part], x2, row + 1)
 
-    def emit(child: Node, z, v, row: int, queries: slice | None):  # noqa: ANN001, ANN202
+    def emit(child: Node, z, v, row: int, queries: slice | None):
         if child.operator == "identity":
             return z
         gates = torch.tensor(child.gates, device=z.device)  # (H)
@@ -281,6 +288,4 @@ def with_means(mask: Mask, means: Means) -> Mask:
     def constants(head: Head) -> tuple[float, ...]:
         return tuple(means[mask.grid.row_of(head)][head.index].tolist())
 
-    return Mask(
-        mask.grid, mask.gates, "mean", tuple((head, constants(head)) for head in mask.heads), mask.provenance
-    )
+    return Mask(mask.grid, mask.gates, "mean", tuple((head, constants(head)) for head in mask.heads), mask.provenance)

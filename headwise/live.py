@@ -16,7 +16,9 @@ from headwise.towers.base import Tower, Transform, evaluating
 
 
 @contextmanager
-def apply(model: Model | nn.Module, mask: Mask, *, check_weights: bool = True, probe: bool = True) -> Iterator[None]:
+def apply(
+    model: Model | Tower | nn.Module, mask: Mask, *, check_weights: bool = True, probe: bool = True
+) -> Iterator[None]:
     """Run a model with a mask: inside the context its image tower suppresses the mask's heads.
 
     Nothing is copied and no parameter changes; leaving the context restores the model, also after an
@@ -33,7 +35,7 @@ def apply(model: Model | nn.Module, mask: Mask, *, check_weights: bool = True, p
         HeadwiseError: another grid or other weights; an operator the tower has no class token for; the mask
             took no effect.
     """
-    tower = model.tower if isinstance(model, Model) else tower_of(model)
+    tower = _tower(model)
     check_fits(tower, mask, check_weights=check_weights)
     before = _probe(tower) if probe and not mask.is_identity else None
     replaced: list[tuple[nn.Module, object]] = []
@@ -56,6 +58,12 @@ def apply(model: Model | nn.Module, mask: Mask, *, check_weights: bool = True, p
                 module.forward = old
 
 
+def _tower(model: Model | Tower | nn.Module) -> Tower:
+    if isinstance(model, Tower):
+        return model
+    return model.tower if isinstance(model, Model) else tower_of(model)
+
+
 def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
     """
     Raises:
@@ -72,7 +80,8 @@ def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
             f"model's weights are {tower.weights_hash}. A mask fits only the weights it was found on. If it is the "
             "same model in another precision, pass check_weights=False (--no-check-weights)."
         )
-    tower.check_operator(mask.operator)
+    if not mask.is_identity:
+        tower.check_operator(mask.operator)
 
 
 def transform(tower: Tower, mask: Mask, row: int) -> Transform:

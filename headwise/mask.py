@@ -87,8 +87,10 @@ class Grid:
         Raises:
             HeadwiseError: the grid has no such head.
         """
-        row = len(self.layers) if head.layer == POOL else head.layer
-        if not 0 <= row < len(self.rows) or (head.layer == POOL and not self.pool) or head.index >= self.rows[row]:
+        pooling = head.layer == POOL
+        row = len(self.layers) if pooling else head.layer
+        count = self.pool if pooling else dict(enumerate(self.layers)).get(row, 0)
+        if not 0 <= head.index < count:
             raise HeadwiseError(f"Head {head} does not exist in this model: {self}. Layers and heads count from 0.")
         return row
 
@@ -233,7 +235,7 @@ class Mask:
         """Suppress what exactly one of the masks suppresses."""
         return self._combine(other, lambda a, b: 1.0 if (a < 1.0) == (b < 1.0) else min(a, b))
 
-    def _combine(self, other: Mask, rule) -> Mask:  # noqa: ANN001
+    def _combine(self, other: Mask, rule) -> Mask:
         if self.grid != other.grid:
             raise HeadwiseError(f"Masks of different grids cannot be combined: {self.grid} and {other.grid}.")
         operator = other.operator if self.is_identity else self.operator

@@ -41,7 +41,7 @@ def load(name: str, *, device: str = "cpu") -> Model:
     )
 
 
-def wrap(model: nn.Module, processor, *, name: str = "") -> Model:  # noqa: ANN001
+def wrap(model: nn.Module, processor, *, name: str = "") -> Model:
     """A headwise model from a model object that is already loaded; its parameters are shared, not copied.
 
     Arguments:

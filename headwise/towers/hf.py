@@ -127,7 +127,7 @@ def load(reference: str, *, device: str = "cpu") -> Model:
     return wrap(module.to(device), processor, name=name)
 
 
-def _from_pretrained(call, reference: str, what: str):  # noqa: ANN001, ANN202
+def _from_pretrained(call, reference: str, what: str):
     try:
         return call(reference)
     except Exception as error:  # transformers raises many kinds, also for a truncated file
@@ -140,7 +140,7 @@ def _from_pretrained(call, reference: str, what: str):  # noqa: ANN001, ANN202
         ) from error
 
 
-def wrap(module: nn.Module, processor, *, name: str = "") -> Model:  # noqa: ANN001
+def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
     """A headwise model from a transformers model and its processor, in place, nothing copied.
 
     Arguments:
@@ -177,12 +177,12 @@ def _jsonable(spec: dict) -> dict:
     return {key: value for key, value in spec.items() if isinstance(value, str | int | float | bool | list | dict)}
 
 
-def _preprocess(image_processor, image) -> torch.Tensor:  # noqa: ANN001
+def _preprocess(image_processor, image) -> torch.Tensor:
     return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]  # (3, R, R)
 
 
 @torch.inference_mode()
-def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:  # noqa: ANN001
+def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
     limit = min(tokenizer.model_max_length, module.config.text_config.max_position_embeddings)
     device = module.text_projection.weight.device
     out = []

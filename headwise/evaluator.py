@@ -1,0 +1,71 @@
+"""Masks → scores on one split: the engine, an objective and the study put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from headwise.engine import Means, Pixels, Plan, embed, ffe, walks
+from headwise.mask import Mask
+from headwise.objectives import Score
+from headwise.study import Study
+from headwise.towers.base import Tower
+
+Objective = Callable[[torch.Tensor], Score]  # embeddings (N, E) float32 → score
+Progress = Callable[[float], None]  # FFE done since the last call
+
+
+@dataclass
+class Evaluator:
+    """Scores masks on one split; what the study already holds is not run again.
+
+    Arguments:
+        tower, layout: what to run and how (`engine.plan`).
+        pixels: the split's images.
+        objective: embeddings → score.
+        study: where scores are kept; None keeps them in memory.
+        split: the split's name in the study.
+        means: constants of operator `mean`, per row (H, d).
+        progress: called with the FFE that were run (0 for what came from the study).
+        spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
+            the requests alone, so that a budgeted search that is resumed makes the same decisions.
+    """
+
+    tower: Tower
+    layout: Plan
+    pixels: Pixels
+    objective: Objective
+    study: Study | None = None
+    split: str = "search"
+    means: Means | None = None
+    progress: Progress | None = None
+    spent: float = 0.0
+    _scores: dict[str, Score] = field(default_factory=dict)
+
+    def cost(self, masks: Sequence[Mask]) -> float:
+        """FFE that asking for these masks would add to `spent`."""
+        return ffe(self.tower, self._new(masks))
+
+    def __call__(self, masks: Sequence[Mask]) -> list[Score]:
+        """The masks' scores, in their order.
+
+        Raises:
+            HeadwiseError: a mask that does not fit the tower, or a study that cannot be written.
+        """
+        new = self._new(masks)
+        self.spent += ffe(self.tower, new)
+        if self.study and new:
+            self._scores.update(self.study.get(self.split, new))
+        missing = [mask for mask in new if mask.key not in self._scores]
+        for batch in walks(missing):
+            found = embed(self.tower, self.pixels, batch, self.layout, means=self.means, progress=self.progress)
+            scores = [(mask, self.objective(embeddings)) for mask, embeddings in found]
+            if self.study:  # one transaction a walk: a resumed run repeats whole walks or nothing
+                self.study.put(self.split, scores)
+            self._scores.update({mask.key: score for mask, score in scores})
+        return [self._scores[mask.key] for mask in masks]
+
+    def _new(self, masks: Sequence[Mask]) -> list[Mask]:
+        return list({mask.key: mask for mask in masks if mask.key not in self._scores}.values())

@@ -1,0 +1,55 @@
+"""Shared fixtures: small towers of the real libraries with random weights."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)  # pytest-xdist runs one process a core
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Random values for every parameter: initial zeros and ones would hide errors."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_norm = "norm" in name and name.endswith("weight")
+            parameter.copy_(1 + 0.1 * noise if is_norm else noise * (0.08 if parameter.dim() > 1 else 0.05))
+    return module.eval()
+
+
+def small_clip(layers: int = 3, heads: int = 4, seed: int = 0) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=16 * heads,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=32,
+        patch_size=8,
+        projection_dim=24,
+    )
+    return randomise(CLIPVisionModelWithProjection(config), seed)
+
+
+@pytest.fixture(scope="session")
+def clip_module() -> nn.Module:
+    return small_clip()
+
+
+@pytest.fixture(scope="session")
+def tower(clip_module):
+    from headwise.towers import tower_of
+
+    return tower_of(clip_module)
+
+
+@pytest.fixture(scope="session")
+def images() -> torch.Tensor:
+    return torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
