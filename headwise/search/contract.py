@@ -1,0 +1,72 @@
+"""What every search is given and what it hands back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from headwise.mask import Mask
+
+if TYPE_CHECKING:
+    from headwise.objectives import Score
+
+Order = tuple[float, float, int, str]
+
+
+class Evaluate(Protocol):
+    """Exact scores of masks on one split. Backed by the study, so that asking again costs nothing."""
+
+    @property
+    def spent(self) -> float:
+        """FFE so far: a function of what was asked for alone, the same in a resumed run."""
+        ...
+
+    def __call__(self, masks: Sequence[Mask], /) -> list[Score]:
+        """Scores in the order of the masks; masks of one call share their work."""
+        ...
+
+    def cost(self, masks: Sequence[Mask], /) -> float:
+        """FFE that a call with these masks would add to `spent`; 0 for masks already asked for."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A mask with its exact score (compared by identity: scores hold arrays)."""
+
+    mask: Mask
+    score: Score
+
+    @property
+    def order(self) -> Order:
+        return order(self.mask, self.score)
+
+
+def order(mask: Mask, score: Score) -> Order:
+    """A sort key, best first: fitness, loss, fewer heads, then the mask's text, so that no tie is left to chance.
+
+    A score that is not a number comes last.
+    """
+    fitness = -math.inf if math.isnan(score.fitness) else score.fitness
+    loss = math.inf if math.isnan(score.loss) else score.loss
+    return (-fitness, loss, mask.size, str(mask))
+
+
+def best_of(found: Iterable[Found]) -> Found:
+    return min(found, key=lambda item: item.order)
+
+
+def affordable(evaluate: Evaluate, masks: Sequence[Mask], left: float | None) -> Sequence[Mask]:
+    """The longest prefix of the masks whose evaluation costs at most `left` FFE (None: all of them)."""
+    if left is None or evaluate.cost(masks) <= left:
+        return masks
+    low, high = 0, len(masks) - 1  # the cost of a prefix never falls as it grows
+    while low < high:
+        middle = (low + high + 1) // 2
+        if evaluate.cost(masks[:middle]) <= left:
+            low = middle
+        else:
+            high = middle - 1
+    return masks[:low]

@@ -1,0 +1,199 @@
+"""AAT-GA: a genetic search over binary masks, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid, Head, Mask
+from headwise.search.contract import Evaluate, Found, Order, affordable, best_of
+from headwise.search.genome import Breeder, Genome
+
+
+@dataclass(frozen=True)
+class GeneticSettings:
+    """
+    Arguments:
+        population: masks alive at a time.
+        generations: most generations.
+        tournament: how many masks compete to become a parent.
+        uniform: probability of uniform crossover: every head from either parent.
+        block: probability of layer-block crossover: every layer whole from either parent. The rest are clones.
+        flip: after crossover each head flips with this probability; 0: one divided by the number of heads.
+        one_head: probability that exactly one head flips instead.
+        swap: probability that instead a suppressed head trades places with a kept one.
+        elites: best masks that survive unchanged.
+        immigrants: new random combinations of good heads per generation.
+        good: the share of the ranking, from its top, whose heads random combinations draw from.
+        patience: stop after this many generations without a new best.
+        max_heads: most heads a mask may suppress (None: all of them).
+        budget: most FFE to spend, what was evaluated before not counted (None: no limit).
+        seed: the same seed gives the same search.
+
+    Raises:
+        HeadwiseError: a value out of its range.
+    """
+
+    population: int = 48
+    generations: int = 40
+    tournament: int = 3
+    uniform: float = 0.5
+    block: float = 0.3
+    flip: float = 0.0
+    one_head: float = 0.4
+    swap: float = 0.2
+    elites: int = 6
+    immigrants: int = 4
+    good: float = 0.35
+    patience: int = 8
+    max_heads: int | None = None
+    budget: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, name: str, rule: str) -> None:
+            if not ok:
+                raise HeadwiseError(f"Genetic search: {name} is {getattr(self, name)}; it must be {rule}.")
+
+        for name in ("population", "tournament", "patience"):
+            need(getattr(self, name) >= (2 if name == "population" else 1), name, "at least 1 (population: 2)")
+        for name in ("uniform", "block", "flip", "one_head", "swap", "good"):
+            need(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        need(self.uniform + self.block <= 1, "block", "at most 1 together with uniform")
+        need(self.one_head + self.swap <= 1, "swap", "at most 1 together with one_head")
+        need(self.good > 0, "good", "above 0")
+        need(self.generations >= 0, "generations", "0 or more")
+        need(1 <= self.elites < self.population, "elites", "at least 1 and below population")
+        need(0 <= self.immigrants <= self.population - self.elites, "immigrants", "at most population - elites")
+        need(self.max_heads is None or self.max_heads >= 1, "max_heads", "at least 1")
+        need(self.budget is None or self.budget > 0, "budget", "above 0")
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The settings as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation brought.
+
+    Arguments:
+        number: 0 is the first population.
+        evaluated: masks evaluated so far.
+        ffe: FFE spent by this search so far.
+        best: best fitness so far.
+        mean: mean fitness of the masks alive.
+        size: heads that the best mask suppresses.
+    """
+
+    number: int
+    evaluated: int
+    ffe: float
+    best: float
+    mean: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Genetic:
+    """
+    Arguments:
+        best: the best mask of all.
+        by_size: the best mask of every size that was tried, fewest heads first.
+        history: one entry per generation.
+        why: what ended it: `generations`, `patience`, `budget` or `exhausted` (no mask left to try).
+        ffe: what it cost.
+    """
+
+    best: Found
+    by_size: tuple[Found, ...]
+    history: tuple[Generation, ...]
+    why: str
+    ffe: float
+
+    @property
+    def front(self) -> tuple[Found, ...]:
+        """The masks that beat every mask with fewer heads, fewest heads first."""
+        front: list[Found] = []
+        for found in self.by_size:
+            if not front or found.score.order > front[-1].score.order:
+                front.append(found)
+        return tuple(front)
+
+
+def genetic(
+    evaluate: Evaluate,
+    grid: Grid,
+    operator: str,
+    settings: GeneticSettings = GeneticSettings(),
+    *,
+    ranking: Sequence[Head] = (),
+    seeds: Sequence[Mask] = (),
+    progress: Callable[[Generation], None] | None = None,
+) -> Genetic:
+    """Search binary masks for the highest fitness.
+
+    Each generation is one evaluate call, and no mask is evaluated twice.
+
+    Arguments:
+        evaluate: exact scores on the search split.
+        grid: the heads of the model (the pooling row is searched like the others).
+        operator: what a suppressed head emits.
+        settings: every setting of the search.
+        ranking: heads, the most harmful first (`Sweep.ranking`, or a cheaper ranking); empty: no head is preferred.
+        seeds: masks to start from besides identity, the best single heads and the best heads together, such as
+            the path of the greedy search. Masks of another operator, soft masks and masks that are too large are
+            left out.
+        progress: called after each generation.
+
+    Raises:
+        HeadwiseError: a budget that does not pay for a single mask.
+    """
+    breeder = Breeder(grid, operator, settings, ranking)
+    start = evaluate.spent
+    archive: dict[Genome, Order] = {}  # sort keys alone: scores carry a rank for every query
+    by_size: dict[int, Found] = {}
+    history: list[Generation] = []
+    alive: list[Genome] = []
+    newcomers = breeder.first_population(seeds)
+    stale, why = 0, ""
+    while not why:
+        masks = [breeder.mask(genome) for genome in newcomers]
+        left = None if settings.budget is None else settings.budget - (evaluate.spent - start)
+        paid = affordable(evaluate, masks, left)
+        if not paid and not archive:
+            raise HeadwiseError(
+                f"Genetic search: a budget of {settings.budget} FFE does not pay for a single mask. Raise it."
+            )
+        before = best_of(by_size.values()) if by_size else None
+        for genome, mask, score in zip(newcomers, paid, evaluate(paid) if paid else [], strict=False):
+            found = Found(mask, score)
+            archive[genome] = found.order
+            by_size[mask.size] = best_of([found, by_size.get(mask.size, found)])
+        best = best_of(by_size.values())
+        alive = sorted([*alive[: settings.elites], *newcomers[: len(paid)]], key=archive.__getitem__)
+        stale = stale + 1 if best is before else 0
+        record = Generation(
+            number=len(history),
+            evaluated=len(archive),
+            ffe=evaluate.spent - start,
+            best=best.score.fitness,
+            mean=-sum(archive[genome][0] for genome in alive) / len(alive),
+            size=best.mask.size,
+        )
+        history.append(record)
+        if progress:
+            progress(record)
+        if len(paid) < len(newcomers):
+            why = "budget"
+        elif record.number >= settings.generations:
+            why = "generations"
+        elif stale >= settings.patience:
+            why = "patience"
+        else:
+            newcomers = breeder.offspring(alive, archive)
+            if not newcomers:
+                why = "exhausted"
+    return Genetic(best, tuple(by_size[size] for size in sorted(by_size)), tuple(history), why, evaluate.spent - start)

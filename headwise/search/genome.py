@@ -1,0 +1,131 @@
+"""Binary masks as genomes: how a genetic search makes its first population and its offspring."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from headwise.mask import Grid, Head, Mask
+from headwise.search.contract import Order
+
+if TYPE_CHECKING:
+    from headwise.search.genetic import GeneticSettings
+
+Genome = tuple[int, ...]  # the suppressed heads, numbered in the order of the grid, ascending
+ATTEMPTS = 60  # draws for one new child before giving it up
+
+
+class Breeder:
+    """Draws genomes; every draw comes from one generator, so that a seed fixes all of them."""
+
+    def __init__(self, grid: Grid, operator: str, settings: GeneticSettings, ranking: Sequence[Head]):
+        self.grid, self.operator, self.settings = grid, operator, settings
+        self.random = random.Random(settings.seed)
+        self.heads = list(grid)
+        number = {head: i for i, head in enumerate(self.heads)}
+        self.row = [row for row, count in enumerate(grid.rows) for _ in range(count)]  # of each head
+        self.ranking = [number[head] for head in ranking] or self.random.sample(range(grid.size), grid.size)
+        self.good = self.ranking[: max(2, math.ceil(settings.good * len(self.ranking)))] if ranking else self.ranking
+        self.most = min(grid.size, settings.max_heads or grid.size)
+
+    def mask(self, genome: Genome) -> Mask:
+        return Mask.suppress(self.grid, [self.heads[i] for i in genome], self.operator)
+
+    def genome(self, mask: Mask) -> Genome:
+        gates = [gate for row in mask.gates for gate in row]
+        return tuple(i for i, gate in enumerate(gates) if gate < 1.0)
+
+    # ---- the first population
+
+    def first_population(self, seeds: Sequence[Mask]) -> list[Genome]:
+        """Identity, the seeds, the best single heads, the best heads together, then random combinations."""
+        size = self.settings.population
+        fits = [self.genome(mask) for mask in seeds if mask.is_binary and self._own(mask)]
+        chosen: dict[Genome, None] = {(): None}
+        chosen.update(dict.fromkeys(genome for genome in fits if len(genome) <= self.most))
+        chosen.update(dict.fromkeys((i,) for i in self.ranking[: max(1, size // 4)]))
+        together = (tuple(sorted(self.ranking[:k])) for k in range(2, min(self.most, len(self.ranking)) + 1))
+        chosen.update(dict.fromkeys(islice(together, size // 4)))
+        first = list(chosen)[:size]
+        return first + self._new(size - len(first), dict.fromkeys(first), self.combination)
+
+    def _own(self, mask: Mask) -> bool:
+        return mask.grid == self.grid and (mask.is_identity or mask.operator == self.operator)
+
+    def combination(self) -> Genome:
+        """A few good heads; small combinations and heads from the top of the ranking come more often."""
+        most = min(self.most, len(self.good))
+        count = round(math.exp(self.random.uniform(0, math.log(most + 0.49))))
+        # weighted sampling without replacement (Efraimidis and Spirakis 2006), weight 1/sqrt(rank)
+        draw = [(self.random.random() ** math.sqrt(rank + 1), i) for rank, i in enumerate(self.good)]
+        return tuple(sorted(i for _, i in sorted(draw, reverse=True)[: max(1, count)]))
+
+    # ---- offspring
+
+    def offspring(self, alive: Sequence[Genome], archive: Mapping[Genome, Order], count: int = 0) -> list[Genome]:
+        """Genomes that the archive does not have.
+
+        Arguments:
+            alive: possible parents.
+            archive: everything evaluated so far, with its sort key.
+            count: how many; by default what is missing to a full population beside the elites. Fewer come back
+                where hardly any are left.
+        """
+        count = count or self.settings.population - self.settings.elites
+        immigrants = min(self.settings.immigrants, count)
+        known = dict.fromkeys(archive)
+        children = self._new(count - immigrants, known, lambda: self.child(alive, archive))
+        known.update(dict.fromkeys(children))
+        return children + self._new(count - len(children), known, self.combination)
+
+    def _new(self, count: int, known: dict[Genome, None], draw) -> list[Genome]:
+        """`count` genomes that are not known; a draw that is known is changed until it is new."""
+        new: dict[Genome, None] = {}
+        for _ in range(count):
+            for _ in range(ATTEMPTS):
+                genome = self._fit(draw())
+                if genome in known or genome in new:
+                    genome = self._fit(self.mutate(genome))
+                if genome not in known and genome not in new:
+                    new[genome] = None
+                    break
+        return list(new)
+
+    def child(self, alive: Sequence[Genome], archive: Mapping[Genome, Order]) -> Genome:
+        one, two = (self._tournament(alive, archive) for _ in range(2))
+        return self.mutate(self._cross(one, two))
+
+    def _tournament(self, alive: Sequence[Genome], archive: Mapping[Genome, Order]) -> Genome:
+        rivals = [self.random.choice(alive) for _ in range(self.settings.tournament)]
+        return min(rivals, key=archive.__getitem__)
+
+    def _cross(self, one: Genome, two: Genome) -> Genome:
+        kind = self.random.random()
+        if kind < self.settings.uniform:
+            return tuple(i for i in sorted({*one, *two}) if i in (one if self.random.random() < 0.5 else two))
+        if kind < self.settings.uniform + self.settings.block:
+            source = [self.random.random() < 0.5 for _ in self.grid.rows]
+            return tuple(i for i in sorted({*one, *two}) if i in (one if source[self.row[i]] else two))
+        return one
+
+    def mutate(self, genome: Genome) -> Genome:
+        """Flip one head, swap a suppressed head for a kept one, or flip every head with a small probability."""
+        kind, total = self.random.random(), self.grid.size
+        if kind < self.settings.one_head:
+            flips = {self.random.randrange(total)}
+        elif kind < self.settings.one_head + self.settings.swap and 0 < len(genome) < total:
+            kept = [i for i in range(total) if i not in genome]
+            flips = {self.random.choice(genome), self.random.choice(kept)}
+        else:
+            rate = self.settings.flip or 1 / total
+            flips = {i for i in range(total) if self.random.random() < rate}
+        return tuple(sorted(flips.symmetric_difference(genome)))
+
+    def _fit(self, genome: Genome) -> Genome:
+        """The genome with random heads kept again until it is no larger than allowed."""
+        if len(genome) <= self.most:
+            return genome
+        return tuple(sorted(self.random.sample(genome, self.most)))

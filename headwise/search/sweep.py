@@ -1,0 +1,73 @@
+"""The exhaustive sweep: identity and every head suppressed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from headwise.mask import Grid, Head, Mask
+from headwise.search.contract import Evaluate, Found, best_of
+
+if TYPE_CHECKING:
+    from headwise.objectives import Score
+
+
+@dataclass(frozen=True)
+class HeadEffect:
+    """What suppressing one head alone does.
+
+    Arguments:
+        head: the head.
+        found: the mask that suppresses it, with its score.
+        delta: fitness minus the identity's; positive: the head was harmful.
+        loss_delta: loss minus the identity's; negative: the head was harmful.
+    """
+
+    head: Head
+    found: Found
+    delta: float
+    loss_delta: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every head's effect, in the order of the grid."""
+
+    grid: Grid
+    operator: str
+    identity: Score
+    heads: tuple[HeadEffect, ...]
+
+    @cached_property
+    def ranking(self) -> tuple[Head, ...]:
+        """All heads, the most harmful first."""
+        return tuple(effect.head for effect in sorted(self.heads, key=lambda effect: effect.found.order))
+
+    @cached_property
+    def improving(self) -> tuple[Head, ...]:
+        """The heads whose suppression alone beats identity, best first."""
+        better = {effect.head for effect in self.heads if effect.found.score.order > self.identity.order}
+        return tuple(head for head in self.ranking if head in better)
+
+    @property
+    def best(self) -> Found:
+        """The best single head (it may be worse than identity)."""
+        return best_of(effect.found for effect in self.heads)
+
+
+def sweep(evaluate: Evaluate, grid: Grid, operator: str) -> Sweep:
+    """Evaluate identity and every single head, in one call so that they share their work.
+
+    Arguments:
+        evaluate: exact scores on the search split.
+        grid: the heads of the model.
+        operator: what a suppressed head emits.
+    """
+    masks = [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in grid)]
+    identity, *scores = evaluate(masks)
+    effects = [
+        HeadEffect(head, Found(mask, score), score.fitness - identity.fitness, score.loss - identity.loss)
+        for head, mask, score in zip(grid, masks[1:], scores, strict=True)
+    ]
+    return Sweep(grid, masks[1].operator if effects else operator, identity, tuple(effects))
