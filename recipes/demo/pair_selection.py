@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hashing import unit_hash
+from names import unique
 
 PICK_SHARE = 0.3  # of the concepts of the select split; the rest is searched on
 MAX_KEYWORD_CAPTIONS = 3  # names and aliases stay the larger part of the captions
@@ -31,12 +32,7 @@ class Rule:
 
 def clean_captions(texts: Iterable[str]) -> list[str]:
     """Captions without surplus white space, empty or junk ones and case-insensitive repeats (the first stays)."""
-    kept: dict[str, str] = {}
-    for text in texts:
-        caption = " ".join(text.split())
-        if caption and not JUNK_CAPTION.search(caption):
-            kept.setdefault(caption.casefold(), caption)
-    return list(kept.values())
+    return [caption for caption in unique(texts) if not JUNK_CAPTION.search(caption)]
 
 
 def drop_by_rules(pictures: Sequence[dict], rules: Sequence[Rule]) -> tuple[list[dict], Counter[str]]:
@@ -87,19 +83,19 @@ def unambiguous_captions(pictures: Sequence[dict]) -> list[list[str]]:
         For each picture its captions, cleaned, in the order name, aliases, keywords. Empty if two pictures
         have the same name and nothing else sets this one apart.
     """
-    names = Counter(picture["captions"][0].casefold() for picture in pictures)
+    names = Counter(picture["captions"][0].lower() for picture in pictures)
     owners: dict[str, set[int]] = defaultdict(set)
     for row, picture in enumerate(pictures):
         for text in clean_captions([*picture["captions"], *picture["keywords"]]):
-            owners[text.casefold()].add(row)
+            owners[text.lower()].add(row)
 
     def is_own(text: str) -> bool:
-        return len(owners[text.casefold()]) == 1
+        return len(owners[text.lower()]) == 1
 
     result = []
     for picture in pictures:
         name, *aliases = clean_captions(picture["captions"])
-        captions = [name] if names[name.casefold()] == 1 else []
+        captions = [name] if names[name.lower()] == 1 else []
         captions += [alias for alias in aliases if is_own(alias) and not NUMBERED_ALIAS.search(alias)]
         keywords = [] if picture["category"] in NO_KEYWORD_CAPTIONS else clean_captions(picture["keywords"])
         keywords = [k for k in keywords if is_own(k) and KEYWORD_CAPTION.fullmatch(k)]
