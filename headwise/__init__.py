@@ -1,0 +1,65 @@
+"""Find the attention heads that hurt a CLIP image encoder on your data, suppress them, prove that it helped.
+
+    import headwise
+
+    found = headwise.refine("hf:openai/clip-vit-base-patch32", "pairs.csv", "refined/")
+    print(found.mask, found.results["test"])
+
+The public names are those in `__all__`; each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headwise.data.read import read
+    from headwise.errors import HeadwiseError
+    from headwise.jobs.settings import Settings
+    from headwise.jobs.verbs import evaluate, merge, refine, sweep
+    from headwise.live import apply
+    from headwise.mask import Grid, Head, Mask
+    from headwise.towers import load, wrap
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Grid": "headwise.mask",
+    "Head": "headwise.mask",
+    "HeadwiseError": "headwise.errors",
+    "Mask": "headwise.mask",
+    "Settings": "headwise.jobs.settings",
+    "apply": "headwise.live",
+    "evaluate": "headwise.jobs.verbs",
+    "load": "headwise.towers",
+    "merge": "headwise.jobs.verbs",
+    "read": "headwise.data.read",
+    "refine": "headwise.jobs.verbs",
+    "sweep": "headwise.jobs.verbs",
+    "wrap": "headwise.towers",
+}
+
+__all__ = [
+    "Grid",
+    "Head",
+    "HeadwiseError",
+    "Mask",
+    "Settings",
+    "apply",
+    "evaluate",
+    "load",
+    "merge",
+    "read",
+    "refine",
+    "sweep",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'headwise' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value

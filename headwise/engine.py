@@ -54,11 +54,14 @@ class Plan:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
 
 
-def plan(tower: Tower, *, dtype: str = "auto", device: str = "cpu", budget: float | None = None) -> Plan:
+def plan(
+    tower: Tower, *, dtype: str = "auto", device: str = "cpu", chunk: int | None = None, budget: float | None = None
+) -> Plan:
     """A plan for this tower on this machine.
 
     Arguments:
         dtype: `auto`, `float32` or `bfloat16`; auto takes bfloat16 where the processor has it.
+        chunk: images per chunk, instead of what the budget allows.
         budget: bytes for the activations of one stack; the walk holds about one stack per layer. By default
             24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
 
@@ -76,7 +79,9 @@ def plan(tower: Tower, *, dtype: str = "auto", device: str = "cpu", budget: floa
     # one image at one node: residual stream in and out, z, v and the MLP's hidden layer
     image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
     budget = budget or (2e9 if on_gpu else 24e6)
-    chunk = _power_of_two(budget / image, most=64 if on_gpu else 32)
+    if chunk is not None and chunk < 1:
+        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
+    chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
     return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
 
 

@@ -1,0 +1,331 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.errors import HeadwiseError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find the attention heads that hurt a CLIP image encoder on your pairs, suppress them, prove that it helped.",
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
+]
+PairsArgument = Annotated[
+    str, typer.Argument(help="Images with captions: a .csv, .tsv, .jsonl or .parquet file, or a folder of images.")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. The same command continues there.")]
+OperatorOption = Annotated[
+    str,
+    typer.Option(
+        "--operator",
+        help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row; several "
+        "separated by commas compete.",
+    ),
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
+ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
+CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
+SplitOption = Annotated[str | None, typer.Option("--split-column", help="A column that names each row's split.")]
+GroupOption = Annotated[str | None, typer.Option("--group", help="A column whose values never straddle splits.")]
+ImagesOption = Annotated[str | None, typer.Option("--images", help="The folder that relative image paths start from.")]
+SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
+CheckOption = Annotated[
+    bool, typer.Option("--check-weights/--no-check-weights", help="Refuse a mask found on other weights.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if show:
+        from headwise import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def refine(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    out: OutOption,
+    operator: OperatorOption = "uniform",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="Searches after the sweep: greedy,genetic.")
+    ] = "greedy,genetic",
+    budget: Annotated[float, typer.Option("--budget", help="Most FFE (passes of the whole tower) for AAT-GA.")] = 200.0,
+    max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the splits, searches, controls and statistics.")] = 0,
+    split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
+    population: Annotated[int | None, typer.Option(help="AAT-GA: masks per generation.")] = None,
+    generations: Annotated[int | None, typer.Option(help="AAT-GA: most generations.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="AAT-GA: generations without improvement before it stops.")
+    ] = None,
+    tournament: Annotated[int | None, typer.Option(help="AAT-GA: masks a tournament compares.")] = None,
+    elites: Annotated[int | None, typer.Option(help="AAT-GA: best masks that survive unchanged.")] = None,
+    flip: Annotated[float | None, typer.Option(help="AAT-GA: chance of every head to flip.")] = None,
+    finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
+    controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
+    image: ImageOption = None,
+    caption: CaptionOption = None,
+    split_column: SplitOption = None,
+    group: GroupOption = None,
+    images: ImagesOption = None,
+    skip_bad: SkipOption = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    chunk: ChunkOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
+
+    Example: headwise refine hf:openai/clip-vit-base-patch32 pairs.csv -o refined/
+    """
+    from headwise import console
+    from headwise.jobs.settings import Settings
+    from headwise.jobs.verbs import refine as run
+
+    asked = {
+        "population": population,
+        "generations": generations,
+        "patience": patience,
+        "tournament": tournament,
+        "elites": elites,
+        "flip": flip,
+    }
+    base = Settings()
+    settings = replace(
+        base,
+        operators=names(operator),
+        strategies=names(strategy),
+        genetic=replace(base.genetic, budget=budget, **{k: v for k, v in asked.items() if v is not None}),
+        max_heads=max_heads,
+        finalists=finalists,
+        controls=controls,
+        seed=seed,
+    )
+    found = run(
+        model,
+        pairs,
+        out,
+        settings=settings,
+        machine=machine(dtype, device, chunk),
+        split_by=split_by,
+        reporter=console.Terminal(quiet=as_json),
+        image=image,
+        caption=caption,
+        split=split_column,
+        group=group,
+        images=images,
+        skip_bad=skip_bad,
+    )
+    if as_json:
+        console.print_json(found.results)
+    else:
+        console.print_refined(found.results, out)
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("demo-out"),
+    operator: OperatorOption = "uniform",
+    seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
+    budget: Annotated[float, typer.Option("--budget", help="Most FFE for AAT-GA.")] = 100.0,
+    as_json: JsonOption = False,
+) -> None:
+    """The main job on the packaged model and pairs: a few minutes on two cores."""
+    from headwise import console
+    from headwise.demo import pairs_file
+    from headwise.jobs.settings import Settings
+    from headwise.jobs.verbs import refine as run
+
+    base = Settings()
+    settings = replace(base, operators=names(operator), seed=seed, genetic=replace(base.genetic, budget=budget))
+    reporter = console.Terminal(quiet=as_json)
+    found = run("demo", pairs_file(), out, settings=settings, reporter=reporter, machine=machine("auto", "cpu", None))
+    if as_json:
+        console.print_json(found.results)
+    else:
+        console.print_refined(found.results, out)
+
+
+@app.command()
+def sweep(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heads.png.")] = None,
+    operator: OperatorOption = "uniform",
+    image: ImageOption = None,
+    caption: CaptionOption = None,
+    images: ImagesOption = None,
+    skip_bad: SkipOption = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    chunk: ChunkOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The effect of suppressing every single head, on all the pairs given."""
+    from headwise import console
+    from headwise.jobs.verbs import sweep as run
+
+    _, results = run(
+        model,
+        pairs,
+        out,
+        operator=operator,
+        machine=machine(dtype, device, chunk),
+        reporter=console.Terminal(quiet=as_json),
+        image=image,
+        caption=caption,
+        images=images,
+        skip_bad=skip_bad,
+    )
+    if as_json:
+        console.print_json(results)
+        return
+    heads = sorted(results["sweep"]["heads"], key=lambda head: -head["delta"])
+    shown = heads if len(heads) <= 12 else [*heads[:8], *heads[-4:]]
+    rows = [(h["head"], console.points(h["delta"], sign=True), f"{h['p_max_t']:.4f}") for h in shown]
+    title = f"Change of mean recall when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
+    console.print_table(title, ("head", "points", "p (max-T)"), rows)
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    mask: Annotated[
+        str | None, typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3,L11.H0.")
+    ] = None,
+    only_split: Annotated[
+        str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
+    ] = None,
+    image: ImageOption = None,
+    caption: CaptionOption = None,
+    split_column: SplitOption = None,
+    images: ImagesOption = None,
+    skip_bad: SkipOption = False,
+    check_weights: CheckOption = True,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    chunk: ChunkOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrieval metrics of a model, with or without a mask."""
+    from headwise import console
+    from headwise.jobs.verbs import evaluate as run
+    from headwise.metrics import clip_benchmark_json
+
+    found = run(
+        model,
+        pairs,
+        mask,
+        only_split=only_split,
+        machine=machine(dtype, device, chunk),
+        check_weights=check_weights,
+        reporter=console.Terminal(quiet=as_json),
+        image=image,
+        caption=caption,
+        split=split_column,
+        images=images,
+        skip_bad=skip_bad,
+    )
+    if as_json:
+        gallery = {"images": found["images"], "captions": found["captions"]}
+        console.print_json(
+            clip_benchmark_json(found["metrics"], dataset=found["dataset"], model=found["model"], gallery=gallery)
+            | {"mask": found["mask"]}
+        )
+        return
+    title = f"{found['model']} on {found['dataset']}: {found['images']:,} images, {found['captions']:,} captions"
+    console.print_metrics(f"{title}; mask {found['mask']}", found["metrics"])
+
+
+@app.command()
+def merge(
+    model: ModelArgument,
+    mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as zero:L10.H3,L11.H0.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
+    means_from: Annotated[
+        str | None, typer.Option("--means-from", help="Operator mean: pairs to compute the constants on.")
+    ] = None,
+    check_weights: CheckOption = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former merge.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
+    from headwise import console
+    from headwise.jobs.verbs import merge as run
+
+    report = run(
+        model,
+        mask,
+        out,
+        means_from=means_from,
+        machine=machine("float32", device, None),
+        check_weights=check_weights,
+        overwrite=overwrite,
+        reporter=console.Terminal(quiet=as_json),
+    )
+    if as_json:
+        console.print_json(
+            {
+                "folder": str(report.folder),
+                "largest_difference": report.largest_difference,
+                "relative_difference": report.relative_difference,
+                "dtype": report.dtype,
+                "images": report.images,
+            }
+        )
+        return
+    console.out.print(
+        f"Written to {report.folder} in {report.dtype}. Largest difference to the masked model: "
+        f"{report.largest_difference:.2e} ({report.relative_difference:.2e} relative) on {report.images} images.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def machine(dtype: str, device: str, chunk: int | None):
+    """The `Machine` of the options; device auto takes a GPU where there is one."""
+    import torch
+
+    from headwise.jobs.verbs import Machine
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Machine(dtype, device, chunk)
+
+
+def main() -> None:
+    """Entry point: 0 when all is well, 1 for bad input (a sentence, no traceback), 2 for wrong usage."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except HeadwiseError as error:
+        print(f"headwise: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("headwise: interrupted; the same command continues where it stopped.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,50 @@
+"""The settings of the main job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from headwise.errors import HeadwiseError
+from headwise.operators import canonical_operator
+from headwise.search.genetic import GeneticSettings
+
+STRATEGIES = ("greedy", "genetic")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search and select. The defaults were chosen by measurement: docs/defaults.md.
+
+    Arguments:
+        operators: what suppressed heads emit; with several, the pick split decides.
+        strategies: searches to run after the sweep, of `STRATEGIES`.
+        genetic: the settings of AAT-GA.
+        width: candidates per step of the greedy search.
+        max_heads: most heads to suppress.
+        finalists: most masks that the pick split compares, besides identity.
+        controls: layer-matched random masks on the test split.
+        seed: of the searches, controls and statistics.
+    """
+
+    operators: tuple[str, ...] = ("uniform",)
+    strategies: tuple[str, ...] = STRATEGIES
+    genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(budget=200.0))
+    width: int = 8
+    max_heads: int | None = None
+    finalists: int = 12
+    controls: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.operators:
+            raise HeadwiseError("No operator was given. Give one or more, such as uniform,zero.")
+        object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical_operator, self.operators))))
+        for name in self.strategies:
+            if name not in STRATEGIES:
+                raise HeadwiseError(f"{name!r} is not a strategy. There are: {', '.join(STRATEGIES)}.")
+        for name, least in (("finalists", 1), ("controls", 1), ("width", 1)):
+            if getattr(self, name) < least:
+                raise HeadwiseError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
