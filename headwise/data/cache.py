@@ -1,0 +1,148 @@
+"""Pixels as the model takes them, computed once, on disk, memory-mapped.
+
+A shard holds up to 1,024 images. It is named by its content: the preprocessing and the images' hashes. So a
+finished shard is found again by any later run, whatever happened in between; an unfinished one has another
+name and is thrown away. Where every value of a shard is exactly what the processor makes of some byte, the
+bytes are kept, with the 3 × 256 table that turns them back, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwise.data import decode
+from headwise.data.files import cache_folder
+from headwise.data.pairs import ImageRef, Pairs
+from headwise.data.shards import SHARD, Probe, Shard, open_shard, probe, trim, write_shard
+from headwise.data.workers import Progress
+from headwise.errors import HeadwiseError
+from headwise.towers.base import Model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """Preprocessed images; a slice gives float32 (B, 3, R, R), exactly what `model.preprocess` gave.
+
+    Arguments:
+        shards: in order, each but the last with 1,024 images.
+        rows: the images to show, indices into the shards laid end to end.
+        decoded: how many images had to be decoded for this; the others were in the cache.
+    """
+
+    shards: tuple[Shard, ...]
+    rows: np.ndarray
+    decoded: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3, R, R)"""
+        return self.shards[0].shape[1:]
+
+    def __getitem__(self, index: slice) -> torch.Tensor:
+        rows = self.rows[index]
+        out = np.empty((len(rows), *self.shape), np.float32)  # (B, 3, R, R)
+        for number in np.unique(rows // SHARD):
+            here = rows // SHARD == number
+            out[here] = self.shards[number].read(rows[here] % SHARD)
+        return torch.from_numpy(out)
+
+    def take(self, indices: Sequence[int]) -> PixelCache:
+        """These images only, in this order; nothing is copied."""
+        return PixelCache(self.shards, self.rows[np.asarray(indices, dtype=np.int64)], self.decoded)
+
+
+def pixels(
+    pairs: Pairs,
+    model: Model,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    cache_size: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> PixelCache:
+    """Every image decoded and preprocessed by the model's own processor; read from the cache where it is there.
+
+    Arguments:
+        pairs: the images.
+        model: its `preprocess` and `preprocess_spec` are used.
+        cache_dir: by default $HEADWISE_CACHE or ~/.cache/headwise.
+        cache_size: most bytes that the cache may take; what was used least recently goes first. None: no bound.
+        workers: threads; one per core by default.
+        progress: called with (done, total) images.
+        say: gets a sentence when a corrupt shard is rebuilt; by default it goes to stderr.
+
+    Raises:
+        HeadwiseError: an image that does not decode or has changed, a processor that gives different shapes, the
+            disk is full, or the images do not fit into `cache_size`.
+    """
+    if not len(pairs):
+        raise HeadwiseError(f"{pairs.name} has no images.")
+    folder = cache_folder(cache_dir) / "pixels"
+    say = say or (lambda text: print(text, file=sys.stderr))
+    spec = json.dumps([FORMAT, decode.VERSION, dict(model.preprocess_spec)], sort_keys=True, default=str)
+    groups = [pairs.images[i : i + SHARD] for i in range(0, len(pairs), SHARD)]
+    keys = [shard_key(spec, group) for group in groups]
+    known: Probe | None = None
+    shards, done, decoded = [], 0, 0
+    for key, group in zip(keys, groups, strict=True):
+        shard = open_shard(folder, key, len(group), say)
+        if shard is None:
+            if known is None:
+                known = probe(model.preprocess)
+                _check_room(folder, len(pairs), len(pairs) - done, known, cache_size)
+
+            def step(count: int, _total: int, start: int = done) -> None:
+                if progress:
+                    progress(start + count, len(pairs))
+
+            shard, fresh = write_shard(folder, key, group, model.preprocess, known, workers, step, say)
+            decoded += len(group) if fresh else 0
+        shards.append(shard)
+        done += len(group)
+        if progress:
+            progress(done, len(pairs))
+    if len({shard.shape[1:] for shard in shards}) > 1:
+        raise HeadwiseError(f"{model.name}: its processor gives pictures of different sizes; one size is needed.")
+    if cache_size is not None:
+        trim(folder, cache_size, keep=set(keys))
+    return PixelCache(tuple(shards), np.arange(len(pairs)), decoded)
+
+
+def _check_room(folder: Path, images: int, missing: int, known: Probe, cache_size: int | None) -> None:
+    """Refuse before the work starts what could not be kept."""
+    each_takes = math.prod(known.shape) * (4 if known.table is None else 1)
+    if cache_size is not None and images * each_takes > cache_size:
+        raise HeadwiseError(
+            f"{images:,} decoded images take {images * each_takes / 1e9:.1f} GB, more than the cache size of "
+            f"{cache_size / 1e9:.1f} GB. Raise it (--cache-size)."
+        )
+    free = shutil.disk_usage(folder).free
+    if missing * each_takes > free:
+        raise HeadwiseError(
+            f"Up to {missing * each_takes / 1e9:.1f} GB of decoded images would go to {folder}, which has "
+            f"{free / 1e9:.1f} GB free. Free some space, or set HEADWISE_CACHE to another folder."
+        )
+
+
+def shard_key(spec: str, images: Sequence[ImageRef]) -> str:
+    digest = hashlib.sha256(spec.encode())
+    for image in images:
+        digest.update(image.hash.encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,92 @@
+"""Which column holds what: by option, or guessed from usual names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwise.errors import HeadwiseError
+
+IMAGE = (
+    "image", "images", "img", "image_path", "img_path", "filepath", "file_path", "file_name", "filename",
+    "image_file", "image_name", "path", "file", "jpg", "png", "webp", "url", "image_url",
+)  # fmt: skip
+CAPTION = (
+    "captions", "caption", "sentences", "sentence", "texts", "text", "raw", "title", "description", "alt_text",
+    "comment", "txt",
+)  # fmt: skip
+SPLIT = ("split",)
+GROUP = ("group", "concept")
+LABEL = ("label", "labels", "cls", "class", "class_name", "y")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a table by the role they play; `captions` may be several."""
+
+    image: str
+    captions: tuple[str, ...] = ()
+    split: str | None = None
+    group: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for: column names, or None to guess. Several caption columns are joined by commas."""
+
+    image: str | None = None
+    caption: str | None = None
+    split: str | None = None
+    group: str | None = None
+    label: str | None = None
+
+
+def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
+    """
+    Arguments:
+        found: the table's column names.
+        where: the source, for messages.
+
+    Raises:
+        HeadwiseError: a column that is not there, or none that looks like the image or the caption.
+    """
+    image = _one(found, wanted.image, IMAGE, "image", where)
+    if image is None:
+        raise _unknown("image", found, where)
+    asked = [name.strip() for name in (wanted.caption or "").split(",") if name.strip()]
+    captions = tuple(str(_one(found, name, (), "caption", where)) for name in asked)
+    label = None if captions and wanted.label is None else _one(found, wanted.label, LABEL, "label", where)
+    if not captions and wanted.label is None:
+        guess = _one([name for name in found if name != image], None, CAPTION, "caption", where)
+        captions = () if guess is None else (guess,)
+        label = None if captions else label
+    if not captions and label is None:
+        raise _unknown("caption", found, where)
+    return Columns(
+        image,
+        captions if label is None else (),
+        _one(found, wanted.split, SPLIT, "split", where),
+        _one(found, wanted.group, GROUP, "group", where),
+        label,
+    )
+
+
+def _one(found: Sequence[str], wanted: str | None, usual: tuple[str, ...], role: str, where: str) -> str | None:
+    if wanted is not None:
+        if wanted not in found:
+            raise HeadwiseError(f"{where} has no column {wanted!r} for the {role}. Its columns are: {_list(found)}.")
+        return wanted
+    by_lower = {name.lower().strip(): name for name in reversed(found)}
+    return next((by_lower[name] for name in usual if name in by_lower), None)
+
+
+def _unknown(role: str, found: Sequence[str], where: str) -> HeadwiseError:
+    return HeadwiseError(
+        f"{where}: no column looks like the {role}. Its columns are: {_list(found)}. "
+        f"Say which one it is with {role}=NAME."
+    )
+
+
+def _list(found: Sequence[str]) -> str:
+    return ", ".join(str(name) for name in found) or "none"

@@ -1,0 +1,85 @@
+"""Bytes from local paths and remote locations (`s3://`, `gs://`, `https://`, through fsspec)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headwise.errors import HeadwiseError
+
+
+def is_remote(location: str) -> bool:
+    return "://" in location
+
+
+def join(base: str, name: str) -> str:
+    """`name` seen from the folder `base`; absolute and remote names stay as they are."""
+    if is_remote(name) or os.path.isabs(name):
+        return name
+    return f"{base.rstrip('/')}/{name}" if is_remote(base) else os.path.join(base, name)
+
+
+def parent(location: str) -> str:
+    return location.rsplit("/", 1)[0] if is_remote(location) else (os.path.dirname(location) or ".")
+
+
+def read_bytes(location: str) -> bytes:
+    """The whole file.
+
+    Raises:
+        OSError: it cannot be read (fsspec's own errors are turned into this one).
+    """
+    if not is_remote(location):
+        with open(location, "rb") as file:
+            return file.read()
+    with open_remote(location) as file:
+        return file.read()
+
+
+def open_binary(location: str):
+    """An open binary file, local or remote.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return open_remote(location) if is_remote(location) else open(location, "rb")
+
+
+def open_remote(location: str):
+    import fsspec
+
+    try:
+        return fsspec.open(location, "rb").open()  # type: ignore
+    except ImportError as error:
+        raise HeadwiseError(f"{location}: {error}. Install what this kind of location needs.") from None
+    except OSError:
+        raise
+    except Exception as error:  # each fsspec back end raises its own kinds
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def require_file(location: str, what: str) -> None:
+    """
+    Raises:
+        HeadwiseError: a local file that is not there, not a file, or empty. Remote files are tried when read.
+    """
+    if is_remote(location):
+        return
+    path = Path(location)
+    if path.is_dir():
+        raise HeadwiseError(f"{location} is a folder, not {what}.")
+    if not path.exists():
+        raise HeadwiseError(f"{location} does not exist; {what} was expected there.")
+    if path.stat().st_size == 0:
+        raise HeadwiseError(f"{location} is empty; {what} was expected there.")
+
+
+def outside(path: str, folder: str) -> bool:
+    """Whether a path, with its symbolic links followed, leaves the folder."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) != root
+
+
+def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
+    """The folder for decoded images: the argument, else $HEADWISE_CACHE, else ~/.cache/headwise."""
+    return Path(cache_dir or os.environ.get("HEADWISE_CACHE") or Path.home() / ".cache" / "headwise").expanduser()

@@ -1,0 +1,106 @@
+"""Every image decoded once: which are broken, and what each looks like in a few bytes.
+
+The verdict on a set of images is remembered in the cache, so that later runs do not decode again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headwise.data.decode import VERSION, decode_small, pillow_warnings
+from headwise.data.pairs import ImageRef
+from headwise.data.workers import Progress, each
+from headwise.errors import HeadwiseError
+
+SIDE = 8  # a look is 8 × 8 pixels in RGB at 4 bits a channel
+LOOK_BYTES = SIDE * SIDE * 3 // 2
+
+
+def look_of(image: Image.Image) -> bytes:
+    """A picture's thumbnail, 8 × 8 × RGB at 4 bits (96 bytes)."""
+    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel() >> 4  # (192)
+    return (small[::2] << 4 | small[1::2]).astype(np.uint8).tobytes()
+
+
+def check_images(
+    refs: Sequence[ImageRef],
+    *,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[ImageRef], dict[int, str]]:
+    """Decode every image.
+
+    Arguments:
+        refs: images whose hash is known.
+        cache_dir: where the verdict is remembered; None: nowhere.
+
+    Returns:
+        The images with their looks, and index → reason of those that are broken.
+    """
+    digest = hashlib.sha256(f"{VERSION} {LOOK_BYTES}".encode())
+    for ref in refs:
+        digest.update(ref.hash.encode())
+    path = None if cache_dir is None else cache_dir / "checked" / f"{digest.hexdigest()[:32]}"
+    verdict = _load(path, len(refs)) if path else None
+    if verdict is None:
+        verdict = _decode_all(refs, workers, progress)
+        if path:
+            _save(path, *verdict)
+    looks, reasons = verdict
+    return [replace(ref, look=look) for ref, look in zip(refs, looks, strict=True)], reasons
+
+
+def _decode_all(refs: Sequence[ImageRef], workers: int | None, progress: Progress | None):
+    def check(ref: ImageRef) -> bytes | str:
+        data = ref.read()
+        try:
+            return look_of(decode_small(data, SIDE * 4))
+        except HeadwiseError as error:
+            return str(error)
+
+    looks: list[bytes] = []
+    reasons: dict[int, str] = {}
+    with pillow_warnings():
+        for i, found in enumerate(each(check, refs, workers, progress)):
+            looks.append(found if isinstance(found, bytes) else bytes(LOOK_BYTES))
+            if isinstance(found, str):
+                reasons[i] = found
+    return looks, reasons
+
+
+def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
+    """The remembered verdict, or None if there is none or it is damaged."""
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+        found = json.loads(head)
+        if found["digest"] != hashlib.sha256(body).hexdigest() or len(body) != count * LOOK_BYTES:
+            return None
+        reasons = {int(i): reason for i, reason in found["reasons"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [body[i : i + LOOK_BYTES] for i in range(0, len(body), LOOK_BYTES)], reasons
+
+
+def _save(path: Path, looks: list[bytes], reasons: dict[int, str]) -> None:
+    body = b"".join(looks)
+    head = json.dumps({"digest": hashlib.sha256(body).hexdigest(), "reasons": reasons}).encode()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(head + b"\n" + body)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise HeadwiseError(
+            f"Cannot write to the cache folder {path.parent}: {error.strerror or error}. "
+            "Free some space, or set HEADWISE_CACHE to another folder."
+        ) from None

@@ -1,0 +1,97 @@
+"""Any source by the name a user types → `Pairs`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headwise.data.columns import Wanted
+from headwise.data.files import cache_folder, is_remote
+from headwise.data.pairs import Pairs
+from headwise.data.rows import Bad, Table, assemble
+from headwise.data.workers import Progress
+from headwise.errors import HeadwiseError
+
+TABLES = ("csv", "tsv", "jsonl")
+EXPECTED = "a .csv, .tsv, .jsonl or .parquet file, or a folder of images"
+
+
+def read(
+    source: object,
+    *,
+    image: str | None = None,
+    caption: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
+    label: str | None = None,
+    images: str | None = None,
+    name: str | None = None,
+    skip_bad: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Pairs:
+    """Images with their captions or labels, from anywhere.
+
+    Arguments:
+        source: what to read: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, or an object
+            in memory (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)).
+        image, caption, split, group, label: columns; guessed from usual names by default. `caption` may be
+            several columns joined by commas. A label column without captions makes a classification set.
+        images: the folder that relative image paths start from; by default the file's own.
+        name: what to call the source in reports.
+        skip_bad: leave bad rows out and count them in `Pairs.skipped`, instead of refusing the source.
+        cache_dir: where verdicts on images are remembered; $HEADWISE_CACHE or ~/.cache/headwise by default.
+        workers: threads; one per core by default.
+        progress: called with (done, total) while the images are checked.
+
+    Raises:
+        HeadwiseError: the source cannot be read; a missing column; bad rows, all of them counted.
+
+    Example:
+        >>> pairs = read("pairs.csv")
+        >>> pairs = read([("cat.jpg", "a cat"), ("dog.jpg", ["a dog", "a puppy"])])
+    """
+    if isinstance(source, Pairs):
+        return source
+    wanted = Wanted(image, caption, split, group, label)
+    table = open_source(source, wanted, images=images, name=name)
+    pairs, _ = assemble(table, skip_bad=skip_bad, cache_dir=cache_folder(cache_dir), workers=workers, progress=progress)
+    return pairs
+
+
+def read_with_bad_rows(
+    source: object, wanted: Wanted, *, images: str | None = None, progress: Progress | None = None
+) -> tuple[Pairs, tuple[Bad, ...]]:
+    """As `read(skip_bad=True)`, with the bad rows; writes nothing, not even to the cache."""
+    return assemble(open_source(source, wanted, images=images), skip_bad=True, progress=progress)
+
+
+def open_source(source: object, wanted: Wanted, *, images: str | None = None, name: str | None = None) -> Table:
+    """The rows of a source, nothing checked yet."""
+    if isinstance(source, os.PathLike):
+        source = os.fspath(source)
+    if not isinstance(source, str):
+        from headwise.data.arrow import read_object
+
+        return read_object(source, name or f"{type(source).__name__} in memory", wanted)
+    return open_file(source, wanted, images)
+
+
+def open_file(location: str, wanted: Wanted, images: str | None) -> Table:
+    """A file or folder by its path; its ending says what it is."""
+    from headwise.data.arrow import read_parquet
+    from headwise.data.folder import read_folder
+    from headwise.data.tables import read_table
+
+    if not is_remote(location):
+        if Path(location).is_dir():
+            return read_folder(location, wanted)
+        if not Path(location).exists():
+            raise HeadwiseError(f"{location} does not exist. Give {EXPECTED}.")
+    ending = location.lower().rsplit(".", 1)[-1]
+    if ending in TABLES:
+        return read_table(location, ending, wanted, images)
+    if ending == "parquet":
+        return read_parquet(location, wanted, images)
+    raise HeadwiseError(f"{location}: the ending .{ending} is not known. Give {EXPECTED}.")

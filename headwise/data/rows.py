@@ -1,0 +1,271 @@
+"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwise.data.look import check_images
+from headwise.data.pairs import ImageRef, Pairs, hash_bytes
+from headwise.data.workers import Progress, each
+from headwise.errors import HeadwiseError
+
+LISTED = 20  # bad rows that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a source, nothing checked yet.
+
+    Arguments:
+        origin: file and line or row, for messages.
+        fetch: returns the encoded image; None if the row has no image.
+        captions: caption cells, of any type; a cell may be a list, or text that holds a JSON list.
+        key: rows with the same key are about the same image; None: the same bytes are.
+        id: what to call the image.
+        problem: why the reader itself found the row bad.
+    """
+
+    origin: str
+    fetch: Callable[[], bytes] | None = None
+    captions: tuple[object, ...] = ()
+    key: str | None = None
+    id: str = ""
+    path: str | None = None
+    split: str | None = None
+    group: str | None = None
+    label: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a reader returns: its rows, and what is known about the whole source."""
+
+    name: str
+    rows: Iterable[Row]
+    class_names: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
+
+    @property
+    def classification(self) -> bool:
+        return self.class_names is not None
+
+
+@dataclass
+class Entry:
+    """One image and all rows about it."""
+
+    rows: list[Row]
+    captions: list[str]
+    ref: ImageRef | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}"
+
+
+def assemble(
+    table: Table,
+    *,
+    skip_bad: bool = False,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Pairs, tuple[Bad, ...]]:
+    """Check everything and join it.
+
+    Arguments:
+        table: the rows of a source.
+        skip_bad: leave bad rows out and count them, instead of refusing the source.
+        cache_dir: where verdicts on images are remembered; None: nowhere.
+        workers, progress: as for `each`.
+
+    Returns:
+        The pairs, and the bad rows that were left out.
+
+    Raises:
+        HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
+    """
+    bad: list[Bad] = []
+    entries, total = _join(table, bad)
+    if not total:
+        raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
+    entries = _hash(entries, bad, workers)
+    entries = _check(entries, bad, cache_dir, workers, progress)
+    if bad and not skip_bad:
+        raise HeadwiseError(bad_rows_message(table.name, bad, total))
+    if not entries:
+        raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
+    return _pairs(table, entries, len(bad)), tuple(bad)
+
+
+def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
+    lines = [f"  {item}" for item in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"  and {len(bad) - LISTED:,} more")
+    advice = advice or "Repair them, or leave them out with --skip-bad (skip_bad=True)."
+    rows = "row is" if len(bad) == 1 else "rows are"
+    return "\n".join([f"{name}: {len(bad):,} of {total:,} {rows} bad:", *lines, advice])
+
+
+def texts_of(cells: Iterable[object]) -> Iterator[str]:
+    """The captions in cells: text, a list of texts, or text that holds a JSON list of texts.
+
+    Raises:
+        HeadwiseError: a reason, without a place: no caption, an empty one, or something else than text.
+    """
+    found = False
+    for cell in cells:
+        if isinstance(cell, str) and cell.lstrip().startswith("["):
+            cell = _json_list(cell)
+        for value in cell if isinstance(cell, list | tuple) else [cell]:
+            found = True
+            if not isinstance(value, str):
+                what = "missing" if value is None else f"{value!r:.40}, a {type(value).__name__} and not text"
+                raise HeadwiseError(f"the caption is {what}")
+            if not value.strip():
+                raise HeadwiseError("the caption is empty")
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                raise HeadwiseError("the caption is not valid UTF-8")
+            yield value.strip()
+    if not found:
+        raise HeadwiseError("there is no caption")
+
+
+def _json_list(cell: str) -> object:
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        return cell
+    return value if isinstance(value, list) and value else cell
+
+
+def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
+    """Entries in the order of their first row, and how many rows there were."""
+    entries: list[Entry] = []
+    by_key: dict[str, Entry] = {}
+    total = 0
+    for row in table.rows:
+        total += 1
+        try:
+            if row.problem:
+                raise HeadwiseError(row.problem)
+            if row.fetch is None:
+                raise HeadwiseError("there is no image")
+            captions = [] if table.classification else list(texts_of(row.captions))
+        except HeadwiseError as error:
+            bad.append(Bad(row.origin, str(error)))
+            continue
+        known = by_key.get(row.key) if row.key is not None else None
+        if known is None:
+            entries.append(Entry([row], captions))
+            if row.key is not None:
+                by_key[row.key] = entries[-1]
+        else:
+            _add(known, row, captions)
+    return entries, total
+
+
+def _add(entry: Entry, row: Row, captions: list[str]) -> None:
+    first = entry.rows[0]
+    for what in ("split", "group", "label"):
+        if getattr(first, what) != getattr(row, what):
+            raise HeadwiseError(
+                f"The same image has two values of {what}: {getattr(first, what)!r} in {first.origin} and "
+                f"{getattr(row, what)!r} in {row.origin}. Give it one."
+            )
+    entry.rows.append(row)
+    entry.captions += captions
+
+
+def _hash(entries: list[Entry], bad: list[Bad], workers: int | None) -> list[Entry]:
+    """Entries whose bytes could be read, with their hash; those without a key joined by content."""
+
+    def ref(entry: Entry) -> ImageRef | str:
+        row = entry.rows[0]
+        assert row.fetch is not None
+        try:
+            return ImageRef(row.origin, row.fetch, hash_bytes(row.fetch()), path=row.path)
+        except FileNotFoundError:
+            return "the image does not exist" if row.path is None else f"the image {row.path} does not exist"
+        except (OSError, ValueError) as error:
+            return f"the image cannot be read ({getattr(error, 'strerror', None) or error})"
+        except HeadwiseError as error:
+            return str(error)
+
+    kept: list[Entry] = []
+    by_hash: dict[str, Entry] = {}
+    for entry, found in zip(entries, each(ref, entries, workers), strict=True):
+        if isinstance(found, str):
+            bad += [Bad(row.origin, found) for row in entry.rows]
+            continue
+        keyless = entry.rows[0].key is None
+        if keyless and found.hash in by_hash:
+            for row in entry.rows:
+                _add(by_hash[found.hash], row, [])
+            by_hash[found.hash].captions += entry.captions
+            continue
+        entry.ref = found
+        kept.append(entry)
+        if keyless:
+            by_hash[found.hash] = entry
+    return kept
+
+
+def _check(
+    entries: list[Entry], bad: list[Bad], cache_dir: Path | None, workers: int | None, progress: Progress | None
+) -> list[Entry]:
+    """Entries whose image decodes."""
+    refs = [entry.ref for entry in entries if entry.ref is not None]
+    checked, reasons = check_images(refs, cache_dir=cache_dir, workers=workers, progress=progress)
+    kept = []
+    for i, entry in enumerate(entries):
+        if i in reasons:
+            bad += [Bad(row.origin, reasons[i]) for row in entry.rows]
+        else:
+            entry.ref = checked[i]
+            kept.append(entry)
+    return kept
+
+
+def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
+    firsts = [entry.rows[0] for entry in entries]
+
+    def column(what: str) -> tuple | None:
+        values = [getattr(row, what) for row in firsts]
+        if all(value is None for value in values):
+            return None
+        for row, value in zip(firsts, values, strict=True):
+            if value is None:
+                raise HeadwiseError(f"{row.origin} has no {what}, other rows have one. Give every row one.")
+        return tuple(values)
+
+    return Pairs(
+        name=table.name,
+        images=tuple(entry.ref for entry in entries if entry.ref is not None),
+        captions=tuple(tuple(entry.captions) for entry in entries),
+        ids=_unique([row.id or f"image {i}" for i, row in enumerate(firsts)]),
+        splits=column("split"),
+        groups=column("group"),
+        labels=column("label") if table.classification else None,
+        class_names=table.class_names,
+        templates=table.templates,
+        skipped=skipped,
+    )
+
+
+def _unique(ids: list[str]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in ids:
+        count = seen[name] = seen.get(name, 0) + 1
+        result.append(name if count == 1 else f"{name}#{count}")
+    return tuple(result)

@@ -1,0 +1,180 @@
+"""search / pick / test: disjoint by image, by look, and by group where one is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headwise.data.pairs import Pairs
+from headwise.errors import HeadwiseError
+
+NAMES = ("search", "pick", "test")
+FRACTIONS = (0.5, 0.2, 0.3)
+MEANING = {
+    "search": "search", "train": "search", "training": "search", "restval": "search",
+    "pick": "pick", "val": "pick", "valid": "pick", "validation": "pick", "dev": "pick",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+LEAST = 2  # images a split needs: with one, every recall is 100 %
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Indices of images, each tuple sorted.
+
+    Arguments:
+        how: how it was split, for printing.
+        hash: of the images in each part.
+    """
+
+    search: tuple[int, ...]
+    pick: tuple[int, ...]
+    test: tuple[int, ...]
+    how: str
+    hash: str
+
+
+def split(
+    pairs: Pairs,
+    *,
+    by: str = "auto",
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    near_duplicates: bool = True,
+) -> Splits:
+    """Split the images; the same images and seed give the same split, whatever their order.
+
+    Arguments:
+        by: `given` (the source's split column), `group` (a group never straddles), `image`, or `auto`: the first
+            of these that the source has.
+        fractions: of the images, for search, pick and test.
+        seed: of the hash that orders the images.
+        near_duplicates: keep images that look the same on one side (not for given splits).
+
+    Raises:
+        HeadwiseError: a split with fewer than two images; an unknown split name; the same image on two sides of a
+            given split.
+    """
+    if by not in ("auto", "given", "group", "image"):
+        raise HeadwiseError(f"Cannot split by {by!r}. Use auto, given, group or image.")
+    if len(fractions) != 3 or min(fractions) <= 0:
+        raise HeadwiseError(f"Fractions {tuple(fractions)} must be three positive numbers: search, pick, test.")
+    if by == "auto":
+        several = pairs.splits is not None and len(set(pairs.splits)) > 1
+        by = "given" if several else "group" if pairs.groups is not None else "image"
+    if by == "given":
+        parts, how = _given(pairs, fractions, seed)
+    else:
+        if by == "group" and pairs.groups is None:
+            raise HeadwiseError(f"{pairs.name} has no group column to split by. Name one with group=COLUMN.")
+        clusters = _clusters(pairs, range(len(pairs)), by == "group", near_duplicates)
+        parts = _fill(pairs, clusters, fractions, seed)
+        total = sum(fractions)
+        shares = "/".join(f"{100 * f / total:.0f}" for f in fractions)
+        how = f"by {by}, {shares} %, seed {seed}" + (", near-duplicates together" if near_duplicates else "")
+    for name, part in zip(NAMES, parts, strict=True):
+        if len(part) < LEAST:
+            raise HeadwiseError(
+                f"{pairs.name}: the {name} split has {len(part)} of {len(pairs)} images, it needs {LEAST} or more "
+                f"(split {how}). Give more images, or other fractions."
+            )
+    search, pick, test = (tuple(sorted(part)) for part in parts)
+    digest = hashlib.sha256()
+    for part in (search, pick, test):
+        digest.update(("".join(sorted(pairs.images[i].hash for i in part)) + ";").encode())
+    return Splits(search, pick, test, how, digest.hexdigest()[:32])
+
+
+def _given(pairs: Pairs, fractions: Sequence[float], seed: int) -> tuple[list[list[int]], str]:
+    if pairs.splits is None:
+        raise HeadwiseError(f"{pairs.name} has no split column. Name one with split=COLUMN, or split by image.")
+    _refuse_straddling(pairs)
+    parts: dict[str, list[int]] = {name: [] for name in NAMES}
+    for i, name in enumerate(pairs.splits):
+        meaning = MEANING.get(name.lower().strip())
+        if meaning is None:
+            known = ", ".join(sorted(MEANING))
+            raise HeadwiseError(
+                f"{pairs.images[i].origin}: unknown split {name!r}. Known are {known}. Or split by image."
+            )
+        parts[meaning].append(i)
+    how = "as given: " + ", ".join(f"{name} → {MEANING[name.lower().strip()]}" for name in dict.fromkeys(pairs.splits))
+    if not parts["pick"] and parts["search"]:
+        # the source knows no validation part: a share of the search part takes its place
+        clusters = _clusters(pairs, parts["search"], pairs.groups is not None, True)
+        parts["search"], parts["pick"] = _fill(pairs, clusters, fractions[:2], seed)
+        how += f"; pick taken from search, seed {seed}"
+    return [parts[name] for name in NAMES], how
+
+
+def _refuse_straddling(pairs: Pairs) -> None:
+    """Refuse the same bytes under two split names."""
+    assert pairs.splits is not None
+    seen: dict[str, int] = {}
+    found = []
+    for i, image in enumerate(pairs.images):
+        first = seen.setdefault(image.hash, i)
+        if pairs.splits[first] != pairs.splits[i]:
+            found.append(f"  {pairs.images[first].origin} ({pairs.splits[first]}) = {image.origin} ({pairs.splits[i]})")
+    if found:
+        more = [f"  and {len(found) - LISTED:,} more"] if len(found) > LISTED else []
+        raise HeadwiseError(
+            "\n".join([f"{pairs.name}: {len(found):,} images are in two splits:", *found[:LISTED], *more])
+            + "\nRemove them from one side, or split by image."
+        )
+
+
+def _clusters(pairs: Pairs, indices: Sequence[int], by_group: bool, near: bool) -> list[list[int]]:
+    """Images that must stay together: same bytes, same look, same group."""
+    parent = {i: i for i in indices}
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    def join(members: Sequence[int]) -> None:
+        for i in members[1:]:
+            parent[root(i)] = root(members[0])
+
+    same: dict[object, list[int]] = defaultdict(list)
+    for i in indices:
+        same["bytes", pairs.images[i].hash].append(i)
+        if by_group and pairs.groups is not None:
+            same["group", pairs.groups[i]].append(i)
+    for members in same.values():
+        join(members)
+    if near:
+        from headwise.data.neardup import near_duplicates
+
+        for a, b in near_duplicates([pairs.images[i].look for i in indices]):
+            join([indices[a], indices[b]])
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for i in indices:
+        clusters[root(i)].append(i)
+    return list(clusters.values())
+
+
+def _fill(pairs: Pairs, clusters: list[list[int]], fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """Clusters, in an order that depends on the seed and their content alone, to the part that lacks most."""
+    total = sum(len(cluster) for cluster in clusters)
+    if total < LEAST * len(fractions):
+        raise HeadwiseError(
+            f"{pairs.name}: {total} {'image' if total == 1 else 'images'}; {' / '.join(NAMES[: len(fractions)])} "
+            f"need at least {LEAST} each, {LEAST * len(fractions)} together."
+        )
+    targets = [max(LEAST, round(total * f / sum(fractions))) for f in fractions[1:]]
+    targets = [total - sum(targets), *targets]
+
+    def order(cluster: list[int]) -> bytes:
+        content = min(pairs.images[i].hash for i in cluster)
+        return hashlib.sha256(f"{seed} {content}".encode()).digest()
+
+    parts: list[list[int]] = [[] for _ in fractions]
+    for cluster in sorted(clusters, key=order):
+        lack = [target - len(part) for target, part in zip(targets, parts, strict=True)]
+        parts[lack.index(max(lack))] += cluster
+    return parts

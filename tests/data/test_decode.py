@@ -1,0 +1,59 @@
+"""Unusual but valid pictures are read correctly."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headwise.data.decode import decode, pillow_warnings
+from headwise.errors import HeadwiseError
+
+from .conftest import picture
+
+
+def save(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    red = Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK")
+    pixel = np.asarray(decode(save(red, "JPEG", quality=95)))[8, 8].astype(int)
+    assert abs(pixel - [250, 10, 10]).max() < 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled(kind: str) -> None:
+    deep = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
+    pixels = np.asarray(decode(save(deep, kind)))
+    assert pixels[0, 0, 0] == 0
+    assert pixels[-1, -1, 0] == 255
+    assert abs(pixels[8, 0, 1].astype(int) - 128) <= 1
+
+
+def test_the_first_frame_of_an_animation() -> None:
+    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    data = save(first, "GIF", save_all=True, append_images=[second])
+    assert decode(data).getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = picture(1, (20, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    upright = decode(save(image, "PNG", exif=exif))
+    assert upright.size == (10, 20)
+    assert np.array_equal(np.asarray(upright), np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_other_modes_become_rgb_as_pillow_converts_them(mode: str) -> None:
+    image = picture(2).convert(mode)
+    assert np.array_equal(np.asarray(decode(save(image, "PNG"))), np.asarray(image.convert("RGB")))
+
+
+def test_a_huge_picture_is_refused_by_its_header() -> None:
+    with pillow_warnings(), pytest.raises(HeadwiseError, match="decompression bomb"):
+        decode(save(Image.new("1", (20_000, 20_000)), "PNG"))
