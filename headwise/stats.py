@@ -170,14 +170,14 @@ def choose(units: Sequence[np.ndarray], sizes: Sequence[int], losses: Sequence[f
 
     Arguments:
         units: per finalist, (N,) per-image contributions on the pick split.
-        sizes: per finalist, how many heads it suppresses; exactly one finalist is identity, of size 0.
+        sizes: per finalist, how many heads it suppresses; the first of size 0 is identity.
         losses: per finalist; breaks ties of the mean (lower is better).
 
     Raises:
         HeadwiseError: no identity, or finalists of different images.
     """
-    if len(units) != len(sizes) or list(sizes).count(0) != 1:
-        raise HeadwiseError("Choosing needs one size per finalist, and identity (size 0) exactly once among them.")
+    if len(units) != len(sizes) or 0 not in sizes:
+        raise HeadwiseError("Choosing needs one size per finalist, and identity (size 0) among them.")
     if len({np.shape(u) for u in units}) != 1:
         raise HeadwiseError(f"Finalists must be scored on the same images; got {[np.shape(u) for u in units]}.")
     table = np.asarray(units, dtype=np.float64)  # (F, N)

@@ -138,6 +138,7 @@ def test_choose_breaks_ties_by_mean_then_loss():
     units = [np.zeros(50), np.ones(50), np.ones(50)]
     assert choose(units, [0, 2, 2], [1.0, 0.5, 0.4]).index == 2
     assert choose(units, [0, 2, 2]).index == 1
+    assert choose([*units, units[0]], [0, 2, 2, 0]).index == 1  # identity, found again by a search
 
 
 @pytest.mark.parametrize(
