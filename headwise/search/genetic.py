@@ -75,6 +75,9 @@ class GeneticSettings:
         return asdict(self)
 
 
+DEFAULTS = GeneticSettings()
+
+
 @dataclass(frozen=True)
 class Generation:
     """What one generation brought.
@@ -127,7 +130,7 @@ def genetic(
     evaluate: Evaluate,
     grid: Grid,
     operator: str,
-    settings: GeneticSettings = GeneticSettings(),
+    settings: GeneticSettings = DEFAULTS,
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),

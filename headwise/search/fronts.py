@@ -1,0 +1,225 @@
+"""Fronts: score against number of suppressed heads, and score on one domain against another (NSGA-II)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid, Head, Mask
+from headwise.search.contract import Evaluate
+from headwise.search.genetic import DEFAULTS, GeneticSettings
+from headwise.search.genome import Breeder
+
+if TYPE_CHECKING:
+    from headwise.objectives import Score
+
+Values = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A mask on a front.
+
+    Arguments:
+        mask: the mask.
+        values: what the front trades, both to be maximised (the number of heads is negative).
+        scores: the exact score on every domain.
+    """
+
+    mask: Mask
+    values: Values
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """Masks of which none is better than another in both respects.
+
+    Arguments:
+        names: what the two values are.
+        identity: the mask that keeps every head, for comparison.
+        points: the front, best first value first.
+        evaluated: how many masks were tried.
+        ffe: what it cost, all domains together.
+        why: `generations`, `budget` or `converged`.
+    """
+
+    names: tuple[str, str]
+    identity: Point
+    points: tuple[Point, ...]
+    evaluated: int
+    ffe: float
+    why: str
+
+    def keeping(self, max_loss: float) -> Point:
+        """The best first value among masks whose second is at most `max_loss` below identity's.
+
+        For domains: the mask that helps most on new data and does not break old data. Identity, where no other
+        mask qualifies and helps.
+        """
+        allowed = [point for point in self.points if point.values[1] >= self.identity.values[1] - max_loss]
+        return max([self.identity, *allowed], key=lambda point: point.values[0])
+
+    def rows(self) -> list[dict[str, object]]:
+        """The front as plain JSON values, one row a mask."""
+        return [
+            {"mask": str(point.mask), "heads": point.mask.size, **dict(zip(self.names, point.values, strict=True))}
+            for point in self.points
+        ]
+
+
+def size_front(
+    evaluate: Evaluate,
+    grid: Grid,
+    operator: str,
+    settings: GeneticSettings = DEFAULTS,
+    *,
+    ranking: Sequence[Head] = (),
+    seeds: Sequence[Mask] = (),
+) -> Front:
+    """The highest fitness for every number of suppressed heads.
+
+    Arguments:
+        evaluate, grid, operator, ranking, seeds: as `genetic`.
+        settings: population, generations, uniform, flip, good, max_heads, budget and seed are used.
+
+    Raises:
+        HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
+    """
+
+    def values(mask: Mask, scores: tuple[Score, ...]) -> Values:
+        return scores[0].fitness, -float(mask.size)
+
+    return _nsga2([evaluate], values, ("fitness", "kept"), Breeder(grid, operator, settings, ranking), seeds)
+
+
+def domain_front(
+    evaluate: Evaluate,
+    keep: Evaluate,
+    grid: Grid,
+    operator: str,
+    settings: GeneticSettings = DEFAULTS,
+    *,
+    ranking: Sequence[Head] = (),
+    seeds: Sequence[Mask] = (),
+    names: tuple[str, str] = ("new domain", "old domain"),
+) -> Front:
+    """The highest fitness on one domain for every fitness on another.
+
+    Arguments:
+        evaluate: exact scores on the domain to improve.
+        keep: exact scores on the domain that must not get worse.
+        names: what to call the domains.
+        grid, operator, ranking, seeds, settings: as `size_front`; the budget is for both domains together.
+
+    Raises:
+        HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
+    """
+
+    def values(_: Mask, scores: tuple[Score, ...]) -> Values:
+        return scores[0].fitness, scores[1].fitness
+
+    return _nsga2([evaluate, keep], values, names, Breeder(grid, operator, settings, ranking), seeds)
+
+
+def _nsga2(
+    domains: list[Evaluate],
+    values: Callable[[Mask, tuple[Score, ...]], Values],
+    names: tuple[str, str],
+    breeder: Breeder,
+    seeds: Sequence[Mask],
+) -> Front:
+    algorithm, fill = _algorithm(breeder, seeds)
+    budget = breeder.settings.budget
+    start = sum(domain.spent for domain in domains)
+    known: dict[str, Point] = {}
+
+    def left() -> float:
+        return np.inf if budget is None else budget - (sum(domain.spent for domain in domains) - start)
+
+    def afford(masks: list[Mask]) -> list[Mask]:
+        while masks and sum(domain.cost(masks) for domain in domains) > left():
+            masks = masks[:-1]
+        return masks
+
+    def learn(masks: list[Mask]) -> bool:
+        """Evaluate what is not known yet; whether the budget paid for all of it."""
+        new = list({mask.key: mask for mask in masks if mask.key not in known}.values())
+        paid = afford(new)
+        columns = [domain(paid) for domain in domains] if paid else []
+        for mask, *scores in zip(paid, *columns, strict=True):
+            known[mask.key] = Point(mask, values(mask, tuple(scores)), tuple(scores))
+        return len(paid) == len(new)
+
+    why = "budget"
+    if not learn([Mask.identity(breeder.grid, breeder.operator)]):
+        raise HeadwiseError(f"Front: a budget of {budget} FFE does not pay for identity. Raise it.")
+    while algorithm.has_next():
+        infill = algorithm.ask()
+        if infill is None or len(infill) == 0:
+            why = "converged"
+            break
+        masks = [breeder.mask(tuple(map(int, np.flatnonzero(x)))) for x in infill.get("X")]
+        if not learn(masks):
+            break
+        fill(infill, np.array([[-value for value in known[mask.key].values] for mask in masks]))
+        algorithm.tell(infills=infill)
+    else:
+        why = "generations"
+    ffe = sum(domain.spent for domain in domains) - start
+    return Front(names, known["identity"], _undominated(known.values()), len(known), ffe, why)
+
+
+def _undominated(points) -> tuple[Point, ...]:
+    """The points that no other beats in one value without losing in the other; best first value first."""
+    ordered = sorted(points, key=lambda p: (-p.values[0], -p.values[1], p.mask.size, str(p.mask)))
+    front: list[Point] = []
+    for point in ordered:
+        if not front or point.values[1] > front[-1].values[1]:
+            front.append(point)
+    return tuple(front)
+
+
+def _algorithm(breeder: Breeder, seeds: Sequence[Mask]):
+    """NSGA-II over the breeder's grid, and a function that hands it the values to minimise."""
+    try:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.core.problem import Problem
+        from pymoo.core.repair import Repair
+        from pymoo.operators.crossover.ux import UniformCrossover
+        from pymoo.operators.mutation.bitflip import BitflipMutation
+        from pymoo.problems.static import StaticProblem
+    except ImportError as error:
+        raise HeadwiseError("Fronts need pymoo, which is not installed: pip install 'headwise[fronts]'") from error
+    settings, size = breeder.settings, breeder.grid.size
+    first = np.zeros((settings.population, size), bool)
+    population = breeder.first_population(seeds)
+    for row, genome in enumerate(population):
+        first[row, list(genome)] = True
+
+    class AtMost(Repair):
+        """Keep random heads again until no more than `max_heads` are suppressed."""
+
+        def _do(self, problem, X, random_state=None, **_):
+            assert random_state is not None  # pymoo always passes its own
+            for x in X:
+                on = np.flatnonzero(x)
+                if len(on) > breeder.most:
+                    x[random_state.permutation(on)[breeder.most :]] = False
+            return X
+
+    problem = Problem(n_var=size, n_obj=2, xl=0, xu=1, vtype=bool)
+    operators = {
+        "sampling": first[: len(population)],
+        "crossover": UniformCrossover(prob=settings.uniform),
+        "mutation": BitflipMutation(prob_var=settings.flip or 1 / size),
+        "repair": AtMost(),
+    }
+    algorithm = NSGA2(pop_size=settings.population, eliminate_duplicates=True, **operators)
+    algorithm.setup(problem, termination=("n_gen", settings.generations + 1), seed=settings.seed)
+    return algorithm, lambda infill, F: Evaluator().eval(StaticProblem(problem, F=F), infill)
