@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
+from headwise.mask import Grid, Mask
 from headwise.operators import FOLDABLE, NEEDS_CLASS_TOKEN, OPERATORS
 
 if TYPE_CHECKING:
@@ -43,17 +43,32 @@ class Block:
         module: the library's block, whose forward a live mask replaces.
         heads, head_dim, width: H, d and D.
         folds: the operators that fold exactly into this block's weights.
-        tokenwise: queries are tokens (False for attention pooling, whose queries are learned).
+        operators: the operators that are defined for this block.
+        latents: how many queries attention pooling has (0: the queries are the tokens themselves).
     """
 
-    tokenwise = True
-
-    def __init__(self, module: nn.Module, heads: int, head_dim: int, width: int, folds: Sequence[str] = FOLDABLE):
+    def __init__(
+        self,
+        module: nn.Module,
+        heads: int,
+        head_dim: int,
+        width: int,
+        folds: Collection[str] = FOLDABLE,
+        operators: Collection[str] = tuple(OPERATORS),
+        latents: int = 0,
+    ):
         self.module = module
         self.heads = heads
         self.head_dim = head_dim
         self.width = width
-        self.folds = frozenset(folds)
+        self.operators = frozenset(operators)
+        self.folds = frozenset(folds) & self.operators
+        self.latents = latents
+
+    @property
+    def tokenwise(self) -> bool:
+        """Queries are tokens (False for attention pooling)."""
+        return not self.latents
 
     def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Everything up to the out-projection.
@@ -86,7 +101,8 @@ class Block:
     def live(self, transform: Transform) -> Callable:
         """A replacement for `module.forward` that passes the head outputs through `transform`."""
 
-        def forward(x: torch.Tensor, *_args: object, **_kwargs: object) -> torch.Tensor:
+        def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            refuse_tensors(self.module, (*args, *kwargs.values()))
             z, v = self.attend(x)  # (B, H, N, d) twice
             return self.finish(x, transform(z, v))
 
@@ -102,6 +118,60 @@ class Block:
         inner = self.heads * self.head_dim
         attend = inner * self.width * (2 * tokens + queries) + 2 * queries * tokens * inner
         return float(attend), float(queries * self._finish_parameters)
+
+
+class PoolBlock(Block):
+    """Attention pooling: Q learned queries look at the tokens. Its heads are the grid's last row.
+
+    Arguments:
+        before: residual stream (B, N, D) → what the library's pooling module receives.
+        read: the queries that the embedding is made from (None: all).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        heads: int,
+        head_dim: int,
+        width: int,
+        *,
+        before: Callable[[torch.Tensor], torch.Tensor],
+        latents: int,
+        read: slice | None = None,
+        folds: Collection[str] = FOLDABLE,
+        class_token: bool = False,
+    ):
+        count = len(range(latents)[read]) if read else latents
+        operators = ("zero", "mean", "uniform", "cls") if class_token else ("zero", "mean", "uniform")
+        super().__init__(module, heads, head_dim, width, folds, operators, latents=count)
+        self.before = before
+        self.read = read
+
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The module's input (B, N, D) → z (B, H, Q, d) of the queries `read`, and v (B, H, N, d)."""
+        raise NotImplementedError
+
+    def project(self, z: torch.Tensor) -> torch.Tensor:
+        """Head outputs (B, H, Q, d) → pooled vectors (B, Q, D): out-projection, and an MLP where there is one."""
+        raise NotImplementedError
+
+    def after(self, y: torch.Tensor) -> torch.Tensor:
+        """Pooled vectors (B, Q, D) → what the library's pooling module returns."""
+        return y
+
+    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.look(self.before(x), self.read)
+
+    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.project(z)
+
+    def live(self, transform: Transform) -> Callable:
+        def forward(h: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            refuse_tensors(self.module, (*args, *kwargs.values()))
+            z, v = self.look(h, None)  # (B, H, Q, d), (B, H, N, d)
+            return self.after(self.project(transform(z, v)))
+
+        return forward
 
 
 @dataclass(frozen=True)
@@ -148,7 +218,8 @@ class Tower:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.parameter.dtype
+        """The precision that images enter in: of the first convolution (norms may stay in float32)."""
+        return next((p for p in self.parts.parameters() if p.dim() == 4), self.parameter).dtype
 
     @cached_property
     def weights_hash(self) -> str:
@@ -157,12 +228,11 @@ class Tower:
 
     def queries(self, row: int) -> slice | None:
         """The rows of the residual stream that row `row` of the grid has to compute."""
-        last_token_row = max(i for i, block in enumerate(self.blocks) if block.tokenwise)
-        return self.reads if row == last_token_row == len(self.blocks) - 1 else None
+        return self.reads if row == len(self.blocks) - 1 and self.blocks[row].tokenwise else None
 
     def query_count(self, row: int) -> int:
         if not self.blocks[row].tokenwise:
-            return 1
+            return self.blocks[row].latents
         queries = self.queries(row)
         return self.tokens if queries is None else len(range(self.tokens)[queries])
 
@@ -175,18 +245,45 @@ class Tower:
     def check_operator(self, operator: str) -> None:
         """
         Raises:
-            HeadwiseError: the operator needs a class token that this tower does not have.
+            HeadwiseError: the operator is not defined for the heads of this tower.
         """
-        if operator in NEEDS_CLASS_TOKEN and not self.class_token:
-            usable = [name for name in OPERATORS if name not in NEEDS_CLASS_TOKEN]
-            raise HeadwiseError(
-                f"Operator '{operator}' needs a class token; {self.family} has none. Use one of: {', '.join(usable)}."
+        if operator not in self.operators:
+            reason = (
+                f"needs a class token; {self.family} has none"
+                if operator in NEEDS_CLASS_TOKEN and not self.class_token
+                else f"is not defined for {self.family}, whose blocks mix the heads before the out-projection"
+                if all(block.tokenwise for block in self.blocks)
+                else f"is not defined for the attention pooling of {self.family}"
             )
+            raise HeadwiseError(f"Operator '{operator}' {reason}. Use one of: {', '.join(self.operators)}.")
+
+    def check_mask(self, mask: Mask) -> None:
+        """
+        Raises:
+            HeadwiseError: the mask's operator is not defined for one of the heads that it suppresses.
+        """
+        if mask.is_identity:
+            return
+        self.check_operator(mask.operator)
+        for head in mask.heads:
+            block = self.blocks[mask.grid.row_of(head)]
+            if mask.operator not in block.operators:
+                raise HeadwiseError(
+                    f"Operator '{mask.operator}' is not defined for {head}, a head of the attention pooling, whose "
+                    f"queries are not tokens. Use one of: {', '.join(op for op in OPERATORS if op in block.operators)}."
+                )
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The operators that are defined for every block of this tower (the pooling row may have fewer)."""
+        rows = [block for block in self.blocks if block.tokenwise] or list(self.blocks)
+        absent = frozenset() if self.class_token else NEEDS_CLASS_TOKEN
+        return tuple(op for op in OPERATORS if op not in absent and all(op in block.operators for block in rows))
 
     @property
     def foldable(self) -> tuple[str, ...]:
         """The operators that fold exactly into every block of this tower."""
-        return tuple(op for op in OPERATORS if all(op in block.folds for block in self.blocks))
+        return tuple(op for op in self.operators if all(op in block.folds for block in self.blocks))
 
 
 @dataclass(frozen=True)
@@ -222,10 +319,16 @@ class Model:
     loss: str = "softmax"
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Hash of a module's parameters and persistent buffers by name, shape and float32 value."""
+def weights_hash(module: nn.Module, *, skip: tuple[str, ...] = ()) -> str:
+    """Hash of a module's parameters and persistent buffers by name, shape and float32 value.
+
+    Arguments:
+        skip: name prefixes to leave out.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if name.startswith(skip):
+            continue
         value = tensor.detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.numpy().data)
@@ -257,3 +360,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
+
+
+def refuse_tensors(module: nn.Module, extra: Sequence[object]) -> None:
+    """
+    Raises:
+        HeadwiseError: a block is called with an attention mask, which a head mask would drop.
+    """
+    if any(isinstance(value, torch.Tensor) for value in extra):
+        raise HeadwiseError(
+            f"{type(module).__name__} was called with an attention mask while a head mask is applied; image towers "
+            "attend to all tokens. Call the model without one."
+        )

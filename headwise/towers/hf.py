@@ -1,96 +1,46 @@
-"""Hugging Face CLIP: `CLIPModel` and `CLIPVisionModelWithProjection`."""
+"""transformers: CLIP, SigLIP, SigLIP 2 of fixed resolution, Chinese-CLIP, AltCLIP and MetaCLIP 2 by hub id or folder."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
-from headwise.towers.base import Block, HeadWeights, Model, Tower, join_heads, rows, split_heads, weights_hash
+from headwise.towers.base import Model, Tower, weights_hash
+from headwise.towers.hf_blocks import build_clip, build_siglip, is_clip, is_siglip
 
 TEXT_BATCH = 256
-
-
-class ClipBlock(Block):
-    """A `CLIPEncoderLayer` (also the layer of the other CLIP-like towers in transformers)."""
-
-    def __init__(self, layer: nn.Module):
-        attn = layer.self_attn
-        width = attn.q_proj.in_features
-        super().__init__(layer, attn.num_heads, attn.q_proj.out_features // attn.num_heads, width)
-
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        attn = self.module.self_attn
-        h = self.module.layer_norm1(x)  # (B, N, D)
-        q = split_heads(attn.q_proj(rows(h, queries)), self.heads)  # (B, H, Q, d)
-        k = split_heads(attn.k_proj(h), self.heads)  # (B, H, N, d)
-        v = split_heads(attn.v_proj(h), self.heads)  # (B, H, N, d)
-        return F.scaled_dot_product_attention(q, k, v, scale=attn.scale), v
-
-    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        layer = self.module
-        x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
-        return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
-
-    def weights(self) -> HeadWeights:
-        attn = self.module.self_attn
-        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.q_proj.weight, attn.q_proj.bias)
+LOOKED_FOR = "vision_model.encoder.layers with self_attn, and visual_projection or head (transformers)"
+MODELS = {
+    "clip": "CLIPModel",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "siglip": "SiglipModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "chinese_clip": "ChineseCLIPModel",
+    "altclip": "AltCLIPModel",
+    "metaclip_2": "MetaClip2Model",
+}
+CHINESE_CONTEXT = 52  # what Chinese-CLIP was trained with; its BERT configuration says 512
 
 
 def recognises(module: nn.Module) -> bool:
-    vision = getattr(module, "vision_model", None)
-    return hasattr(module, "visual_projection") and _has_clip_layers(getattr(vision, "vision_model", vision))
-
-
-def _has_clip_layers(vision: nn.Module | None) -> bool:
-    layers = getattr(getattr(vision, "encoder", None), "layers", None)
-    needed = ("self_attn", "layer_norm1", "layer_norm2", "mlp")
-    return bool(layers) and all(hasattr(layers[0], name) for name in needed) and hasattr(vision, "pre_layrnorm")
+    return is_clip(module) or is_siglip(module)
 
 
 def tower_of(module: nn.Module) -> Tower:
-    """The image tower of a `CLIPModel` or a `CLIPVisionModelWithProjection` (parameters are shared)."""
-    return build_clip(nn.ModuleList([module.vision_model, module.visual_projection]))
+    """The image tower of a transformers model (parameters are shared).
 
-
-def build_clip(parts: nn.ModuleList) -> Tower:
-    outer, projection = parts
-    vision = getattr(outer, "vision_model", outer)  # one level deeper before transformers 5.6
-    blocks = tuple(ClipBlock(layer) for layer in vision.encoder.layers)
-
-    def stem(images: torch.Tensor) -> torch.Tensor:
-        return vision.pre_layrnorm(vision.embeddings(images))  # (B, N, D)
-
-    def pool(x: torch.Tensor) -> torch.Tensor:
-        return projection(vision.post_layernorm(x[:, 0]))  # (B, E)
-
-    def encode(images: torch.Tensor) -> torch.Tensor:
-        return projection(outer(pixel_values=images).pooler_output)  # (B, E)
-
-    return Tower(
-        parts=parts,
-        build=build_clip,
-        blocks=blocks,
-        grid=Grid(tuple(block.heads for block in blocks)),
-        stem=stem,
-        pool=pool,
-        encode=encode,
-        reads=slice(0, 1),
-        tokens=vision.embeddings.num_positions,
-        resolution=vision.embeddings.image_size,
-        pooling="class token",
-        class_token=True,
-        family="Hugging Face CLIP",
-    )
-
-
-# ---- loading by name
+    Raises:
+        HeadwiseError: a SigLIP without pooling head or with images of any shape.
+    """
+    if is_clip(module):
+        return build_clip(nn.ModuleList([module.vision_model, module.visual_projection]))
+    return build_siglip(nn.ModuleList([getattr(module, "vision_model", module)]))
 
 
 def load(reference: str, *, device: str = "cpu") -> Model:
@@ -101,20 +51,28 @@ def load(reference: str, *, device: str = "cpu") -> Model:
         device: where to put it.
 
     Raises:
-        HeadwiseError: no such model, files missing or broken, or not a CLIP.
+        HeadwiseError: no such model, files missing or broken, or of another architecture.
     """
-    from transformers import AutoConfig, AutoProcessor, CLIPModel, CLIPVisionModelWithProjection
+    import transformers
 
     name = f"hf:{reference}"
-    config = _from_pretrained(AutoConfig.from_pretrained, reference, "config.json")
-    classes = {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
-    if config.model_type not in classes:
+    config = _from_pretrained(transformers.AutoConfig.from_pretrained, reference, "config.json")
+    if config.model_type == "siglip2":
         raise HeadwiseError(
-            f"{name} is a '{config.model_type}' model, not one of: {', '.join(classes)}. "
+            f"{name} takes images of any shape (NaFlex), which headwise does not support. Use a SigLIP 2 checkpoint "
+            "of fixed resolution, such as hf:google/siglip2-base-patch16-224."
+        )
+    if config.model_type not in MODELS:
+        raise HeadwiseError(
+            f"{name} is a '{config.model_type}' model, not one of: {', '.join(MODELS)}. "
             "`headwise models` lists the families that are supported."
         )
     module, info = _from_pretrained(
-        partial(classes[config.model_type].from_pretrained, dtype=torch.float32, output_loading_info=True),
+        partial(
+            getattr(transformers, MODELS[config.model_type]).from_pretrained,
+            dtype=torch.float32,
+            output_loading_info=True,
+        ),
         reference,
         "weights",
     )
@@ -123,7 +81,9 @@ def load(reference: str, *, device: str = "cpu") -> Model:
             f"{name}: the weights lack {len(missing)} parameters that the model needs, the first is {missing[0]}. "
             "transformers would fill them with random numbers; get a complete checkpoint."
         )
-    processor = _from_pretrained(AutoProcessor.from_pretrained, reference, "preprocessor_config.json and tokenizer")
+    processor = _from_pretrained(
+        transformers.AutoProcessor.from_pretrained, reference, "preprocessor_config.json and tokenizer"
+    )
     return wrap(module.to(device), processor, name=name)
 
 
@@ -144,13 +104,22 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
     """A headwise model from a transformers model and its processor, in place, nothing copied.
 
     Arguments:
-        module: `CLIPModel` or `CLIPVisionModelWithProjection`.
-        processor: `CLIPProcessor`, or an image processor alone for a model without text tower.
+        module: `CLIPModel`, `CLIPVisionModelWithProjection`, `SiglipModel`, …
+        processor: its processor, or an image processor alone for a model without text tower.
         name: what to call it in reports.
+
+    Raises:
+        HeadwiseError: no processor.
     """
+    if processor is None:
+        raise HeadwiseError(
+            "A transformers model does not carry its preprocessing. Pass its processor: "
+            "headwise.wrap(model, AutoProcessor.from_pretrained(...))."
+        )
     module.eval()
     image_processor = getattr(processor, "image_processor", processor)
-    has_text = hasattr(module, "get_text_features")
+    has_text = hasattr(module, "get_text_features") and hasattr(processor, "tokenizer")
+    bias = getattr(module, "logit_bias", None)
 
     def save(folder: Path) -> None:
         module.save_pretrained(folder)
@@ -158,6 +127,7 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
 
     spec = image_processor.to_dict()
     plain = bool(spec.get("do_rescale", True) and spec.get("do_normalize", True))
+    plain = plain and abs(spec.get("rescale_factor", 1 / 255) * 255 - 1) < 1e-6
     return Model(
         name=name or f"hf:{getattr(module.config, '_name_or_path', '') or type(module).__name__}",
         tower=tower_of(module),
@@ -167,8 +137,10 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
         pixel_mean=tuple(spec["image_mean"]) if plain else None,
         pixel_std=tuple(spec["image_std"]) if plain else None,
         encode_texts=partial(_encode_texts, module, processor.tokenizer) if has_text else None,
-        text_hash=weights_hash(nn.ModuleList([module.text_model, module.text_projection])) if has_text else "",
+        text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
         logit_scale=float(module.logit_scale.exp()) if has_text else 100.0,
+        logit_bias=float(bias) if bias is not None else 0.0,
+        loss="softmax" if bias is None else "sigmoid",
         save=save,
     )
 
@@ -181,14 +153,33 @@ def _preprocess(image_processor, image) -> torch.Tensor:
     return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]  # (3, R, R)
 
 
+def tokenize(module: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Texts → the text tower's inputs, (T, context) each, as the family was trained.
+
+    SigLIP reads the last position, padding included, so its texts are padded to its full context, and lower-cased
+    as in its training (SigLIP 2's checkpoints come with a tokenizer that does not do it). Chinese-CLIP was trained
+    with a shorter context than its configuration says. RoBERTa's positions (AltCLIP) start after the padding index.
+    """
+    config = module.config.text_config
+    limit = min(tokenizer.model_max_length, config.max_position_embeddings)
+    padding: bool | str = True
+    if module.config.model_type == "siglip":
+        texts, padding, limit = [text.lower() for text in texts], "max_length", config.max_position_embeddings
+    elif module.config.model_type == "chinese_clip":
+        limit = min(limit, CHINESE_CONTEXT)
+    elif module.config.model_type == "altclip":
+        limit = min(limit, config.max_position_embeddings - config.pad_token_id - 1)
+    tokens = tokenizer(list(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+    accepted = inspect.signature(module.get_text_features).parameters
+    return {key: value for key, value in tokens.items() if key in accepted}
+
+
 @torch.inference_mode()
 def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    limit = min(tokenizer.model_max_length, module.config.text_config.max_position_embeddings)
-    device = module.text_projection.weight.device
+    device = module.logit_scale.device
     out = []
     for start in range(0, len(texts), TEXT_BATCH):
-        batch = list(texts[start : start + TEXT_BATCH])
-        tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
-        features = module.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        tokens = tokenize(module, tokenizer, texts[start : start + TEXT_BATCH])
+        features = module.get_text_features(**{key: value.to(device) for key, value in tokens.items()})
         out.append(getattr(features, "pooler_output", features).float())  # (T, E)
     return torch.cat(out)

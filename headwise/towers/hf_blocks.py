@@ -1,0 +1,165 @@
+"""transformers' own modules: the CLIP-like towers, and SigLIP's with its attention-pooling head."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid
+from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, join_heads, rows, split_heads
+from headwise.towers.tools import attention, refuse_unknown
+
+
+class ClipBlock(Block):
+    """A `CLIPEncoderLayer`; those of SigLIP, Chinese-CLIP, AltCLIP and MetaCLIP 2 have the same parts."""
+
+    def __init__(self, layer: nn.Module):
+        attn = layer.self_attn
+        refuse_unknown(layer, ("self_attn", "layer_norm1", "layer_norm2", "mlp"), "transformers")
+        refuse_unknown(attn, ("q_proj", "k_proj", "v_proj", "out_proj"), "transformers")
+        super().__init__(layer, attn.num_heads, attn.q_proj.out_features // attn.num_heads, attn.q_proj.in_features)
+
+    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        attn = self.module.self_attn
+        h = self.module.layer_norm1(x)  # (B, N, D)
+        q = split_heads(attn.q_proj(rows(h, queries)), self.heads)  # (B, H, Q, d)
+        k = split_heads(attn.k_proj(h), self.heads)  # (B, H, N, d)
+        v = split_heads(attn.v_proj(h), self.heads)  # (B, H, N, d)
+        return attention(q, k, v, scale=attn.scale, dropout=attn.dropout if attn.training else 0.0), v
+
+    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        layer = self.module
+        x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
+        return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
+
+    def weights(self) -> HeadWeights:
+        attn = self.module.self_attn
+        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.q_proj.weight, attn.q_proj.bias)
+
+
+class SiglipPool(PoolBlock):
+    """`SiglipMultiheadAttentionPoolingHead`: one learned query, then an MLP."""
+
+    def __init__(self, head: nn.Module, norm: nn.Module):
+        refuse_unknown(head, ("probe", "attention", "layernorm", "mlp"), "transformers")
+        heads, width = head.attention.num_heads, head.attention.embed_dim
+        super().__init__(head, heads, width // heads, width, before=norm, latents=1)
+
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        attn, width = self.module.attention, self.width
+        weight, bias = attn.in_proj_weight, attn.in_proj_bias
+        q = F.linear(self.module.probe.expand(len(h), -1, -1), weight[:width], bias[:width])  # (B, 1, D)
+        k, v = F.linear(h, weight[width:], bias[width:]).chunk(2, dim=-1)  # (B, N, D) each
+        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
+        return attention(q, k, v), v
+
+    def project(self, z: torch.Tensor) -> torch.Tensor:
+        y = self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
+        return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
+
+    def after(self, y: torch.Tensor) -> torch.Tensor:
+        return y[:, 0]
+
+    def weights(self) -> HeadWeights:
+        attn, width = self.module.attention, self.width
+        return HeadWeights(
+            attn.out_proj.weight, attn.out_proj.bias, attn.in_proj_weight[:width], attn.in_proj_bias[:width]
+        )
+
+
+def vision_of(module: nn.Module) -> nn.Module:
+    """The vision transformer in a model, or the module itself where it is one."""
+    vision = getattr(module, "vision_model", module)
+    return getattr(vision, "vision_model", vision)  # one level deeper before transformers 5.6
+
+
+def has_layers(vision: nn.Module) -> bool:
+    layers = getattr(getattr(vision, "encoder", None), "layers", None)
+    needed = ("self_attn", "layer_norm1", "layer_norm2", "mlp")
+    return bool(layers) and all(hasattr(layers[0], name) for name in needed) and hasattr(vision, "post_layernorm")
+
+
+def is_clip(module: nn.Module) -> bool:
+    vision = vision_of(module)
+    return hasattr(module, "visual_projection") and has_layers(vision) and hasattr(vision, "pre_layrnorm")
+
+
+def is_siglip(module: nn.Module) -> bool:
+    vision = vision_of(module)
+    return has_layers(vision) and not hasattr(vision, "pre_layrnorm") and hasattr(vision.embeddings, "patch_embedding")
+
+
+def build_clip(parts: nn.ModuleList) -> Tower:
+    outer, projection = parts
+    vision = vision_of(outer)
+    blocks = tuple(ClipBlock(layer) for layer in vision.encoder.layers)
+
+    def stem(images: torch.Tensor) -> torch.Tensor:
+        return vision.pre_layrnorm(vision.embeddings(images))  # (B, N, D)
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return projection(vision.post_layernorm(x[:, 0]))  # (B, E)
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        return projection(outer(pixel_values=images).pooler_output)  # (B, E)
+
+    return Tower(
+        parts=parts,
+        build=build_clip,
+        blocks=blocks,
+        grid=Grid(tuple(block.heads for block in blocks)),
+        stem=stem,
+        pool=pool,
+        encode=encode,
+        reads=slice(0, 1),
+        tokens=vision.embeddings.num_positions,
+        resolution=vision.embeddings.image_size,
+        pooling="class token",
+        class_token=True,
+        family=f"Hugging Face {_family(vision)}",
+    )
+
+
+def build_siglip(parts: nn.ModuleList) -> Tower:
+    (outer,) = parts
+    vision = vision_of(outer)
+    if not isinstance(vision.embeddings.patch_embedding, nn.Conv2d):
+        raise HeadwiseError(
+            f"{type(outer).__name__} takes images of any shape (NaFlex), which headwise does not support. Use a "
+            "SigLIP 2 checkpoint of fixed resolution, such as hf:google/siglip2-base-patch16-224."
+        )
+    if not hasattr(vision, "head"):
+        raise HeadwiseError(
+            f"{type(outer).__name__} has no attention-pooling head (vision_use_head is false), so it makes no "
+            "image embedding. Use the complete model."
+        )
+    layers = tuple(ClipBlock(layer) for layer in vision.encoder.layers)
+    head = SiglipPool(vision.head, vision.post_layernorm)
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        return outer(pixel_values=images).pooler_output  # (B, E)
+
+    return Tower(
+        parts=parts,
+        build=build_siglip,
+        blocks=(*layers, head),
+        grid=Grid(tuple(block.heads for block in layers), head.heads),
+        stem=vision.embeddings,
+        pool=lambda x: x[:, 0],
+        encode=encode,
+        reads=None,
+        tokens=vision.embeddings.num_positions,
+        resolution=vision.embeddings.image_size,
+        pooling="attention",
+        class_token=False,
+        family=f"Hugging Face {_family(vision)}",
+    )
+
+
+def _family(vision: nn.Module) -> str:
+    name = type(vision).__name__
+    for ending in ("VisionTransformer", "VisionModel"):
+        name = name.removesuffix(ending)
+    return name

@@ -1,0 +1,185 @@
+"""open_clip's own modules: the native ViT, CoCa's attentional pooler, the ModifiedResNet's attention pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid
+from headwise.operators import FOLDABLE, OPERATORS
+from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, join_heads, split_heads
+from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown
+
+BLOCK_PARTS = ("ln_1", "attn", "ln_attn", "ls_1", "ln_2", "mlp", "ls_2")
+ATTENTION_PARTS = (
+    *("in_proj_weight", "in_proj_bias", "out_proj", "ln_q", "ln_k", "attn_drop", "head_scale", "ln_inner", "out_drop"),
+)
+
+
+class OpenClipBlock(Block):
+    """A `ResidualAttentionBlock` around `nn.MultiheadAttention` or open_clip's own `Attention`.
+
+    Both keep one packed in-projection and an out-projection under the same names. `nn.MultiheadAttention`
+    never calls its out-projection as a module, so nothing here relies on hooks.
+    """
+
+    def __init__(self, module: nn.Module):
+        attn = module.attn
+        refuse_unknown(module, BLOCK_PARTS, "open_clip")
+        refuse_unknown(attn, ATTENTION_PARTS, "open_clip")
+        inner, width = attn.in_proj_weight.shape[0] // 3, attn.in_proj_weight.shape[1]
+        self.inner_norm = active(getattr(attn, "ln_inner", None))
+        normed = active(getattr(attn, "ln_q", None)) is not None
+        folds = [op for op in FOLDABLE if not (normed and op == "uniform")]
+        # with a norm over all heads before the out-projection, z is what leaves the norm: only what acts on a
+        # head's output itself is defined there
+        operators = ("zero", "mean", "cls_row") if self.inner_norm else tuple(OPERATORS)
+        super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
+
+    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        attn = self.module.attn
+        h = self.module.ln_1(x)  # (B, N, D)
+        q, k, v = packed_qkv(h, attn.in_proj_weight, attn.in_proj_bias, self.heads, queries)  # (B, H, ·, d)
+        if (norm := active(getattr(attn, "ln_q", None))) is not None:
+            q, k = norm(q), attn.ln_k(k)
+        drop = getattr(attn, "attn_drop", None)
+        p = (drop.p if drop is not None else attn.dropout) if attn.training else 0.0
+        z = attention(q, k, v, dropout=p)  # (B, H, Q, d)
+        if (scale := getattr(attn, "head_scale", None)) is not None:
+            z, v = z * scale, v * scale
+        if self.inner_norm is not None:
+            z = split_heads(self.inner_norm(join_heads(z)), self.heads)  # (B, H, Q, d)
+        return z, v
+
+    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        block, attn = self.module, self.module.attn
+        y = attn.out_proj(join_heads(z))  # (B, Q, D)
+        for extra in (getattr(attn, "out_drop", None), getattr(block, "ln_attn", None)):
+            y = y if extra is None else extra(y)
+        x = x + block.ls_1(y)  # (B, Q, D)
+        return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+
+    def weights(self) -> HeadWeights:
+        attn, inner = self.module.attn, self.heads * self.head_dim
+        bias = attn.in_proj_bias
+        query_bias = None if bias is None else bias[:inner]
+        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.in_proj_weight[:inner], query_bias)
+
+
+class AttentionalPoolerBlock(PoolBlock):
+    """CoCa's `AttentionalPooler`: learned queries, keys and values of another width than the queries."""
+
+    def __init__(self, module: nn.Module, *, before: Callable, read: slice | None):
+        refuse_unknown(module, ("query", "attn", "ln_q", "ln_k"), "open_clip")
+        latents, width = module.query.shape
+        heads = module.attn.num_heads
+        super().__init__(
+            module, heads, width // heads, width, before=before, latents=latents, read=read, class_token=True
+        )
+
+    def _projections(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        attn = self.module.attn
+        if attn.in_proj_weight is None:
+            return attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight
+        return attn.in_proj_weight.chunk(3)
+
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        pooler = self.module
+        weights, biases = self._projections(), pooler.attn.in_proj_bias.chunk(3)
+        h = pooler.ln_k(h)  # (B, N, D')
+        query = pooler.query if read is None else pooler.query[read]
+        query = pooler.ln_q(query).unsqueeze(0).expand(len(h), -1, -1)  # (B, Q, D)
+        q, k, v = (
+            split_heads(F.linear(source, weight, bias), self.heads)
+            for source, weight, bias in zip((query, h, h), weights, biases, strict=True)
+        )
+        return attention(q, k, v), v
+
+    def project(self, z: torch.Tensor) -> torch.Tensor:
+        return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
+
+    def weights(self) -> HeadWeights:
+        out = self.module.attn.out_proj
+        return HeadWeights(out.weight, out.bias, self._projections()[0], self.module.attn.in_proj_bias[: self.width])
+
+
+# ---- the native ViT
+
+
+def is_native_vit(visual: nn.Module) -> bool:
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    return bool(blocks) and all(hasattr(visual, name) for name in ("conv1", "_embeds", "ln_post", "class_embedding"))
+
+
+def build_native(parts: nn.ModuleList) -> Tower:
+    (visual,) = parts
+    blocks: list[Block] = [OpenClipBlock(block) for block in visual.transformer.resblocks]
+    pool_type, pooler = visual.pool_type, visual.attn_pool
+    contrastive = getattr(visual, "attn_pool_contrastive", None)
+    read = {"tok": slice(0, 1), "avg": slice(1, None)}.get(pool_type)  # rows that pooling reads
+    if pooler is not None:
+        blocks.append(_pooling_row(visual, pooler, contrastive, read))
+    elif pool_type == "none":
+        raise HeadwiseError(
+            "This open_clip image tower has pool_type 'none': it returns one vector per token, not an embedding. "
+            "Headwise needs one vector per image: a model with pool_type 'tok' or 'avg', or an attentional pooler."
+        )
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        if contrastive is None:  # otherwise the norm came before the pooler
+            after_pool = pooler is None and visual.final_ln_after_pool
+            x = x if after_pool else visual.ln_post(x)  # (B, Q, D)
+            x = x.mean(dim=1) if pool_type == "avg" else x[:, 0]  # (B, D)
+            x = visual.ln_post(x) if after_pool else x
+        else:
+            x = x[:, 0]  # (B, D)
+        return x if visual.proj is None else x @ visual.proj  # (B, E)
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        out = visual(images)
+        e = out[0] if isinstance(out, tuple) else out  # a tuple where output_tokens is set
+        return e[:, 0] if e.dim() == 3 else e  # (B, E)
+
+    names = {"tok": "class token", "avg": "average", "none": "attention"}
+    return Tower(
+        parts=parts,
+        build=_rebuild,
+        blocks=tuple(blocks),
+        grid=Grid(
+            tuple(block.heads for block in blocks if block.tokenwise), blocks[-1].heads if pooler is not None else 0
+        ),
+        stem=visual._embeds,
+        pool=pool,
+        encode=encode,
+        reads=read if pooler is None else None,
+        tokens=visual.positional_embedding.shape[0],
+        resolution=visual.image_size[0],
+        pooling=("attention, then " if pooler is not None and contrastive is None else "") + names[pool_type],
+        class_token=True,
+        family="open_clip ViT",
+    )
+
+
+def _pooling_row(visual: nn.Module, pooler: nn.Module, contrastive: nn.Module | None, read: slice | None) -> Block:
+    """The pooler that the embedding comes from (CoCa has a second one for its text decoder)."""
+    if contrastive is None:
+        if read is None and len(pooler.query) > 1:
+            raise HeadwiseError(
+                f"This open_clip image tower returns the {len(pooler.query)} vectors of its attentional pooler, not "
+                "an embedding (pool_type 'none'). Headwise needs one vector per image: pool_type 'tok' or 'avg'."
+            )
+        return AttentionalPoolerBlock(pooler, before=nn.Identity(), read=read)
+    if visual.attn_pool_type == "cascade":
+        return AttentionalPoolerBlock(contrastive, before=lambda x: pooler(visual.ln_post(x)), read=None)
+    return AttentionalPoolerBlock(contrastive, before=visual.ln_post, read=None)
+
+
+def _rebuild(parts: nn.ModuleList) -> Tower:
+    for module in parts.modules():  # open_clip's mixed precision keeps these norms in float32
+        if type(module).__name__ == "LayerNormFp32":
+            module.float()
+    return build_native(parts)
