@@ -81,7 +81,7 @@ def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
             "same model in another precision, pass check_weights=False (--no-check-weights)."
         )
     if not mask.is_identity:
-        tower.check_operator(mask.operator)
+        tower.check_mask(mask)
 
 
 def transform(tower: Tower, mask: Mask, row: int) -> Transform:
