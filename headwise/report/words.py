@@ -1,0 +1,213 @@
+"""Numbers and results as words and tables: points, intervals, p, metric names, the verdict."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Results = Mapping[str, Any]  # what `headwise.refine` returns and results.json holds
+
+METRICS = {
+    "mean_recall": "mean recall",
+    "image_retrieval_mean_recall": "text → image, mean of R@1, 5, 10",
+    "text_retrieval_mean_recall": "image → text, mean of R@1, 5, 10",
+    "acc1": "accuracy (top 1)",
+    "acc5": "accuracy (top 5)",
+    "mean_per_class_recall": "mean per-class recall",
+    "group_mean_acc": "mean accuracy over groups",
+    "worst_group_acc": "accuracy of the worst group",
+}
+_RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
+
+
+def points(fraction: float | None, digits: int = 2) -> str:
+    """0.3012 → `30.12`."""
+    if fraction is None or not math.isfinite(fraction):
+        return "—"
+    text = f"{100 * fraction:.{digits}f}".replace("-", "−")
+    return text.removeprefix("−") if not text.strip("−0.") else text
+
+
+def change(fraction: float | None, digits: int = 2) -> str:
+    """0.0128 → `+1.28`, −0.004 → `−0.40`, 0 → `0.00`."""
+    text = points(fraction, digits)
+    return text if text[0] in "−—" or not text.strip("0.") else f"+{text}"
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """(0.003, 0.022) → `+0.30 to +2.20`."""
+    return "—" if ends is None else f"{change(ends[0])} to {change(ends[1])}"
+
+
+def p_value(p: float | None) -> str:
+    if p is None or not math.isfinite(p):
+        return "—"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(p: float | None) -> str:
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def metric_name(name: str) -> str:
+    """A metric's name for people; clip_benchmark's `image_retrieval` is text → image."""
+    match = _RECALL.fullmatch(name)
+    if match:
+        return f"{'text → image' if match[1] == 'image' else 'image → text'} R@{match[2]}"
+    return METRICS.get(name, name)
+
+
+def main_metric(results: Results, metrics: Mapping[str, float]) -> str:
+    """The metric that was maximised and that intervals are about."""
+    fitness = results.get("settings", {}).get("objective", {}).get("fitness", "mean_recall")
+    return fitness if fitness in metrics else next(iter(metrics))
+
+
+def grid_of(results: Results) -> Grid:
+    model = results["model"]
+    return Grid(tuple(model["layers"]), model.get("pool_heads", 0))
+
+
+def counted(number: int, noun: str) -> str:
+    """2 → `2 heads`, 1 → `1 head`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """`L0.H1, L0.H2 and 30 more`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def cell(text: object) -> str:
+    """Text that cannot break a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def size_of(split: Mapping[str, int]) -> str:
+    return f"{counted(split['images'], 'image')}, {counted(split['captions'], 'caption')}"
+
+
+def row_of(results: Results, what: str) -> Mapping[str, Any]:
+    """A row of the test table.
+
+    Raises:
+        HeadwiseError: there is none of that name.
+    """
+    for row in results["test"]:
+        if row["what"] == what:
+            return row
+    raise HeadwiseError(f"The results have no row '{what}' in 'test'. Were they written by headwise refine?")
+
+
+def verdict(results: Results) -> str:
+    """What was found, in plain sentences that claim no more than the test split shows."""
+    chosen, test = results["chosen"], results["data"]["splits"]["test"]
+    heads = grid_of(results).size
+    if not chosen["size"]:
+        return (
+            f"No harmful heads were found. Of the {counted(len(results['finalists']), 'finalist')}, identity (all "
+            f"{heads} heads kept) was the choice of the pick split: no mask beat it by more than the uncertainty of "
+            "the comparison. The refined model is the unchanged model."
+        )
+    before, after = row_of(results, "identity"), row_of(results, "chosen")
+    main = main_metric(results, after["metrics"])
+    low, high = after["interval"]
+    found = (
+        f"Suppressing {chosen['size']} of {heads} heads ({listed(chosen['heads'])}; operator "
+        f"{chosen['operator']}) changed {metric_name(main)} on the test split from {points(before['metrics'][main])} "
+        f"to {points(after['metrics'][main])}: {change(after['delta'])} points, 95 % interval "
+        f"{interval(after['interval'])}, {p_equals(after['p'])} ({size_of(test)})."
+    )
+    if low > 0:
+        return f"{found} The interval excludes 0: on these data the refined model is better."
+    if high < 0:
+        return f"{found} The interval lies below 0: on the test split the refined model is WORSE. Do not use it."
+    return f"{found} The interval includes 0: an improvement is not shown."
+
+
+def results_table(results: Results) -> str:
+    """Before and after on the test split as a Markdown table (the README's, the cards' and the report's).
+
+    Raises:
+        HeadwiseError: the results lack a field.
+    """
+    return render("{{ before_after(r) }}", results)
+
+
+def before_after(results: Results) -> str:
+    before, after = row_of(results, "identity"), row_of(results, "chosen")
+    main = main_metric(results, after["metrics"])
+    lines = [
+        f"| test split: {size_of(results['data']['splits']['test'])} | before | after | change, points "
+        "| 95 % interval | p |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in [main, *(name for name in after["metrics"] if name != main)]:
+        old, new = before["metrics"][name], after["metrics"][name]
+        tested = ("", "")
+        if name == main and results["chosen"]["size"]:
+            tested = (interval(after["interval"]), p_value(after["p"]))
+        cells = (cell(metric_name(name)), points(old), points(new), change(new - old), *tested)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def render(template: str, results: Results, **values: object) -> str:
+    """Fill in a template.
+
+    Arguments:
+        template: the name of a file beside this one (`*.j2`), or a template's text.
+        results: known to the template as `r`.
+        values: more names.
+
+    Raises:
+        HeadwiseError: the results lack a field.
+    """
+    from jinja2 import UndefinedError
+
+    environment = _environment()
+    make = environment.get_template if template.endswith(".j2") else environment.from_string
+    try:
+        return make(template).render(r=results, **values)
+    except (KeyError, UndefinedError) as error:
+        what = f"the field {error}" if isinstance(error, KeyError) else f"a field: {error}"
+        raise HeadwiseError(f"The results lack {what}. Give results as headwise refine writes them.") from error
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("headwise.report", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML
+    )
+    environment.filters.update(points=points, change=change, interval=interval, p=p_value, cell=cell)
+    environment.globals.update(
+        before_after=before_after,
+        counted=counted,
+        grid_of=grid_of,
+        main_metric=main_metric,
+        metric_name=metric_name,
+        p_equals=p_equals,
+        row_of=row_of,
+        size_of=size_of,
+        verdict=verdict,
+    )
+    return environment
