@@ -1,0 +1,100 @@
+"""The loss that gates and baselines are trained on, for a batch of images against every caption of the split.
+
+It is the loss of `headwise.metrics.retrieve` (with one batch of all images the same number), differentiable, and
+with fewer images in the text → image direction: captions come from a memory that is computed once, because the
+text tower stays as it is; images change with every step, so only those of the batch can be negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from headwise.errors import HeadwiseError
+from headwise.metrics import check_loss, checked_owner
+
+
+@dataclass(frozen=True, eq=False)
+class Captions:
+    """All captions of a split, as negatives of every batch, and how the model turns similarity into a loss.
+
+    Arguments:
+        texts: embeddings at length 1, (T, E), on the device of the image embeddings.
+        owner: the image of each caption, (T,) int64, on the same device.
+        loss: `softmax` or `sigmoid`.
+        scale, bias: similarity → logit; tensors where they are trained.
+    """
+
+    texts: torch.Tensor
+    owner: torch.Tensor
+    loss: str = "softmax"
+    scale: float | torch.Tensor = 100.0
+    bias: float | torch.Tensor = 0.0
+
+
+def captions(
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    images: int,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    device: torch.device | str = "cpu",
+) -> Captions:
+    """The captions of a split, checked.
+
+    Arguments:
+        texts: embeddings (T, E), normalised or not.
+        owner: (T,), the image of each caption.
+        images: how many images the split has.
+        loss, scale, bias: the model's own.
+        device: where the images will be embedded.
+
+    Raises:
+        HeadwiseError: owners that do not fit, an unknown loss, a scale that no model has, texts that are not finite.
+    """
+    check_loss(loss, scale, bias)
+    numbers = torch.as_tensor(checked_owner(owner, images, len(texts)), device=device)  # (T)
+    if not bool(torch.isfinite(texts).all()):
+        raise HeadwiseError("A caption's embedding is not finite. Check the model's text tower.")
+    with torch.no_grad():  # normalising makes a copy, so that inference tensors can take part in gradients
+        return Captions(unit(texts.to(device)), numbers, loss, scale, bias)
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    """Rows at length 1, at least float32; a zero row stays zero."""
+    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1, eps=1e-12)
+
+
+def contrastive(embeddings: torch.Tensor, numbers: torch.Tensor, memory: Captions) -> torch.Tensor:
+    """The loss of a batch of different images.
+
+    The mean over the batch's captions t with image i of, for `softmax`, with L = scale · cosine,
+    ½ · (−log softmax of L[i, t] among t and all foreign captions of the split) + ½ · (−log softmax of L[i, t] among
+    the batch's images); for `sigmoid`, with L = scale · cosine + bias, softplus(−L[i, t]), and over the batch's
+    images softplus(L) of all their foreign captions. Captions of one image are never each other's negatives.
+
+    Arguments:
+        embeddings: of the batch's images, (B, E), not normalised; gradients flow through it.
+        numbers: which images of the split they are, (B,) int64.
+        memory: all captions of the split.
+
+    Returns:
+        A scalar.
+    """
+    x = unit(embeddings)  # (B, E)
+    logits = memory.scale * (x @ memory.texts.to(x.dtype).T) + memory.bias  # (B, T)
+    own = numbers[:, None] == memory.owner[None, :]  # (B, T)
+    image, text = own.nonzero(as_tuple=True)  # (P) each: the batch's captions and their images
+    positive = logits[image, text]  # (P)
+    if memory.loss == "sigmoid":
+        foreign = F.softplus(logits).masked_fill(own, 0.0)  # (B, T)
+        return (foreign.sum() + F.softplus(-positive).sum()) / len(positive)
+    negatives = logits.masked_fill(own, -torch.inf).logsumexp(1)  # (B)
+    to_text = F.softplus(negatives[image] - positive)  # (P)
+    to_image = logits[:, text].logsumexp(0) - positive  # (P)
+    return 0.5 * (to_text + to_image).mean()

@@ -1,0 +1,120 @@
+"""Where AAT-BP stands between two epochs, in memory and as a safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from headwise.artefact import write_files
+from headwise.engine import Means, Pixels
+from headwise.errors import HeadwiseError
+from headwise.search.contrastive import Captions
+from headwise.towers.base import Tower
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """
+    Arguments:
+        number: counted from 1.
+        temperature: at its last step.
+        loss: mean over its training batches, without the penalty.
+        held_out: loss of the images that are not trained on, all in one batch, after it; None: there are none.
+        open: sum of the gates after it.
+        suppressed: gates below one half after it.
+    """
+
+    number: int
+    temperature: float
+    loss: float
+    held_out: float | None
+    open: float
+    suppressed: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the next epoch depends on.
+
+    Arguments:
+        theta, exp_avg, exp_avg_sq: gates' numbers and Adam's moments, (n) float32.
+        step: Adam's count, a scalar float32.
+        generator: of the order of the images and of the noise.
+        best_theta, best_temperature, best: of the epoch with the lowest held-out loss (best 0: none yet).
+        history: the epochs so far.
+    """
+
+    theta: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
+    step: torch.Tensor
+    generator: torch.Tensor
+    best_theta: torch.Tensor
+    best_temperature: float
+    best: int
+    history: tuple[Epoch, ...]
+
+
+TENSORS = ("theta", "exp_avg", "exp_avg_sq", "step", "generator", "best_theta")
+
+
+def fingerprint(
+    tower: Tower, pixels: Pixels, memory: Captions, means: Means | None, facts: Mapping[str, object]
+) -> str:
+    """A hash of what a run depends on: model, captions, settings, and the first and the last image."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(json.dumps([tower.weights_hash, str(tower.dtype), tower.device.type, len(pixels)]).encode())
+    for tensor in (memory.texts, memory.owner, pixels[0:1], pixels[len(pixels) - 1 : len(pixels)], *(means or ())):
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def write_state(path: Path, key: str, state: State) -> None:
+    """The file appears whole or not at all; equal states give equal bytes.
+
+    Raises:
+        HeadwiseError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    facts = {
+        "run": key,
+        "best": state.best,
+        "best_temperature": state.best_temperature,
+        "history": [asdict(epoch) for epoch in state.history],
+    }
+    tensors = {name: getattr(state, name).clone().contiguous() for name in TENSORS}
+    # one entry of metadata, because safetensors writes several in no fixed order
+    write_files(path.parent, {path.name: save(tensors, {"headwise": json.dumps(facts, sort_keys=True)})})
+
+
+def read_state(path: Path, key: str) -> State | None:
+    """What `write_state` wrote, None where there is no file.
+
+    Raises:
+        HeadwiseError: a damaged file, or one of another run.
+    """
+    from safetensors import safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["headwise"])
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        history = tuple(Epoch(**entry) for entry in facts["history"])
+        state = State(**tensors, best_temperature=facts["best_temperature"], best=facts["best"], history=history)
+    except Exception as error:  # safetensors raises its own kinds
+        raise HeadwiseError(f"{path} is not a checkpoint of AAT-BP, or is damaged ({error}). Delete it.") from error
+    if facts["run"] != key:
+        raise HeadwiseError(
+            f"{path} is the checkpoint of another run: the model, the captions, the images or the settings differ. "
+            "Give another file, or delete this one to begin anew."
+        )
+    return state

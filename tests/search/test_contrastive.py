@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from headwise.errors import HeadwiseError
+from headwise.metrics import retrieve
+from headwise.search.contrastive import captions, contrastive
+
+OWNER = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 5])
+
+
+def data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, 8, generator=generator), torch.randn(10, 8, generator=generator)
+
+
+@pytest.mark.parametrize(("loss", "scale", "bias"), [("softmax", 20.0, 0.0), ("sigmoid", 10.0, -5.0)])
+def test_one_batch_of_all_images_has_the_loss_that_evaluation_reports(loss, scale, bias):
+    x, texts = data()
+    memory = captions(texts, OWNER, 6, loss=loss, scale=scale, bias=bias)
+    value = contrastive(x.double(), torch.arange(6), memory)
+    expected = retrieve(x, texts, OWNER, loss=loss, scale=scale, bias=bias).loss
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "scale", "bias"), [("softmax", 60.0, 0.0), ("sigmoid", 60.0, -30.0)])
+def test_captions_of_one_image_are_not_negatives_of_each_other(loss, scale, bias):
+    # every image says the same thing twice and far from all others: as negatives the two would cost ln 2 or more
+    x = torch.eye(4)  # (4, 4)
+    memory = captions(x.repeat_interleave(2, 0), np.repeat(np.arange(4), 2), 4, loss=loss, scale=scale, bias=bias)
+    assert float(contrastive(x, torch.arange(4), memory)) < 1e-6
+
+
+def test_every_caption_of_the_split_is_a_negative_of_a_batch():
+    x, texts = data()
+    batch = torch.tensor([0, 1])
+    before = contrastive(x[batch], batch, captions(texts, OWNER, 6, scale=20.0))
+    texts[9] = x[0]  # a caption of image 5, which is not in the batch, fits image 0 better than its own
+    assert contrastive(x[batch], batch, captions(texts, OWNER, 6, scale=20.0)) > before + 0.5
+
+
+def test_an_image_without_captions_and_an_unknown_loss_are_refused():
+    _, texts = data()
+    with pytest.raises(HeadwiseError, match="no caption"):
+        captions(texts, OWNER, 7)
+    with pytest.raises(HeadwiseError, match="not a loss"):
+        captions(texts, OWNER, 6, loss="hinge")
