@@ -24,6 +24,7 @@ from headwise import live
 from headwise.artefact import CARD_FILE, MASK_FILE, cannot_write, dumps, plain_card
 from headwise.errors import HeadwiseError
 from headwise.mask import Mask
+from headwise.towers import load, wrap
 from headwise.towers.base import Block, HeadWeights, Model, Tower, evaluating
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def merge(
         mode = (partial / MASK_FILE).stat().st_mode  # safetensors lets nobody but the owner read its files
         for path in filter(Path.is_file, partial.rglob("*")):
             path.chmod(mode)
-        merged = _reload(partial, model.tower.device)
+        merged = _reload(partial, model)
         difference = float((_embed(merged.tower, batch) - wanted).abs().max())
         relative = difference / max(float(wanted.abs().max()), 1e-30)
         if not relative <= tolerance:  # also for NaN
@@ -226,10 +227,12 @@ def merge(
     return MergeReport(folder, difference, relative, _name(model.tower.dtype), len(batch))
 
 
-def _reload(folder: Path, device: torch.device) -> Model:
-    from headwise.towers import load
-
-    return load(f"hf:{folder}", device=str(device))
+def _reload(folder: Path, model: Model) -> Model:
+    """What the model's own library makes of the saved folder."""
+    device = str(model.tower.device)
+    if (folder / "modules.json").is_file():
+        return wrap(type(model.module)(str(folder), device=device))  # a SentenceTransformer
+    return load(f"timm:local-dir:{folder}" if model.tower.family.startswith("timm") else str(folder), device=device)
 
 
 def _probe_batch(tower: Tower, pixels: Pixels | None) -> torch.Tensor:
