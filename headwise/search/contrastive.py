@@ -7,6 +7,7 @@ text tower stays as it is; images change with every step, so only those of the b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,3 +99,40 @@ def contrastive(embeddings: torch.Tensor, numbers: torch.Tensor, memory: Caption
     to_text = F.softplus(negatives[image] - positive)  # (P)
     to_image = logits[:, text].logsumexp(0) - positive  # (P)
     return 0.5 * (to_text + to_image).mean()
+
+
+def contrastive_terms(
+    embeddings: torch.Tensor, numbers: torch.Tensor, memory: Captions, *, tile: int = 2**24
+) -> Iterator[torch.Tensor]:
+    """Terms whose sum is `contrastive`, each of which holds at most about `tile` similarities.
+
+    Calling `backward` on one after the other frees each before the next, so that the gradient of the loss of a
+    whole split never needs the matrix of all its similarities.
+
+    Arguments:
+        embeddings, numbers, memory: as for `contrastive`.
+        tile: similarities at a time.
+
+    Yields:
+        Scalars.
+    """
+    place = torch.full((int(memory.owner.max()) + 1,), -1, device=numbers.device)
+    place[numbers] = torch.arange(len(numbers), device=numbers.device)  # image of the split → row of embeddings
+    text = (place[memory.owner] >= 0).nonzero()[:, 0]  # (P): the captions of these images
+    high = max(1, tile // len(memory.texts))
+    for start in range(0, len(numbers), high):
+        x = unit(embeddings[start : start + high])  # (b, E)
+        logits = memory.scale * (x @ memory.texts.to(x.dtype).T) + memory.bias  # (b, T)
+        own = numbers[start : start + high, None] == memory.owner[None, :]  # (b, T)
+        positive = logits[own]  # (p)
+        if memory.loss == "sigmoid":
+            yield (F.softplus(logits).masked_fill(own, 0.0).sum() + F.softplus(-positive).sum()) / len(text)
+        else:
+            negatives = logits.masked_fill(own, -torch.inf).logsumexp(1)  # (b)
+            yield 0.5 * F.softplus(negatives[own.nonzero()[:, 0]] - positive).sum() / len(text)
+    if memory.loss == "softmax":
+        for part in text.split(max(1, tile // len(numbers))):
+            x = unit(embeddings)  # (B, E)
+            logits = memory.scale * (x @ memory.texts[part].to(x.dtype).T)  # (B, p)
+            positive = logits.gather(0, place[memory.owner[part]][None, :])[0]  # (p)
+            yield 0.5 * (logits.logsumexp(0) - positive).sum() / len(text)

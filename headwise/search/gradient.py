@@ -14,7 +14,7 @@ import torch
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
 from headwise.mask import Head, Mask
-from headwise.search.contrastive import Captions, captions, contrastive
+from headwise.search.contrastive import Captions, captions, contrastive, contrastive_terms
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.gates import FORMS
 from headwise.search.gradient_state import Epoch, State, fingerprint, read_state, write_state
@@ -295,7 +295,8 @@ class _Training:
         for numbers in self.held_out.split(EVALUATION_BATCH):
             parts.append(self.embed(numbers, gates).float())  # (B, E)
             self.tell(len(numbers), 1.0)
-        return float(contrastive(torch.cat(parts), self.held_out.to(self.tower.device), self.memory))
+        terms = contrastive_terms(torch.cat(parts), self.held_out.to(self.tower.device), self.memory)
+        return sum(float(term) for term in terms)
 
     def tell(self, images: int, cost: float) -> None:
         if self.progress:

@@ -4,7 +4,7 @@ import torch
 
 from headwise.errors import HeadwiseError
 from headwise.metrics import retrieve
-from headwise.search.contrastive import captions, contrastive
+from headwise.search.contrastive import captions, contrastive, contrastive_terms
 
 OWNER = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 5])
 
@@ -29,6 +29,23 @@ def test_captions_of_one_image_are_not_negatives_of_each_other(loss, scale, bias
     x = torch.eye(4)  # (4, 4)
     memory = captions(x.repeat_interleave(2, 0), np.repeat(np.arange(4), 2), 4, loss=loss, scale=scale, bias=bias)
     assert float(contrastive(x, torch.arange(4), memory)) < 1e-6
+
+
+@pytest.mark.parametrize(("loss", "scale", "bias"), [("softmax", 20.0, 0.0), ("sigmoid", 10.0, -5.0)])
+@pytest.mark.parametrize("tile", [1, 23, 10**6])
+def test_the_loss_in_tiles_has_the_same_value_and_gradient(loss, scale, bias, tile):
+    x, texts = data()
+    memory = captions(texts.double(), OWNER, 6, loss=loss, scale=scale, bias=bias)
+    numbers = torch.tensor([4, 0, 2, 5])
+    whole, parts = (x[numbers].double().requires_grad_() for _ in range(2))
+    value = contrastive(whole, numbers, memory)
+    value.backward()
+    terms = []
+    for term in contrastive_terms(parts, numbers, memory, tile=tile):
+        term.backward()
+        terms.append(float(term.detach()))
+    assert sum(terms) == pytest.approx(float(value.detach()), rel=1e-12)
+    assert torch.allclose(whole.grad, parts.grad, atol=1e-12)
 
 
 def test_every_caption_of_the_split_is_a_negative_of_a_batch():

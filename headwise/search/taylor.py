@@ -1,0 +1,155 @@
+"""Signed first-order scores: how fast the loss of the whole split falls as each head is suppressed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from headwise.engine import Means, Pixels
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid, Head
+from headwise.search.contrastive import captions, contrastive_terms
+from headwise.search.gated import constants, frozen, gated, gather, trained_cost
+from headwise.search.sweep import Sweep
+from headwise.towers.base import Tower
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """First-order scores of every head that can be suppressed.
+
+    Arguments:
+        grid: the heads of the model.
+        operator: what a suppressed head emits.
+        scores: ∂loss/∂gate with all gates at 1. Above 0: to first order, suppressing the head lowers the loss by
+            the score.
+        loss: of the model as it is, on the split.
+        spent: FFE.
+    """
+
+    grid: Grid
+    operator: str
+    scores: dict[Head, float]
+    loss: float
+    spent: float
+
+    @cached_property
+    def ranking(self) -> tuple[Head, ...]:
+        """Heads, the most harmful first; of equal ones the first of the grid. In place of `Sweep.ranking`."""
+        return tuple(sorted(self.scores, key=lambda head: (-self.scores[head], head)))
+
+
+def taylor(
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    operator: str,
+    *,
+    means: Means | None = None,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    chunk: int = 32,
+    recompute: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> Taylor:
+    """∂loss/∂gate at gates of 1, for all heads at once, of the loss that searches break ties by.
+
+    The loss ties all images of the split together, so it is differentiated in two steps: one pass gives all
+    embeddings and with them the gradient to each of them; a second carries those through the tower, chunk by
+    chunk. The result is exact and does not depend on the chunk beyond rounding.
+
+    Arguments:
+        tower: the image tower; it is left as it was.
+        pixels: the split's images, (N, 3, R, R).
+        texts: embeddings of its captions, (T, E).
+        owner: (T,), the image of each caption.
+        operator: what a suppressed head emits.
+        means: operator `mean`: per row of the grid, (H, d).
+        loss, scale, bias: the model's own.
+        chunk: images at a time.
+        recompute: activation checkpointing.
+        progress: called with the FFE done since the last call.
+
+    Raises:
+        HeadwiseError: bad input, or scores that are not finite.
+    """
+    tower.check_operator(operator)
+    if chunk < 1:
+        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
+    total = len(pixels)
+    memory = captions(texts, owner, total, loss=loss, scale=scale, bias=bias, device=tower.device)
+    means = constants(tower, operator, means)
+    numbers = torch.arange(total)
+    ones = [torch.ones(count, device=tower.device) for count in tower.grid.rows]
+
+    def embed(part: torch.Tensor, gates: list[torch.Tensor]) -> torch.Tensor:
+        images = gather(tower, pixels, part)  # (B, 3, R, R)
+        return gated(tower, images, gates, operator, means=means, recompute=recompute)  # (B, E)
+
+    def tell(images: int, cost: float) -> None:
+        if progress:
+            progress(cost * images / total)
+
+    with frozen(tower.parts):
+        parts = []
+        for part in numbers.split(chunk):
+            with torch.no_grad():
+                parts.append(embed(part, ones))
+            tell(len(part), 1.0)
+        embeddings = torch.cat(parts).requires_grad_()  # (N, E)
+        value = 0.0
+        for term in contrastive_terms(embeddings, numbers.to(tower.device), memory):
+            term.backward()
+            value += float(term.detach())
+        pull = embeddings.grad  # (N, E)
+        assert pull is not None
+        slopes = torch.zeros(tower.grid.size, dtype=torch.float64)  # (heads)
+        for part in numbers.split(chunk):
+            gates = [row.clone().requires_grad_() for row in ones]
+            torch.autograd.backward(embed(part, gates), pull[part.to(pull.device)])
+            found = [torch.zeros_like(g) if g.grad is None else g.grad for g in gates]
+            slopes += torch.cat(found).double().cpu()
+            tell(len(part), trained_cost(recompute))
+    if not (math.isfinite(value) and bool(torch.isfinite(slopes).all())):
+        raise HeadwiseError(f"The loss ({value:g}) or its gradient is not finite. Check the model's weights.")
+    able = [operator in block.operators for block in tower.blocks for _ in range(block.heads)]
+    scores = {head: float(slope) for head, slope, can in zip(tower.grid, slopes, able, strict=True) if can}
+    return Taylor(tower.grid, operator, scores, value, 1.0 + trained_cost(recompute))
+
+
+def agreement(first: Taylor, exact: Sweep) -> dict[str, float]:
+    """Spearman's rank correlation of first-order scores with an exact sweep.
+
+    Returns:
+        `loss`: with how much each head's suppression really lowers the loss; `fitness`: with how much it raises
+        the fitness. nan where all values of one side are equal.
+
+    Raises:
+        HeadwiseError: another operator or other heads.
+    """
+    heads = [effect.head for effect in exact.heads]
+    if first.operator != exact.operator or set(heads) != set(first.scores):
+        raise HeadwiseError(
+            f"First-order scores of {len(first.scores)} heads (operator {first.operator}) cannot be compared with a "
+            f"sweep of {len(heads)} (operator {exact.operator})."
+        )
+    scores = [first.scores[head] for head in heads]
+    return {
+        "loss": _spearman(scores, [-effect.loss_delta for effect in exact.heads]),
+        "fitness": _spearman(scores, [effect.delta for effect in exact.heads]),
+    }
+
+
+def _spearman(a: list[float], b: list[float]) -> float:
+    from scipy.stats import spearmanr
+
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return math.nan
+    return float(spearmanr(a, b)[0])

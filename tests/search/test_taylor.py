@@ -1,0 +1,107 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from planted import HEAD, SCALE, planted
+
+from headwise.engine import embed, plan
+from headwise.errors import HeadwiseError
+from headwise.evaluator import Evaluator
+from headwise.mask import Head, Mask
+from headwise.metrics import retrieve
+from headwise.objectives import Retrieval
+from headwise.search.greedy import greedy
+from headwise.search.sweep import sweep
+from headwise.search.taylor import agreement, taylor
+
+
+def scores(case, operator, **options):
+    return taylor(case.tower, case.images, case.texts, case.owner, operator, scale=SCALE, **options)
+
+
+def evaluator(case):
+    objective = Retrieval(case.texts, case.owner, scale=SCALE)
+    return Evaluator(case.tower, plan(case.tower), case.images, objective)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return planted("zero")
+
+
+@pytest.mark.parametrize("operator", ["zero", "uniform", "mean"])
+@pytest.mark.parametrize(("loss", "bias"), [("softmax", 0.0), ("sigmoid", -10.0)])
+def test_scores_are_the_slope_of_the_loss_that_evaluation_reports(case, operator, loss, bias):
+    double = replace(case, tower=case.tower.cast("cpu", torch.float64), images=case.images.double())
+    means = [row.double() for row in case.means]
+    found = scores(double, operator, means=means, loss=loss, bias=bias)
+
+    def value(head, gate):
+        mask = Mask.suppress(case.tower.grid, [head], operator, gate)
+        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower), means=case.means)
+        return retrieve(embeddings, case.texts, case.owner, loss=loss, scale=SCALE, bias=bias).loss
+
+    identity = value(Head.parse(HEAD), 1.0)
+    assert found.loss == pytest.approx(identity, rel=1e-4)
+    steepest = max(map(abs, found.scores.values()))
+    for head, score in found.scores.items():
+        # gates end at 1, so the slope comes from two steps to one side (second order)
+        slope = (3 * identity - 4 * value(head, 0.99) + value(head, 0.98)) / 0.02
+        assert score == pytest.approx(slope, abs=0.02 * steepest)
+
+
+@pytest.mark.parametrize("operator", ["zero", "uniform"])
+def test_the_harmful_head_comes_first_with_a_positive_score(operator):
+    case = planted(operator)
+    found = scores(case, operator)
+    assert found.ranking[0] == Head.parse(HEAD)
+    assert found.scores[Head.parse(HEAD)] > 0
+    assert sorted(found.ranking) == list(case.tower.grid)
+
+
+def test_neither_the_chunk_nor_recomputing_changes_the_scores(case):
+    one, few, again = scores(case, "zero"), scores(case, "zero", chunk=7), scores(case, "zero", recompute=True)
+    for head, score in one.scores.items():
+        assert few.scores[head] == pytest.approx(score, abs=1e-4)
+        assert again.scores[head] == pytest.approx(score, abs=1e-5)
+    assert scores(case, "zero") == one
+    assert (one.spent, again.spent) == (3.0, 4.0)
+
+
+def test_the_ranking_stands_in_for_the_sweep_and_agrees_with_it(case):
+    found, evaluate = scores(case, "zero"), evaluator(case)
+    exact = sweep(evaluate, case.tower.grid, "zero")
+    assert found.loss == pytest.approx(exact.identity.loss, rel=1e-4)
+    rank = agreement(found, exact)
+    assert rank["loss"] > 0.5
+    assert -1 <= rank["fitness"] <= 1
+    grown = greedy(evaluate, case.tower.grid, "zero", found.ranking, width=2, max_heads=1)
+    assert grown.best.mask == Mask.suppress(case.tower.grid, [HEAD])
+
+
+def test_agreement_is_undefined_without_differences_and_refused_between_operators(case):
+    found = scores(case, "zero")
+    exact = sweep(evaluator(case), case.tower.grid, "zero")
+    flat = replace(exact, heads=tuple(replace(effect, delta=0.0) for effect in exact.heads))
+    assert math.isnan(agreement(found, flat)["fitness"])
+    with pytest.raises(HeadwiseError, match="cannot be compared"):
+        agreement(found, replace(exact, operator="uniform"))
+
+
+def test_the_model_is_left_as_it_was_and_progress_adds_up(case):
+    before = {name: value.clone() for name, value in case.tower.parts.state_dict().items()}
+    done = []
+    found = scores(case, "uniform", progress=done.append)
+    assert sum(done) == pytest.approx(found.spent)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in case.tower.parts.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in case.tower.parts.state_dict().items())
+
+
+def test_bad_input_is_refused(case):
+    with pytest.raises(HeadwiseError, match="mean outputs"):
+        scores(case, "mean")
+    with pytest.raises(HeadwiseError, match="not finite"):
+        scores(replace(case, images=case.images * float("inf")), "zero")
+    with pytest.raises(HeadwiseError, match="chunk"):
+        scores(case, "zero", chunk=0)
