@@ -124,7 +124,64 @@ def res_post(*args: object, **options: object) -> nn.Module:
 
 CLIP_B = {"depth": 2, "img_size": 96}
 
+# ---- transformers: the base sizes with two layers; text towers as small as they get
+
+
+VISION = {"num_hidden_layers": 2, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+TEXT = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def hf_model(name: str, text: dict, vision: dict | None = None, attention: str = "sdpa") -> nn.Module:
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        vision_config={**VISION, "patch_size": 32, **(vision or {})}, text_config={**TEXT, **text}
+    )
+    config._attn_implementation = attention
+    return getattr(transformers, f"{name}Model")(config)
+
+
+def hf_own(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    out = model.get_image_features(pixel_values=images)
+    return getattr(out, "pooler_output", out)
+
+
+def hf_vision(attention: str) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(**VISION, patch_size=32)
+    config._attn_implementation = attention
+    return CLIPVisionModelWithProjection(config)
+
+
+def siglip_vision() -> nn.Module:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    return SiglipVisionModel(SiglipVisionConfig(**VISION, patch_size=32))
+
+
+def projected(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return model(pixel_values=images).image_embeds
+
+
+def pooled(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return model(pixel_values=images).pooler_output
+
+
+def hf(name: str, text: dict, vision: dict | None = None) -> Case:
+    return Case(partial(hf_model, name, text, vision), hf_own)
+
+
+SIGLIP_TEXT = {"vocab_size": 200, "max_position_embeddings": 64, "projection_size": 768}
+
 CASES: dict[str, Case] = {
+    "hf CLIP": hf("CLIP", {"vocab_size": 100}),
+    "hf CLIP vision": Case(partial(hf_vision, "eager"), projected),
+    "hf SigLIP": hf("Siglip", SIGLIP_TEXT),
+    "hf SigLIP vision": Case(siglip_vision, pooled),
+    "hf Chinese-CLIP": hf("ChineseCLIP", {"vocab_size": 100}),
+    "hf AltCLIP": hf("AltCLIP", {"vocab_size": 100, "project_dim": 64}),
+    "hf MetaCLIP 2": hf("MetaClip2", {"vocab_size": 100, "eos_token_id": 2}),
     "open_clip ViT-B-32": oc("ViT-B-32"),
     "open_clip quick-GELU": oc("ViT-B-32-quickgelu"),
     "open_clip layer scale, patch dropout": oc("ViT-B-32", {"ls_init_value": 0.1, "patch_dropout": 0.5}),
