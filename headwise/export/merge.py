@@ -278,6 +278,12 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(partial, folder)
         return
+    extra = sorted({path.name for path in folder.iterdir()} - {path.name for path in partial.iterdir()})
+    if extra:
+        raise HeadwiseError(
+            f"{folder} also holds {', '.join(extra)}, which a merge does not write and replacing it would delete. "
+            "Give a new folder for the merged model."
+        )
     former = partial.with_suffix(".former")
     os.rename(folder, former)
     try:

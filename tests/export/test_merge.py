@@ -318,6 +318,11 @@ def test_only_a_former_merge_is_replaced_and_only_when_asked(model, tmp_path):
     merge(model, masks["uniform"], folder, overwrite=True)
     assert load_mask(folder) == masks["uniform"]
     assert [p.name for p in tmp_path.iterdir()] == ["merged"]
+    (folder / "study.sqlite").write_text("days of work")  # as the output folder of refine has it, beside a mask
+    with pytest.raises(HeadwiseError, match=r"also holds study\.sqlite"):
+        merge(model, masks["zero"], folder, overwrite=True)
+    assert (folder / "study.sqlite").read_text() == "days of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["merged"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(HeadwiseError, match="holds other files"):
