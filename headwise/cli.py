@@ -183,6 +183,7 @@ def sweep(
     """The effect of suppressing every single head, on all the pairs given."""
     from headwise import console
     from headwise.jobs.verbs import sweep as run
+    from headwise.report import words
 
     _, results = run(
         model,
@@ -201,7 +202,7 @@ def sweep(
         return
     heads = sorted(results["sweep"]["heads"], key=lambda head: -head["delta"])
     shown = heads if len(heads) <= 12 else [*heads[:8], *heads[-4:]]
-    rows = [(h["head"], console.points(h["delta"], sign=True), f"{h['p_max_t']:.4f}") for h in shown]
+    rows = [(h["head"], words.change(h["delta"]), words.p_value(h["p_max_t"])) for h in shown]
     title = f"Change of mean recall when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
     console.print_table(title, ("head", "points", "p (max-T)"), rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
-out = Console()
+from headwise.report import words
+
+out = Console(width=None if sys.stdout.isatty() else 120)  # wide enough for a table in a log
+
 err = Console(stderr=True)
 
 
@@ -53,11 +57,6 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def points(fraction: float, sign: bool = False) -> str:
-    """A fraction in points: 0.1234 → 12.34."""
-    return f"{100 * fraction:+.2f}" if sign else f"{100 * fraction:.2f}"
-
-
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
@@ -68,31 +67,24 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    print_table(title, ("metric", "%"), [(name, points(value)) for name, value in metrics.items()])
+    print_table(title, ("metric", "%"), [(name, words.points(value)) for name, value in metrics.items()])
 
 
 def print_refined(results: Mapping, folder: object) -> None:
-    """The outcome of a refine: the test table, the chosen heads, one plain sentence."""
-    data = results["data"]["splits"]["test"]
-    rows = [
-        (
-            row["what"] + (f" ({row['count']} masks)" if row["count"] > 1 else ""),
-            str(row["size"]),
-            points(row["metrics"]["image_retrieval_recall@1"]),
-            points(row["metrics"]["text_retrieval_recall@1"]),
-            points(row["metrics"]["mean_recall"]),
-            "" if row["what"] == "identity" else points(row["delta"], sign=True),
-            ""
-            if row["what"] == "identity"
-            else f"[{points(row['interval'][0], True)}, {points(row['interval'][1], True)}]",
-            "" if row["what"] == "identity" else f"{row['p']:.4f}",
-        )
-        for row in results["test"]
-    ]
-    title = f"Test split: {data['images']:,} images, {data['captions']:,} captions (recall in %)"
+    """The outcome of a refine: the test table, the verdict, where it was written."""
+    rows = []
+    for row in results["test"]:
+        metrics = row["metrics"]
+        name = row["what"] + (f" ({row['count']} masks)" if row["count"] > 1 else "")
+        recalls = ("image_retrieval_recall@1", "text_retrieval_recall@1", "mean_recall")
+        tested = ("", "", "")
+        if row["size"]:
+            tested = (words.change(row["delta"]), words.interval(row["interval"]), words.p_value(row["p"]))
+        rows.append((name, str(row["size"]), *(words.points(metrics[key]) for key in recalls), *tested))
+    title = f"Test split: {words.size_of(results['data']['splits']['test'])}; recall in %, change in points"
     columns = ("", "heads", "t2i R@1", "i2t R@1", "mean recall", "change", "95 % interval", "p")
     print_table(title, columns, rows)
-    out.print(sentence(results), highlight=False, soft_wrap=True)
+    out.print(words.verdict(results), highlight=False, soft_wrap=True)
     if results["test_reads"] > 1:
         out.print(
             f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "
@@ -101,15 +93,3 @@ def print_refined(results: Mapping, folder: object) -> None:
             soft_wrap=True,
         )
     out.print(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/", highlight=False)
-
-
-def sentence(results: Mapping) -> str:
-    """What was found, in one honest sentence."""
-    chosen, row = results["chosen"], results["test"][-1]
-    if not chosen["size"]:
-        return "No harmful heads were found: no mask beat the unchanged model on the pick split."
-    change = f"{points(row['delta'], True)} points of mean recall on the test split"
-    heads = f"Suppressing {', '.join(chosen['heads'])} ({chosen['operator']})"
-    if row["interval"][0] > 0:
-        return f"{heads} changed it by {change}; the interval excludes 0."
-    return f"{heads} changed it by {change}, but the interval includes 0: an improvement is not shown."

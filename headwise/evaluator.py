@@ -28,7 +28,7 @@ class Evaluator:
         study: where scores are kept; None keeps them in memory.
         split: the split's name in the study.
         means: constants of operator `mean`, per row (H, d).
-        progress: called with the FFE that were run (0 for what came from the study).
+        progress: called with the FFE done since the last call, run or found in the study.
         spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
             the requests alone, so that a budgeted search that is resumed makes the same decisions.
     """
@@ -55,10 +55,13 @@ class Evaluator:
             HeadwiseError: a mask that does not fit the tower, or a study that cannot be written.
         """
         new = self._new(masks)
-        self.spent += ffe(self.tower, new)
+        cost = ffe(self.tower, new)
+        self.spent += cost
         if self.study and new:
             self._scores.update(self.study.get(self.split, new))
         missing = [mask for mask in new if mask.key not in self._scores]
+        if self.progress:
+            self.progress(cost - sum(ffe(self.tower, batch) for batch in walks(missing)))
         for batch in walks(missing):
             found = embed(self.tower, self.pixels, batch, self.layout, means=self.means, progress=self.progress)
             scores = [(mask, self.objective(embeddings)) for mask, embeddings in found]

@@ -1,6 +1,7 @@
 """Shared fixtures: small towers of the real libraries with random weights."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,3 +54,23 @@ def tower(clip_module):
 @pytest.fixture(scope="session")
 def images() -> torch.Tensor:
     return torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def write_pairs(folder: Path, images: int, *, start: int = 0, splits: tuple[str, ...] = ()) -> Path:
+    """Real pairs of the packaged demo as picture files and a CSV; each image's captions are rows of their own."""
+    import csv
+
+    import pyarrow.parquet as parquet
+
+    from headwise.demo import pairs_file
+
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    table = parquet.read_table(pairs_file()).slice(start, images).to_pylist()
+    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "caption", *(["split"] if splits else [])])
+        for i, row in enumerate(table):
+            (folder / "images" / f"{i}.png").write_bytes(row["image"]["bytes"])
+            for caption in row["captions"]:
+                writer.writerow([f"images/{i}.png", caption, *([splits[i % len(splits)]] if splits else [])])
+    return folder / "pairs.csv"

@@ -19,7 +19,7 @@ from headwise.data.splits import Splits
 from headwise.engine import Means, Plan, head_means, plan
 from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
-from headwise.jobs.progress import Reporter, Silent, since_last
+from headwise.jobs.progress import Reporter, Silent, counted
 from headwise.objectives import Retrieval
 from headwise.study import Study
 from headwise.towers.base import Model, Tower
@@ -136,8 +136,8 @@ def prepare(
     )
     texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
     opened = Study(study, fingerprint(model, pairs, splits, layout)) if study else None
-    with reporter.stage("Decoding images", len(pairs), "images") as advance:
-        cache = pixels(pairs, model, cache_dir=cache_dir, progress=since_last(advance), say=reporter.say)
+    with counted(reporter, "Decoding images", "images") as tell:
+        cache = pixels(pairs, model, cache_dir=cache_dir, progress=tell, say=reporter.say)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     return Bench(model, tower, pairs, splits, texts, cache, layout, opened, reporter)
 
@@ -178,7 +178,7 @@ def embed_texts(
             return load_file(path)["texts"]
         except Exception:  # a damaged cache is made again
             path.unlink(missing_ok=True)
-    unique = list(dict.fromkeys(texts))
+    unique = sorted(dict.fromkeys(texts), key=len)  # texts of like length share little padding
     found: list[torch.Tensor] = []
     with (reporter or Silent()).stage("Embedding captions", len(unique), "captions") as advance:
         for start in range(0, len(unique), 1024):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 
@@ -34,13 +34,18 @@ class Silent:
         pass
 
 
-def since_last(advance: Callable[[float], None]) -> Callable[[int, int], None]:
-    """A (done, total) callback from one that counts what was done since the last call."""
-    before = 0
+@contextmanager
+def counted(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A stage for work that reports (done, total); it appears with the first report."""
+    with ExitStack() as stack:
+        advance: Advance | None = None
+        before = 0
 
-    def tell(done: int, _total: int) -> None:
-        nonlocal before
-        advance(done - before)
-        before = done
+        def tell(done: int, total: int) -> None:
+            nonlocal advance, before
+            if advance is None:
+                advance = stack.enter_context(reporter.stage(title, total, unit))
+            advance(done - before)
+            before = done
 
-    return tell
+        yield tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headwise.artefact import load_mask, save_mask, write_files
@@ -16,7 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.export.merge import MergeReport
 from headwise.export.merge import merge as write_merged
 from headwise.jobs.bench import Bench, prepare
-from headwise.jobs.progress import Reporter, Silent, since_last
+from headwise.jobs.progress import Reporter, Silent, counted
 from headwise.jobs.refine import find, metered
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
@@ -313,12 +313,14 @@ def _bench(
 
 
 def _load(model: ModelLike, machine: Machine) -> Model:
-    return load(model, device=machine.device) if isinstance(model, str) else model
+    if isinstance(model, Model):
+        return model
+    return replace(load(model, device=machine.device), name=model)
 
 
 def _read(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object]) -> Pairs:
-    with reporter.stage("Checking images", None, "images") as advance:
-        given = read(pairs, progress=since_last(advance), **columns)  # type: ignore[arg-type]
+    with counted(reporter, "Checking images", "images") as tell:
+        given = read(pairs, progress=tell, **columns)  # type: ignore[arg-type]
     if given.skipped:
         reporter.say(f"{given.skipped:,} bad rows of {given.name} were skipped.")
     if not given.texts:
