@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from headwise.data.decode import VERSION, decode_small, pillow_warnings
@@ -20,14 +19,13 @@ from headwise.data.pairs import ImageRef
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
 
-SIDE = 8  # a look is 8 × 8 pixels in RGB at 4 bits a channel
-LOOK_BYTES = SIDE * SIDE * 3 // 2
+SIDE = 8  # a look is 8 × 8 pixels in RGB
+LOOK_BYTES = SIDE * SIDE * 3
 
 
 def look_of(image: Image.Image) -> bytes:
-    """A picture's thumbnail, 8 × 8 × RGB at 4 bits (96 bytes)."""
-    small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel() >> 4  # (192)
-    return (small[::2] << 4 | small[1::2]).astype(np.uint8).tobytes()
+    """A picture's thumbnail, 8 × 8 × RGB (192 bytes)."""
+    return image.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
 def check_images(
@@ -63,7 +61,7 @@ def _decode_all(refs: Sequence[ImageRef], workers: int | None, progress: Progres
     def check(ref: ImageRef) -> bytes | str:
         data = ref.read()
         try:
-            return look_of(decode_small(data, SIDE * 4))
+            return look_of(decode_small(data, SIDE * 8))
         except HeadwiseError as error:
             return str(error)
 

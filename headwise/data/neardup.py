@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-REACH = 4.0  # Euclidean distance of two looks (192 values of 0..15) up to which they count as the same
+REACH = 80.0  # Euclidean distance of two looks (192 values of 0..255) up to which they count as the same
 DIRECTIONS = 10
 BLOCK = 4096
 
 
 def unpack(looks: Sequence[bytes]) -> np.ndarray:
-    """Looks as numbers 0..15, (n, 192) float32."""
-    packed = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1)
-    return np.stack([packed >> 4, packed & 15], -1).reshape(len(looks), -1).astype(np.float32)
+    """Looks as numbers 0..255, (n, 192) float32."""
+    return np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).astype(np.float32)
 
 
 def near_duplicates(looks: Sequence[bytes], reach: float = REACH) -> Iterator[tuple[int, int]]:

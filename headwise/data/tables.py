@@ -102,8 +102,9 @@ def lines_of(location: str) -> Iterator[str]:
         HeadwiseError: the file cannot be read.
     """
     try:
-        with open_binary(location) as file:
-            yield from io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        file = open_binary(location)
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            yield from text
     except OSError as error:
         raise HeadwiseError(f"{location}: cannot be read: {error.strerror or error}") from None
 

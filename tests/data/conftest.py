@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,17 @@ def encoded(seed: int, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     picture(seed).save(stream, kind)
     return stream.getvalue()
+
+
+def bomb(side: int = 50_000) -> bytes:
+    """A PNG of a few bytes that claims to be enormous."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side // 8 + 1) * 10)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", rows) + part(b"IEND", b"")
 
 
 @pytest.fixture(autouse=True)
