@@ -153,7 +153,7 @@ def retrieve(
         loss: `softmax`, `sigmoid`, or None to skip it.
         scale, bias: similarity → logit.
         device: where to multiply. Apple's `mps` has no float64: the CPU is used instead.
-        tile: similarities held at once; by default 2²² on a CPU (32 MB) and 2²⁶ on a GPU (0.5 GB); a few
+        tile: similarities held at once; by default 2²⁰ on a CPU (8 MB) and 2²⁶ on a GPU (0.5 GB); a few
             arrays of that size live at a time. Results do not depend on it (the loss: to about 1e-15).
         progress: called with the fraction of the work that a step did.
 
@@ -169,7 +169,7 @@ def retrieve(
     if loss is not None:
         check_loss(loss, scale, bias)
     where = torch.device("cpu" if str(device).startswith("mps") else device)
-    tile = tile or (2**22 if where.type == "cpu" else 2**26)
+    tile = tile or (2**20 if where.type == "cpu" else 2**26)
     wide, high = _tile_shape(len(images), len(texts), tile)
     own = torch.as_tensor(owner, device=where)  # (T)
 

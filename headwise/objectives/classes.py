@@ -14,7 +14,7 @@ from headwise.metrics import check_loss, unit
 from headwise.objectives.score import Score, check_width, multiply_on, unit_images
 
 FITNESS = ("acc1", "mean_per_class_recall", "group_mean_acc", "worst_group_acc")
-TILE = 2**22
+TILE = 2**20
 
 
 @dataclass(frozen=True, eq=False)
