@@ -19,7 +19,7 @@ from headwise.errors import HeadwiseError
 
 TODO, DONE, FAILED = 0, 1, 2  # states of a record in render_state.npy
 MARGIN = 2  # white pixels around clip art and photographs, which have no grid of their own
-TIME_LIMIT = 15.0  # seconds for one clip-art SVG
+TIME_LIMIT = 60.0  # seconds for one clip-art SVG; none of them takes long, but the machine may be busy
 REPORT_EVERY = 20_000
 
 
@@ -149,14 +149,17 @@ def open_render(paths: Paths, records: list[Record], *, writable: bool) -> tuple
     elif not is_current:
         raise HeadwiseError(f"{pictures} is missing or older than the records; run `prepare.py render` first")
     mode = "r+" if writable else "r"
-    return np.load(pictures, mmap_mode=mode), np.load(states, mmap_mode=mode)
+    drawn, state = np.load(pictures, mmap_mode=mode), np.load(states, mmap_mode=mode)
+    if not writable and (left := int((state == TODO).sum())):
+        raise HeadwiseError(f"{left:,} of {len(records):,} pictures are not drawn yet; run `prepare.py render` again")
+    return drawn, state
 
 
 def render(paths: Paths) -> None:
-    """Draw the records that are not drawn yet, and print what failed."""
+    """Draw the records that are not drawn yet, failed ones again, and print what failed."""
     records = read_records(paths.records)
     pictures, states = open_render(paths, records, writable=True)
-    todo = np.flatnonzero(states == TODO)
+    todo = np.flatnonzero(states != DONE)
     print(f"render: {len(records):,} records, {len(todo):,} to draw", flush=True)
     errors: Counter[str] = Counter()
     clip_art = ClipArtRenderer()
