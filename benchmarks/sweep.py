@@ -131,7 +131,8 @@ def sweep(tower: Tower, images: torch.Tensor, masks: dict[Head, Mask], layout: e
 def machine(device: str) -> str:
     if device != "cpu":
         return torch.cuda.get_device_name()
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 
 from headwise.errors import HeadwiseError
@@ -47,4 +48,5 @@ class Settings:
                 raise HeadwiseError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        """As JSON gives it back, so that what was saved compares equal."""
+        return json.loads(json.dumps(asdict(self)))

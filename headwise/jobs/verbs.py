@@ -13,7 +13,7 @@ from headwise.data.read import read
 from headwise.data.splits import Splits, split
 from headwise.engine import ffe, head_means, with_means
 from headwise.errors import HeadwiseError
-from headwise.export.merge import MergeReport
+from headwise.export.merge import MergeReport, check_folds
 from headwise.export.merge import merge as write_merged
 from headwise.jobs.bench import Bench, prepare
 from headwise.jobs.progress import Reporter, Silent, counted
@@ -262,19 +262,22 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
 
     card = model_card(results)
     save_mask(mask, folder, card=card)
-    if mask.is_identity or mask.operator in bench.model.tower.foldable:
-        images = bench.cache.take(bench.splits.test[:32])
+    try:
+        check_folds(bench.model.tower, mask)
+    except HeadwiseError as reason:
+        reporter.say(f"No model/ was written. {reason}")
+    else:
         report = write_merged(
-            bench.model, mask, folder / "model", pixels=images, card=model_card(results, merged=True), overwrite=True
+            bench.model,
+            mask,
+            folder / "model",
+            pixels=bench.cache.take(bench.splits.test[:32]),
+            card=model_card(results, merged=True),
+            overwrite=True,
         )
         reporter.say(
             f"Merged model: largest difference to the masked model {report.largest_difference:.2e} "
             f"({report.relative_difference:.2e} relative) on {report.images} images."
-        )
-    else:
-        reporter.say(
-            f"Operator {mask.operator} does not fold into weights, so no model/ was written; apply head_mask.json in "
-            f"place. Operators that fold: {', '.join(bench.model.tower.foldable)}."
         )
     write_report(results, folder)
     write_files(folder, {"results.json": _dump(results)})

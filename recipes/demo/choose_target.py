@@ -1,0 +1,75 @@
+"""Which drawing style to package: measured on each target's search and pick splits, never on its test split.
+
+    python recipes/demo/choose_target.py --model headwise/demo/model pairs-openmoji/pairs.parquet pairs-pixel/…
+
+For each target and operator: recall of the unchanged model, the best mask of sweep and greedy search on the search
+split, and what that mask gains on the pick split with its paired standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from headwise.console import Terminal
+from headwise.data.read import read
+from headwise.data.splits import Splits, split
+from headwise.jobs.bench import prepare
+from headwise.jobs.refine import search
+from headwise.jobs.settings import Settings
+from headwise.stats import paired_error
+from headwise.towers import load
+
+
+def measure(model_name: str, source: Path, operators: tuple[str, ...]) -> list[dict]:
+    model, pairs = load(model_name), read(source)
+    whole = split(pairs)
+    kept = (*whole.search, *whole.pick)
+    seen = pairs.subset(kept)  # the test split is not even decoded
+    count = len(whole.search)
+    splits = Splits(tuple(range(count)), tuple(range(count, len(kept))), (), whole.how, whole.hash)
+    bench = prepare(model, seen, splits, reporter=Terminal())
+    settings = Settings(operators=operators, strategies=("greedy",))
+    rows = []
+    for operator in operators:
+        evaluate, pick = bench.evaluator("search"), bench.evaluator("pick")
+        if operator == "mean":
+            evaluate.means = pick.means = bench.means
+        found = search(bench, evaluate, operator, settings)
+        best = found.greedy.best if found.greedy else found.sweep.best
+        before, after = pick([best.mask - best.mask, best.mask])
+        difference = after.units.astype(np.float64) - before.units
+        rows.append(
+            {
+                "target": source.parent.name,
+                "operator": operator,
+                "images": [len(splits.search), len(splits.pick)],
+                "search before": round(100 * found.sweep.identity.fitness, 2),
+                "search gain": round(100 * (best.score.fitness - found.sweep.identity.fitness), 2),
+                "helpful alone": len(found.sweep.improving),
+                "heads": best.mask.size,
+                "pick before": round(100 * before.fitness, 2),
+                "pick gain": round(100 * float(difference.mean()), 2),
+                "pick error": round(100 * paired_error(difference), 2),
+                "mask": str(best.mask),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--operators", default="uniform,zero,mean")
+    parser.add_argument("pairs", nargs="+", type=Path)
+    args = parser.parse_args()
+    for source in args.pairs:
+        for row in measure(args.model, source, tuple(args.operators.split(","))):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
