@@ -148,8 +148,8 @@ def agreement(first: Taylor, exact: Sweep) -> dict[str, float]:
 
 
 def _spearman(a: list[float], b: list[float]) -> float:
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     if len(set(a)) < 2 or len(set(b)) < 2:
         return math.nan
-    return float(spearmanr(a, b)[0])
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])  # equal values share their mean rank

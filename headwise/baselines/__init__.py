@@ -1,0 +1,61 @@
+"""What people would train instead of suppressing heads: LoRA, a linear adapter, LayerNorm, logit scale and bias.
+
+All are fitted on the search split with the loss and the early stop of AAT-BP, on a copy of the user's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+import torch
+
+from headwise.baselines.training import FitSettings, Fitted
+from headwise.engine import Pixels
+from headwise.errors import HeadwiseError
+from headwise.towers.base import Tower
+
+__all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
+
+BASELINES = {
+    "lora": "LoRA on the attention projections of the image tower (needs peft)",
+    "adapter": "a linear map added to the image embedding",
+    "layernorm": "the weights and biases of the image tower's LayerNorms",
+    "logit": "the logit scale (and bias, for the sigmoid loss); ranks cannot change",
+}
+
+
+def fit(
+    name: str,
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    settings: FitSettings | None = None,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    progress: Callable[[float], None] | None = None,
+) -> Fitted:
+    """Train one baseline on the search split.
+
+    Arguments:
+        name: one of `BASELINES`.
+        tower: the image tower; it is copied, never changed.
+        pixels: the split's images, (N, 3, R, R).
+        texts: embeddings of its captions, (T, E).
+        owner: (T,), the image of each caption.
+        settings: see `FitSettings`.
+        loss, scale, bias: the model's own.
+        progress: called after each epoch with its share of the most epochs.
+
+    Raises:
+        HeadwiseError: an unknown name, a missing library, bad input, or a model the baseline does not work on.
+    """
+    if name not in BASELINES:
+        raise HeadwiseError(f"{name!r} is not a baseline. There are: {', '.join(BASELINES)}.")
+    train = import_module(f"headwise.baselines.{name}").fit
+    options = {"loss": loss, "scale": scale, "bias": bias, "progress": progress}
+    return train(tower, pixels, texts, owner, settings or FitSettings(), **options)

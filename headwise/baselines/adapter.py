@@ -1,0 +1,73 @@
+"""A linear map added to the image embedding (and, if asked for, another to the captions')."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
+from headwise.engine import Pixels
+from headwise.search.contrastive import captions, unit
+from headwise.towers.base import Tower
+
+LEARNING_RATE = 1e-3
+
+
+def fit(
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    settings: FitSettings,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    progress: Progress | None = None,
+) -> Fitted:
+    """As `headwise.baselines.fit`. The map is e + W·e on embeddings e of length 1, W from 0.
+
+    Raises:
+        HeadwiseError: bad input.
+    """
+    began = time.perf_counter()
+    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias)
+    known = unit(embeddings_of(tower, pixels))  # (N, E)
+    width = known.shape[1]
+    image = nn.Parameter(torch.zeros(width, width))  # (E, E)
+    text = nn.Parameter(torch.zeros(width, width)) if settings.both_sides else None  # (E, E)
+    parameters = [image] if text is None else [image, text]
+    trained = train(
+        parameters,
+        lambda numbers: _mapped(known[numbers], image),
+        lambda: memory if text is None else replace(memory, texts=unit(_mapped(memory.texts, text))),
+        len(pixels),
+        settings,
+        learning_rate=LEARNING_RATE,
+        weight_decay=settings.weight_decay,
+        progress=progress,
+    )
+    image_map = image.detach()
+    text_map = None if text is None else text.detach()
+    return Fitted(
+        "adapter",
+        tower,
+        lambda x: _mapped(x, image_map),
+        same if text_map is None else lambda x: _mapped(x, text_map),
+        scale,
+        bias,
+        count(parameters),
+        time.perf_counter() - began,
+        trained.history,
+        trained.best,
+    )
+
+
+def _mapped(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Embeddings (n, E), any length, → (n, E)."""
+    x = unit(x)
+    return x + x @ weight.to(x.device, x.dtype).T

@@ -1,0 +1,76 @@
+"""Tuning the weights and biases of the image tower's LayerNorms alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower, walk
+from headwise.engine import Pixels
+from headwise.errors import HeadwiseError
+from headwise.search.contrastive import captions
+from headwise.search.gated import gather
+from headwise.towers.base import Tower
+
+LEARNING_RATE = 1e-3
+
+
+def fit(
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    settings: FitSettings,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    progress: Progress | None = None,
+) -> Fitted:
+    """As `headwise.baselines.fit`.
+
+    Raises:
+        HeadwiseError: bad input, or a tower without LayerNorm.
+    """
+    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias, device=tower.device)
+    tuned = thawed_copy(tower)
+    norms = [module for module in tuned.parts.modules() if isinstance(module, nn.LayerNorm)]
+    found = list(dict.fromkeys(parameter for norm in norms for parameter in norm.parameters()))  # shared ones once
+    parameters = _used(tuned, found, gather(tuned, pixels, torch.tensor([0])))
+    if not parameters:
+        raise HeadwiseError(f"{tower.family} has no LayerNorm with weights to tune.")
+    trained = train_tower(
+        tuned,
+        parameters,
+        pixels,
+        memory,
+        settings,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.0,  # these values lie around 1 and 0: decay would not pull them towards the model's own
+        progress=progress,
+    )
+    return Fitted(
+        "layernorm",
+        tuned,
+        same,
+        same,
+        scale,
+        bias,
+        count(parameters),
+        trained.seconds,
+        trained.history,
+        trained.best,
+    )
+
+
+def _used(tower: Tower, parameters: list[nn.Parameter], image: torch.Tensor) -> list[nn.Parameter]:
+    """The parameters that the embedding of an image (1, 3, R, R) depends on; a library may keep idle ones."""
+    if not parameters:
+        return []
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    slopes = torch.autograd.grad(walk(tower, image, FitSettings()).sum(), parameters, allow_unused=True)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    return [parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None]

@@ -1,0 +1,66 @@
+"""Tuning what turns a similarity into a logit: no rank can change, only how sure the model is."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
+from headwise.engine import Pixels
+from headwise.metrics import MOST_SCALE
+from headwise.search.contrastive import captions
+from headwise.towers.base import Tower
+
+LEARNING_RATE = 0.05
+
+
+def fit(
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    settings: FitSettings,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    progress: Progress | None = None,
+) -> Fitted:
+    """As `headwise.baselines.fit`. The softmax loss does not depend on a bias, so only the scale is trained there.
+
+    Raises:
+        HeadwiseError: bad input.
+    """
+    began = time.perf_counter()
+    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias)
+    known = embeddings_of(tower, pixels)  # (N, E)
+    log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float64))  # as CLIP trains it
+    shift = nn.Parameter(torch.tensor(bias, dtype=torch.float64))
+    parameters = [log_scale] if loss == "softmax" else [log_scale, shift]
+    trained = train(
+        parameters,
+        lambda numbers: known[numbers],
+        lambda: replace(memory, scale=log_scale.exp(), bias=shift),
+        len(pixels),
+        settings,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.0,
+        progress=progress,
+    )
+    return Fitted(
+        "logit",
+        tower,
+        same,
+        same,
+        min(float(log_scale.detach().exp()), MOST_SCALE) if trained.best else scale,
+        max(-MOST_SCALE, min(float(shift.detach()), MOST_SCALE)),
+        count(parameters),
+        time.perf_counter() - began,
+        trained.history,
+        trained.best,
+    )

@@ -1,0 +1,95 @@
+"""LoRA on the image tower's attention projections, through `peft`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower
+from headwise.engine import Pixels
+from headwise.errors import HeadwiseError
+from headwise.search.contrastive import captions
+from headwise.towers.base import Tower
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+LEARNING_RATE = 1e-3
+PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj"})
+
+
+def fit(
+    tower: Tower,
+    pixels: Pixels,
+    texts: torch.Tensor,
+    owner: np.ndarray,
+    settings: FitSettings,
+    *,
+    loss: str = "softmax",
+    scale: float = 100.0,
+    bias: float = 0.0,
+    progress: Progress | None = None,
+) -> Fitted:
+    """As `headwise.baselines.fit`.
+
+    Raises:
+        HeadwiseError: bad input, no `peft`, or attention without projections of its own that LoRA can be added to.
+    """
+    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias, device=tower.device)
+    tuned = thawed_copy(tower)
+    layers = _add(tuned, settings)
+    parameters = [parameter for name, parameter in tuned.parts.named_parameters() if ".lora_" in name]
+    trained = train_tower(
+        tuned,
+        parameters,
+        pixels,
+        memory,
+        settings,
+        learning_rate=LEARNING_RATE,
+        weight_decay=settings.weight_decay,
+        progress=progress,
+    )
+    for name, layer in layers.items():
+        layer.merge()
+        _put(tuned.parts, name, layer.get_base_layer())
+    return Fitted(
+        "lora", tuned, same, same, scale, bias, count(parameters), trained.seconds, trained.history, trained.best
+    )
+
+
+def _add(tower: Tower, settings: FitSettings) -> dict[str, LoraLayer]:
+    """Put LoRA layers into a tower; name in its parts → layer."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+    except ImportError as error:
+        raise HeadwiseError(
+            f"The LoRA baseline needs peft, which is not installed here ({error}). "
+            "Install it with: pip install 'headwise[baselines]'"
+        ) from error
+    inside = {id(module) for block in tower.blocks for module in block.module.modules()}
+    names = [
+        name
+        for name, module in tower.parts.named_modules()
+        # a subclass may be read by its weight alone and never called (torch's own multi-head attention)
+        if type(module) is nn.Linear and id(module) in inside and name.rpartition(".")[2] in PROJECTIONS
+    ]
+    if not names:
+        raise HeadwiseError(
+            f"The LoRA baseline found no attention projection that is a layer of its own in {tower.family}. "
+            "Use a transformers model."
+        )
+    config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=names, lora_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
+        torch.manual_seed(settings.seed)
+        inject_adapter_in_model(config, tower.parts)
+    tower.parts.eval()
+    return {name: module for name, module in tower.parts.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _put(parts: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(parts.get_submodule(parent), last, module)
