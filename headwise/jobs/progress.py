@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
-
-
-class Advance(Protocol):
-    """Called with the units of work done since the last call."""
-
-    def __call__(self, amount: float, /) -> None: ...
 
 
 class Reporter(Protocol):
     """Where progress and short sentences go."""
 
-    def stage(self, title: str, total: float | None, unit: str):
-        """A context manager that gives an `Advance`; total None: not known before."""
+    def stage(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Callable[[float], None]]:
+        """A context manager that gives a function to call with the work done since the last
+        call; total None: not known before."""
         ...
 
     def say(self, text: str) -> None: ...
@@ -27,7 +22,7 @@ class Silent:
     """Says nothing."""
 
     @contextmanager
-    def stage(self, title: str, total: float | None, unit: str) -> Iterator[Advance]:
+    def stage(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
         yield lambda amount: None
 
     def say(self, text: str) -> None:
@@ -38,7 +33,7 @@ class Silent:
 def counted(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A stage for work that reports (done, total); it appears with the first report."""
     with ExitStack() as stack:
-        advance: Advance | None = None
+        advance: Callable[[float], None] | None = None
         before = 0
 
         def tell(done: int, total: int) -> None:
