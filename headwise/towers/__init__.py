@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +55,12 @@ def _folder(path: Path) -> tuple[str, str]:
     """Which library wrote a folder, and its reference there."""
     if (path / "open_clip_config.json").is_file():
         return "open_clip", f"local-dir:{path}"
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}  # transformers says what is wrong with it
+    if isinstance(config, dict) and "architecture" in config and "model_type" not in config:
+        return "timm", f"local-dir:{path}"
     return "hf", str(path)
 
 

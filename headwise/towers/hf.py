@@ -138,8 +138,8 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
         pixel_std=tuple(spec["image_std"]) if plain else None,
         encode_texts=partial(_encode_texts, module, processor.tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
-        logit_scale=float(module.logit_scale.exp()) if has_text else 100.0,
-        logit_bias=float(bias) if bias is not None else 0.0,
+        logit_scale=float(module.logit_scale.detach().exp()) if has_text else 100.0,
+        logit_bias=float(bias.detach()) if bias is not None else 0.0,
         loss="softmax" if bias is None else "sigmoid",
         save=save,
     )

@@ -164,22 +164,23 @@ def _model(module: nn.Module, preprocess: Callable, tokenizer, config: Mapping |
         tower=tower_of(module),
         module=module,
         preprocess=preprocess,
-        preprocess_spec={"class": "open_clip", "steps": str(preprocess)},
+        # a configuration that was read from JSON has lists where open_clip has tuples
+        preprocess_spec={"class": "open_clip", "steps": str(preprocess).replace("[", "(").replace("]", ")")},
         pixel_mean=normalize[0] if normalize else None,
         pixel_std=normalize[1] if normalize else None,
         encode_texts=partial(_encode_texts, module, tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("visual.", "logit_")) if has_text else "",
-        logit_scale=float(scale.exp()) if scale is not None else 100.0,
-        logit_bias=float(bias) if bias is not None else 0.0,
+        logit_scale=float(scale.detach().exp()) if scale is not None else 100.0,
+        logit_bias=float(bias.detach()) if bias is not None else 0.0,
         loss="softmax" if bias is None else "sigmoid",
         save=partial(_save, module, tokenizer, config),
     )
 
 
 def _normalisation(preprocess: Callable) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation of a torchvision pipeline that ends in ToTensor, Normalize."""
+    """Mean and deviation of a torchvision pipeline that ends in ToTensor and Normalize."""
     steps = getattr(preprocess, "transforms", ())
-    if [type(step).__name__ for step in steps[-2:]] != ["ToTensor", "Normalize"]:
+    if [type(step).__name__.removeprefix("Maybe") for step in steps[-2:]] != ["ToTensor", "Normalize"]:
         return None
     return tuple(map(float, steps[-1].mean)), tuple(map(float, steps[-1].std))
 

@@ -141,15 +141,17 @@ def _check_vit(trunk: nn.Module) -> None:
     blocks = getattr(trunk, "blocks", ())
     if not missing and len(blocks) and all(hasattr(getattr(block, "attn", None), "proj") for block in blocks):
         return
+    children = ", ".join(name for name, _ in trunk.named_children())
     attending = [name for name, module in trunk.named_modules() if hasattr(module, "num_heads")]
-    where = (
-        f"its attention sits in {attending[0]} and {len(attending) - 1} other places between other layers"
-        if attending
-        else f"its {', '.join(name for name, _ in trunk.named_children())} are convolutions and have no attention heads"
-    )
+    if not attending:
+        where = f"its {children} are convolutions and have no attention heads"
+    elif hasattr(trunk, "blocks"):
+        where = f"it has no {', '.join(missing) or 'attn.proj in every block'}"
+    else:
+        where = f"its attention sits in {attending[0]} and {len(attending) - 1} more places, between other layers"
     raise HeadwiseError(
         f"{type(trunk).__name__} (timm) is not a plain vision transformer: {where}. Headwise suppresses heads of "
-        "towers that are one row of blocks with attn.proj; looked for: " + ", ".join(names) + "."
+        f"towers that are one row of blocks with attn.proj; looked for: {', '.join(names)}."
     )
 
 
@@ -181,10 +183,10 @@ def load(reference: str, *, device: str = "cpu") -> Model:
         raise HeadwiseError(f"{name}: there is no checkpoint file {checkpoint}.")
     try:
         module = timm.create_model(model_name, pretrained=not checkpoint)
-        if module.num_classes in CLASSES:
-            module.reset_classifier(0)  # an embedding, not class scores
         if checkpoint:
             timm.models.load_checkpoint(module, checkpoint, strict=True)
+        if module.num_classes in CLASSES:
+            module.reset_classifier(0)  # an embedding, not class scores
     except Exception as error:  # timm raises many kinds, also for a truncated file
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HeadwiseError(f"timm cannot load {name}: {first_line}") from error
