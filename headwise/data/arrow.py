@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headwise.data.columns import Columns, Wanted, choose
-from headwise.data.files import join, parent, read_bytes, require_file
+from headwise.data.files import is_remote, join, local_copy, parent, read_bytes, require_file
 from headwise.data.rows import Row, Table
 from headwise.data.tables import with_labels
 from headwise.errors import HeadwiseError
@@ -36,7 +36,7 @@ def read_parquet(location: str, wanted: Wanted, folder: str | None = None) -> Ta
     require_file(location, "a Parquet file")
     with quiet_datasets():
         try:
-            dataset = Dataset.from_parquet(location)
+            dataset = Dataset.from_parquet(local_copy(location) if is_remote(location) else location)
         except Exception as error:  # pyarrow and datasets raise many kinds
             raise HeadwiseError(f"{location}: not a readable Parquet file ({root_cause(error)})") from None
     return dataset_table(dataset, location, wanted, parent(location) if folder is None else folder)  # type: ignore
@@ -85,12 +85,14 @@ def _row(origin: str, cell, cells: Mapping, columns: Columns, folder: str | None
         path = image_path(value, folder)
     except HeadwiseError as error:
         problem = str(error)
+    # a row with a list of captions is a whole image; single captions of the same bytes belong together
+    several = any(isinstance(cells.get(name), list | tuple) for name in columns.captions) or not columns.captions
     name = path or (value.get("path") if isinstance(value, Mapping) else None)
     row = Row(
         origin=origin,
         fetch=partial(_fetch, cell, folder),
         captions=tuple(cells.get(name) for name in columns.captions),
-        key=path,
+        key=path or (origin if several else None),
         id=str(name or f"row {index}"),
         path=path,
         split=_text(cells, columns.split),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from headwise.errors import HeadwiseError
 
@@ -27,35 +29,45 @@ def read_bytes(location: str) -> bytes:
     """The whole file.
 
     Raises:
-        OSError: it cannot be read (fsspec's own errors are turned into this one).
+        OSError: it cannot be read.
     """
-    if not is_remote(location):
-        with open(location, "rb") as file:
-            return file.read()
-    with open_remote(location) as file:
+    with open_binary(location) as file:
         return file.read()
 
 
-def open_binary(location: str):
-    """An open binary file, local or remote.
+def open_binary(location: str) -> BinaryIO:
+    """An open file, local or remote.
 
     Raises:
         OSError: it cannot be opened.
     """
-    return open_remote(location) if is_remote(location) else open(location, "rb")
+    return open(local_copy(location) if is_remote(location) else location, "rb")
 
 
-def open_remote(location: str):
+@lru_cache(maxsize=1 << 20)
+def local_copy(location: str) -> str:
+    """A remote file's copy in the cache, fetched unless it is there and unchanged.
+
+    Raises:
+        HeadwiseError: what this kind of location needs is not installed, or there is no such kind.
+        OSError: it cannot be fetched; fsspec's back ends each raise their own kinds, all become this one.
+    """
     import fsspec
 
+    storage = cache_folder() / "remote"
     try:
-        return fsspec.open(location, "rb").open()  # type: ignore
-    except ImportError as error:
-        raise HeadwiseError(f"{location}: {error}. Install what this kind of location needs.") from None
+        copy = fsspec.open_local(
+            f"filecache::{location}", filecache={"cache_storage": str(storage), "check_files": True}
+        )
+    except (ImportError, ValueError) as error:
+        raise HeadwiseError(
+            f"{location} cannot be opened: {error}. https needs fsspec[http], s3 needs s3fs, gs needs gcsfs."
+        ) from None
     except OSError:
         raise
-    except Exception as error:  # each fsspec back end raises its own kinds
+    except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
+    return str(copy)
 
 
 def require_file(location: str, what: str) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from headwise.data.columns import Wanted
-from headwise.data.files import cache_folder, is_remote
+from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.data.rows import Bad, Table, assemble
+from headwise.data.sources import open_named
 from headwise.data.workers import Progress
-from headwise.errors import HeadwiseError
-
-TABLES = ("csv", "tsv", "jsonl")
-EXPECTED = "a .csv, .tsv, .jsonl or .parquet file, or a folder of images"
 
 
 def read(
@@ -34,8 +30,11 @@ def read(
     """Images with their captions or labels, from anywhere.
 
     Arguments:
-        source: what to read: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, or an object
-            in memory (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)).
+        source: what to read: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, a folder that
+            `datasets` saved, one of the field's formats by name (`karpathy:`, `coco:`, `flickr:`, `cna:`,
+            `chinese-clip:`, `wds:`, `hf:`; see `headwise.data.sources.KINDS`), or an object in memory
+            (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)). Options may
+            follow a name: `pairs.csv?caption=title&split=test`.
         image, caption, split, group, label: columns; guessed from usual names by default. `caption` may be
             several columns joined by commas. A label column without captions makes a classification set.
         images: the folder that relative image paths start from; by default the file's own.
@@ -71,27 +70,8 @@ def open_source(source: object, wanted: Wanted, *, images: str | None = None, na
     """The rows of a source, nothing checked yet."""
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
-    if not isinstance(source, str):
-        from headwise.data.arrow import read_object
+    if isinstance(source, str):
+        return open_named(source, wanted, images)
+    from headwise.data.arrow import read_object
 
-        return read_object(source, name or f"{type(source).__name__} in memory", wanted)
-    return open_file(source, wanted, images)
-
-
-def open_file(location: str, wanted: Wanted, images: str | None) -> Table:
-    """A file or folder by its path; its ending says what it is."""
-    from headwise.data.arrow import read_parquet
-    from headwise.data.folder import read_folder
-    from headwise.data.tables import read_table
-
-    if not is_remote(location):
-        if Path(location).is_dir():
-            return read_folder(location, wanted)
-        if not Path(location).exists():
-            raise HeadwiseError(f"{location} does not exist. Give {EXPECTED}.")
-    ending = location.lower().rsplit(".", 1)[-1]
-    if ending in TABLES:
-        return read_table(location, ending, wanted, images)
-    if ending == "parquet":
-        return read_parquet(location, wanted, images)
-    raise HeadwiseError(f"{location}: the ending .{ending} is not known. Give {EXPECTED}.")
+    return read_object(source, name or f"{type(source).__name__} in memory", wanted)

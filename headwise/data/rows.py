@@ -104,6 +104,8 @@ def assemble(
         raise HeadwiseError(bad_rows_message(table.name, bad, total))
     if not entries:
         raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
+    if table.class_names is not None and not skip_bad:
+        _require_images(table.name, table.class_names, entries)
     return _pairs(table, entries, len(bad)), tuple(bad)
 
 
@@ -260,6 +262,18 @@ def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
         templates=table.templates,
         skipped=skipped,
     )
+
+
+def _require_images(name: str, class_names: tuple[str, ...], entries: list[Entry]) -> None:
+    """Refuse classes without an image."""
+    there = {entry.rows[0].label for entry in entries}
+    missing = [f"{i} ({text})" for i, text in enumerate(class_names) if i not in there]
+    if missing:
+        more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
+        raise HeadwiseError(
+            f"{name}: {len(missing):,} of {len(class_names):,} classes have no image: {', '.join(missing[:LISTED])}"
+            f"{more}. Remove them from the class names, or keep them as wrong answers with --skip-bad (skip_bad=True)."
+        )
 
 
 def _unique(ids: list[str]) -> tuple[str, ...]:

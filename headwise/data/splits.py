@@ -88,6 +88,23 @@ def split(
     return Splits(search, pick, test, how, digest.hexdigest()[:32])
 
 
+def evaluation_part(pairs: Pairs) -> Pairs:
+    """What the field evaluates on: the test images, where the source has several splits; else all.
+
+    Raises:
+        HeadwiseError: several splits, none of which is a test split.
+    """
+    if pairs.splits is None or len(set(pairs.splits)) < 2:
+        return pairs
+    chosen = [i for i, name in enumerate(pairs.splits) if MEANING.get(name.lower().strip()) == "test"]
+    if not chosen:
+        raise HeadwiseError(
+            f"{pairs.name} has the splits {', '.join(sorted(set(pairs.splits)))}, none of them is 'test'. "
+            "Say which one to evaluate with ?split=NAME."
+        )
+    return pairs.subset(chosen)
+
+
 def _given(pairs: Pairs, fractions: Sequence[float], seed: int) -> tuple[list[list[int]], str]:
     if pairs.splits is None:
         raise HeadwiseError(f"{pairs.name} has no split column. Name one with split=COLUMN, or split by image.")

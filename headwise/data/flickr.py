@@ -1,0 +1,87 @@
+"""Flickr's caption files: `image,caption` as CSV, and `image#number<TAB>caption` (Flickr tokens, Flickr30k-CNA)."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+
+from headwise.data.files import is_remote, join, parent, read_bytes, require_file
+from headwise.data.rows import Row, Table
+from headwise.data.sources import Place
+from headwise.data.tables import lines_of
+from headwise.errors import HeadwiseError
+
+CAPTION_OF = re.compile(r"^(?P<image>.+?)#(?P<number>\w+)[ \t]+(?P<caption>.*)$")
+ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
+
+
+def read_flickr(place: Place) -> Table:
+    """Lines of image, comma, caption (or `|`, with a number between), after one line of headings. Captions that
+    hold commas may be quoted or not: all that follows the image's name is the caption.
+
+    Raises:
+        HeadwiseError: no such file, or headings that are not of this kind.
+    """
+    require_file(place.location, "a file of image,caption lines")
+    lines = lines_of(place.location)
+    header = next(lines, "").strip()
+    mark = "|" if "|" in header else ","
+    fields = [name.strip().strip('"') for name in header.split(mark)]
+    if len(fields) not in (2, 3):
+        raise HeadwiseError(
+            f"{place.location}: the first line must be image{mark}caption; it is {header[:80]!r}. "
+            "For other columns give the file without flickr:."
+        )
+    base = place.images if place.images is not None else parent(place.location)
+
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(lines, 2):
+            text = line.strip()
+            if text:
+                cells = [cell.strip() for cell in text.split(mark, len(fields) - 1)]
+                yield _row(f"{place.location} line {number}", base, cells, len(fields))
+
+    return Table(place.name, rows())
+
+
+def _row(origin: str, base: str, cells: list[str], fields: int) -> Row:
+    if len(cells) < fields:
+        return Row(origin, problem="no caption after the image's name")
+    image, caption = cells[0].strip('"'), cells[-1]
+    if len(caption) > 1 and caption[0] == caption[-1] == '"':
+        caption = next(csv.reader([caption]))[0]
+    return _image(origin, base, image, caption)
+
+
+def read_cna(place: Place) -> Table:
+    """Lines of `<image>#<number><TAB><caption>`; the image's name may lack its ending.
+
+    Raises:
+        HeadwiseError: no such file.
+    """
+    require_file(place.location, "a file of image#number, tab, caption lines")
+    base = place.images if place.images is not None else parent(place.location)
+
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(lines_of(place.location), 1):
+            if not line.strip():
+                continue
+            origin, found = f"{place.location} line {number}", CAPTION_OF.match(line.strip())
+            if found is None:
+                yield Row(origin, problem="not of the form image#number, tab, caption")
+            else:
+                yield _image(origin, base, found["image"], found["caption"])
+
+    return Table(place.name, rows())
+
+
+def _image(origin: str, base: str, name: str, caption: str) -> Row:
+    if not name:
+        return Row(origin, problem="no image's name")
+    path = join(base, name)
+    if not is_remote(path) and "\0" not in path:
+        path = next((path + ending for ending in ENDINGS if os.path.isfile(path + ending)), path)
+    return Row(origin, partial(read_bytes, path), captions=(caption,), key=path, id=name, path=path)

@@ -1,0 +1,236 @@
+"""WebDataset archives as clip_benchmark lays them out, for retrieval and for classification.
+
+    DIR/{split}/nshards.txt  DIR/{split}/{0..}.tar  DIR/dataset_type.txt
+    DIR/classnames.txt  DIR/zeroshot_classification_templates.txt
+
+Nothing is ever unpacked: images are read in place, from their offset in the archive.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+
+from headwise.data.files import is_remote, join, open_binary, parent, read_bytes
+from headwise.data.rows import Row, Table
+from headwise.data.sources import Place
+from headwise.errors import HeadwiseError
+
+IMAGE_ENDINGS = ("webp", "png", "jpg", "jpeg")  # clip_benchmark's, in its order of preference
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MOST_SHARDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive; `problem` when it cannot be used."""
+
+    key: str
+    ending: str
+    offset: int
+    size: int
+    problem: str | None = None
+
+
+def read_webdataset(place: Place) -> Table:
+    """
+    Raises:
+        HeadwiseError: no archives, an unknown split, a multi-label set, or a classification set without
+            classnames.txt.
+    """
+    shards, root = _shards(place)
+    kind = _kind(root, shards)
+    if kind == "retrieval":
+        return Table(place.name, _rows(shards, None))
+    names = _lines(join(root, "classnames.txt"))
+    if not names:
+        raise HeadwiseError(
+            f"{place.name} is a classification set, but {join(root, 'classnames.txt')} is missing or empty. "
+            "Give it one class name a line, class 0 first."
+        )
+    if len(names) < 2:
+        raise HeadwiseError(f"{place.name} has 1 class ({names[0]}); classification needs two or more.")
+    templates = _lines(join(root, "zeroshot_classification_templates.txt"))
+    return Table(place.name, _rows(shards, len(names)), class_names=tuple(names), templates=tuple(templates) or None)
+
+
+def _shards(place: Place) -> tuple[list[tuple[str | None, str]], str]:
+    """(split, archive) of every shard, and the folder of the files about the whole."""
+    location = place.location.rstrip("/")
+    if found := RANGE.search(location):
+        first, last = int(found[1]), int(found[2])
+        if last - first > MOST_SHARDS:
+            raise HeadwiseError(f"{place.name}: {last - first:,} archives are too many.")
+        width = len(found[1]) if found[1].startswith("0") else 0
+        paths = [RANGE.sub(str(i).zfill(width), location, count=1) for i in range(first, last + 1)]
+        return [(None, path) for path in paths], _root(location)
+    if not is_remote(location) and not os.path.isdir(location):
+        paths = sorted(glob.glob(location), key=_natural)
+        if not paths:
+            raise HeadwiseError(f"{place.name}: there is no such folder, and no archive of that name.")
+        return [(None, path) for path in paths], _root(location)
+    splits = list(place.split) or _splits(location)
+    shards: list[tuple[str | None, str]] = []
+    for split in splits:
+        shards += [(split, path) for path in _of_split(place.name, location, split)]
+    if not shards and not is_remote(location):
+        shards = [(None, path) for path in sorted(glob.glob(join(glob.escape(location), "*.tar")), key=_natural)]
+        location = _root(join(location, "*.tar")) if shards else location
+    if not shards:
+        raise HeadwiseError(f"{place.name}: neither {{split}}/nshards.txt nor .tar files are there.")
+    return shards, location
+
+
+def _splits(location: str) -> list[str]:
+    if is_remote(location):
+        return ["test"]  # what clip_benchmark reads; others by ?split=
+    return sorted(name for name in os.listdir(location) if os.path.isfile(join(location, f"{name}/nshards.txt")))
+
+
+def _of_split(name: str, location: str, split: str) -> list[str]:
+    count = _lines(join(location, f"{split}/nshards.txt"))
+    if not count:
+        there = ", ".join(_splits(location)) or "none"
+        raise HeadwiseError(
+            f"{name}: there is no split {split!r} ({split}/nshards.txt is missing). Its splits are: {there}."
+        )
+    if not count[0].isdecimal() or not 0 < int(count[0][:9]) <= MOST_SHARDS:
+        raise HeadwiseError(f"{join(location, split)}/nshards.txt: {count[0][:40]!r} is not a number of archives.")
+    return [join(location, f"{split}/{i}.tar") for i in range(int(count[0]))]
+
+
+def _root(pattern: str) -> str:
+    """The folder with classnames.txt for archives of this pattern: theirs, or the one above."""
+    here = parent(pattern)
+    about = ("classnames.txt", "dataset_type.txt")
+    return here if any(_lines(join(here, name)) for name in about) else parent(here)
+
+
+def _natural(path: str) -> list[object]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
+
+
+def _lines(location: str) -> list[str]:
+    """Stripped lines of a small text file; none if there is no such file."""
+    try:
+        return [line.strip() for line in read_bytes(location).decode("utf-8-sig").splitlines() if line.strip()]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise HeadwiseError(f"{location}: cannot be read: {error}") from None
+
+
+def _kind(root: str, shards: list[tuple[str | None, str]]) -> str:
+    said = _lines(join(root, "dataset_type.txt"))
+    kind = said[0].lower() if said else "unknown"
+    if kind not in ("retrieval", "classification", "unknown"):
+        raise HeadwiseError(f"{join(root, 'dataset_type.txt')}: {kind!r} sets cannot be evaluated here.")
+    if kind != "unknown":
+        return kind
+    if _lines(join(root, "classnames.txt")):
+        return "classification"
+    endings = {member.ending for member in _members(shards[0][1])}
+    return "classification" if "cls" in endings and "txt" not in endings else "retrieval"
+
+
+def _rows(shards: list[tuple[str | None, str]], classes: int | None) -> Iterator[Row]:
+    for split, path in shards:
+        for key, group in groupby(_members(path), lambda member: member.key):
+            yield _sample(path, split, key, list(group), classes)
+
+
+def _sample(path: str, split: str | None, key: str, members: list[Member], classes: int | None) -> Row:
+    origin, by_ending = f"{path} {key}".rstrip(), {member.ending: member for member in members}
+    problem = next((member.problem for member in members if member.problem), None)
+    image = next((by_ending[ending] for ending in IMAGE_ENDINGS if ending in by_ending), None)
+    wanted = "txt" if classes is None else "cls"
+    if problem is None and image is None:
+        problem = f"no image ({', '.join(IMAGE_ENDINGS)}), only {', '.join(sorted(by_ending))}"
+    if problem is None and wanted not in by_ending:
+        problem = f"no .{wanted} beside the image"
+    if problem is not None or image is None:
+        return Row(origin, problem=problem, split=split)
+    row = Row(
+        origin,
+        partial(_fetch, path, image.offset, image.size),
+        key=f"{path}:{image.offset}",
+        id=f"{os.path.basename(path)}/{key}",
+        split=split,
+    )
+    return _with_text(row, _fetch(path, by_ending[wanted].offset, by_ending[wanted].size), classes)
+
+
+def _with_text(row: Row, data: bytes, classes: int | None) -> Row:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return replace(row, problem="the caption is not valid UTF-8")
+    if classes is None:
+        return replace(row, captions=tuple(text.splitlines()))
+    if not text.strip().isdecimal() or int(text.strip()[:9]) >= classes:
+        return replace(row, problem=f"label {text.strip()[:20]!r} is not a class number below {classes}")
+    return replace(row, label=int(text.strip()))
+
+
+def _members(path: str) -> Iterator[Member]:
+    """The files of an archive in order; where it is truncated, a last one that says so.
+
+    Raises:
+        HeadwiseError: not there, or not a tar archive.
+    """
+    try:
+        file = open_binary(path)
+    except OSError as error:
+        raise HeadwiseError(f"{path}: cannot be read: {error.strerror or error}") from None
+    count = 0
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for info in archive:
+                    if info.isdir():
+                        continue
+                    count += 1
+                    yield _member(info, size)
+                end = archive.offset
+        except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
+            if not count:
+                raise HeadwiseError(f"{path}: not a readable tar archive ({error}).") from None
+            yield Member("", "", 0, 0, f"the archive is truncated or broken after {count:,} files ({error})")
+            return
+        file.seek(min(end, size))
+        if file.read(512) != bytes(512) and not _ended(file, end):
+            yield Member("", "", 0, 0, f"the archive is truncated after {count:,} files (it has no end mark)")
+
+
+def _ended(file, end: int) -> bool:
+    """Whether the block before `end` is the end mark: tarfile may have read past it."""
+    file.seek(max(0, end - 512))
+    return end >= 512 and file.read(512) == bytes(512)
+
+
+def _member(info: tarfile.TarInfo, size: int) -> Member:
+    folder, _, base = info.name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    key = f"{folder}/{stem}" if folder else stem
+    problem = None
+    if info.name.startswith("/") or ".." in info.name.split("/"):
+        problem = f"the name {info.name!r} leads out of the archive"
+    elif not info.isreg():
+        problem = f"{info.name!r} is a link or a special file"
+    elif info.offset_data + info.size > size:
+        problem = f"{info.name!r} is truncated"
+    return Member(key, ending.lower(), info.offset_data, info.size, problem)
+
+
+def _fetch(path: str, offset: int, size: int) -> bytes:
+    with open_binary(path) as file:
+        file.seek(offset)
+        return file.read(size)

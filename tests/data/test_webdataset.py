@@ -1,0 +1,169 @@
+"""WebDataset archives in clip_benchmark's layout, whole and broken."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from headwise.data.read import read
+from headwise.errors import HeadwiseError
+
+from .conftest import encoded
+
+
+def archive(files: dict[str, bytes], **links: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, target in links.items():
+            info = tarfile.TarInfo(f"{name}.png")
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    return stream.getvalue()
+
+
+def sample(i: int, text: str, ending: str = "txt") -> dict[str, bytes]:
+    return {f"s{i:07}.png": encoded(i), f"s{i:07}.{ending}": text.encode()}
+
+
+def write(root: Path, split: str, shards: list[dict[str, bytes]], **about: str) -> None:
+    (root / split).mkdir()
+    (root / split / "nshards.txt").write_text(f"{len(shards)}\n")
+    for i, files in enumerate(shards):
+        (root / split / f"{i}.tar").write_bytes(archive(files))
+    for name, text in about.items():
+        (root / f"{name}.txt").write_text(text)
+
+
+def fails(source: object, **options: object) -> str:
+    with pytest.raises(HeadwiseError) as found:
+        read(source, **options)  # type: ignore
+    return str(found.value)
+
+
+@pytest.fixture
+def retrieval(tmp_path: Path) -> Path:
+    shards = [sample(0, "a\nb") | sample(1, "c"), sample(2, "d\ne\nf")]
+    write(tmp_path, "test", shards, dataset_type="retrieval\n")
+    return tmp_path
+
+
+def test_retrieval(retrieval: Path) -> None:
+    pairs = read(f"wds:{retrieval}?split=test")
+    assert pairs.captions == (("a", "b"), ("c",), ("d", "e", "f"))
+    assert pairs.images[2].read() == encoded(2)
+    assert read(f"wds:{retrieval}").hash == pairs.hash
+    assert read(f"wds:{retrieval}/test/*.tar").hash == pairs.hash
+    assert read(f"wds:{retrieval}/test/{{0..1}}.tar").hash == pairs.hash
+    assert read(f"wds:{retrieval}/test").hash == pairs.hash
+
+
+def test_equal_images_stay_separate_samples(tmp_path: Path) -> None:
+    twice = {"a.png": encoded(0), "a.txt": b"one", "b.png": encoded(0), "b.txt": b"two"}
+    write(tmp_path, "test", [twice], dataset_type="retrieval")
+    assert read(f"wds:{tmp_path}").captions == (("one",), ("two",))
+
+
+def test_classification(tmp_path: Path) -> None:
+    shards = [sample(0, "1", "cls") | sample(1, "0", "cls"), sample(2, "1", "cls")]
+    templates = "a photo of a {c}.\nthe {c}.\n"
+    write(tmp_path, "test", shards, classnames="cat\ndog\n", zeroshot_classification_templates=templates)
+    pairs = read(f"wds:{tmp_path}")
+    assert pairs.class_names == ("cat", "dog")
+    assert pairs.labels == (1, 0, 1)
+    assert pairs.templates == ("a photo of a {c}.", "the {c}.")
+    assert pairs.texts == ()
+
+
+def test_splits(retrieval: Path) -> None:
+    write(retrieval, "train", [sample(5, "x")])
+    assert read(f"wds:{retrieval}").splits == ("test", "test", "test", "train")
+    assert read(f"wds:{retrieval}?split=train").texts == ("x",)
+    assert "no split 'val' (val/nshards.txt is missing). Its splits are: test, train" in fails(
+        f"wds:{retrieval}?split=val"
+    )
+
+
+def test_remote(retrieval: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for path in retrieval.rglob("*.*"):
+        memory.pipe(f"/wds/{path.relative_to(retrieval)}", path.read_bytes())
+    assert read("wds:memory://wds").hash == read(f"wds:{retrieval}").hash
+
+
+def test_bad_samples(tmp_path: Path) -> None:
+    files = sample(0, "fine") | {"s1.png": encoded(1), "s2.txt": b"alone", "s3.png": b"x", "s3.txt": b"y"}
+    files |= {"s4.png": encoded(4), "s4.txt": b"\xff", "s5.png": encoded(5), "s5.txt": b" \n"}
+    write(tmp_path, "test", [files], dataset_type="retrieval")
+    message = fails(f"wds:{tmp_path}")
+    for expected in [
+        "s1: no .txt",
+        "s2: no image",
+        "s3: not an image",
+        "s4: the caption is not valid",
+        "s5: the caption is",
+    ]:
+        assert expected in message, (expected, message)
+    assert read(f"wds:{tmp_path}", skip_bad=True).texts == ("fine",)
+
+
+def test_names_that_lead_out_and_links_are_refused(tmp_path: Path) -> None:
+    files = sample(0, "fine") | {"../evil.png": encoded(1), "/etc/evil.png": encoded(2)}
+    write(tmp_path, "test", [files], dataset_type="retrieval")
+    (tmp_path / "test" / "0.tar").write_bytes(archive(files, link="/etc/passwd"))
+    message = fails(f"wds:{tmp_path}")
+    assert "'../evil.png' leads out of the archive" in message
+    assert "'/etc/evil.png' leads out" in message
+    assert "'link.png' is a link" in message
+    assert not (tmp_path.parent / "evil.png").exists()
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.55, 0.8])
+def test_truncated_archives(retrieval: Path, keep: float) -> None:
+    path = retrieval / "test" / "0.tar"
+    data = archive(sample(0, "a\nb") | sample(1, "c")).rstrip(b"\0")
+    path.write_bytes(data[: int(len(data) * keep)])
+    assert "truncated" in fails(f"wds:{retrieval}")
+
+
+def test_an_archive_cut_between_two_files(retrieval: Path) -> None:
+    path = retrieval / "test" / "0.tar"
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[2].offset
+    path.write_bytes(path.read_bytes()[:second])
+    assert "truncated after 2 files (it has no end mark)" in fails(f"wds:{retrieval}")
+    assert read(f"wds:{retrieval}", skip_bad=True).captions == (("a", "b"), ("d", "e", "f"))
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    assert "neither {split}/nshards.txt nor .tar" in fails(f"wds:{tmp_path}")
+    assert "no such folder" in fails(f"wds:{tmp_path}/none")
+    write(tmp_path, "test", [sample(0, "a")])
+    (tmp_path / "test" / "nshards.txt").write_text("many")
+    assert "'many' is not a number" in fails(f"wds:{tmp_path}")
+    (tmp_path / "test" / "nshards.txt").write_text("2")
+    assert "1.tar: cannot be read" in fails(f"wds:{tmp_path}")
+    (tmp_path / "test" / "1.tar").write_bytes(b"not a tar at all" * 100)
+    assert "1.tar: not a readable tar archive" in fails(f"wds:{tmp_path}")
+
+
+def test_bad_classes(tmp_path: Path) -> None:
+    shards = [sample(0, "0", "cls") | sample(1, "5", "cls") | sample(2, "x", "cls")]
+    write(tmp_path, "test", shards, dataset_type="classification")
+    assert "classnames.txt is missing or empty" in fails(f"wds:{tmp_path}")
+    (tmp_path / "classnames.txt").write_text("cat\n")
+    assert "has 1 class (cat)" in fails(f"wds:{tmp_path}")
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    message = fails(f"wds:{tmp_path}")
+    assert "label '5' is not a class number below 2" in message
+    assert "label 'x'" in message
+    (tmp_path / "test" / "0.tar").write_bytes(archive(sample(0, "0", "cls") | sample(1, "0", "cls")))
+    assert "1 of 2 classes have no image: 1 (dog)" in fails(f"wds:{tmp_path}")
+    assert read(f"wds:{tmp_path}", skip_bad=True).class_names == ("cat", "dog")
+    (tmp_path / "dataset_type.txt").write_text("multilabel")
+    assert "'multilabel' sets cannot be evaluated" in fails(f"wds:{tmp_path}")
