@@ -212,14 +212,16 @@ def _records(source: Any, name: str) -> list[Mapping]:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """No progress bars of `datasets` inside."""
+    """No progress bars and log lines of `datasets` inside; errors are still raised."""
     import datasets
 
-    shown = datasets.is_progress_bar_enabled()
+    shown, level = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
         if shown:
             datasets.enable_progress_bars()
 

@@ -41,7 +41,10 @@ def open_binary(location: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened.
     """
-    return open(local_copy(location) if is_remote(location) else location, "rb")
+    path = local_copy(location) if is_remote(location) else location
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is not a file")  # a device or a pipe may have no end
+    return open(path, "rb")
 
 
 @lru_cache(maxsize=1 << 20)

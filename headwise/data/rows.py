@@ -114,8 +114,8 @@ def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") ->
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED:,} more")
     advice = advice or "Repair them, or leave them out with --skip-bad (skip_bad=True)."
-    rows = "row is" if len(bad) == 1 else "rows are"
-    return "\n".join([f"{name}: {len(bad):,} of {total:,} {rows} bad:", *lines, advice])
+    verb = "is" if len(bad) == 1 else "are"
+    return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
 
 
 def texts_of(cells: Iterable[object]) -> Iterator[str]:

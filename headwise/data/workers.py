@@ -36,6 +36,13 @@ def each(
     def batch(start: int) -> list[Result]:
         return [function(item) for item in items[start : start + BATCH]]
 
+    if count == 1:
+        for item in items:
+            yield function(item)
+            done += 1
+            if progress and (done % BATCH == 0 or done == total):
+                progress(done, total)
+        return
     with ThreadPoolExecutor(count, thread_name_prefix="headwise") as pool:
         waiting = deque(pool.submit(batch, start) for start in islice(starts, 4 * count))
         try:

@@ -240,7 +240,7 @@ def test_many_rows_with_one_broken(images: Path) -> None:
     lines[12_345] = "bomb.png,boom"
     (images / "p.csv").write_text("image,caption\n" + "\n".join(lines) + "\n")
     message = fails(images / "p.csv")
-    assert "1 of 20,000 row is bad" in message
+    assert "1 of 20,000 rows is bad" in message
     assert "line 12347:" in message
     pairs = read(images / "p.csv", skip_bad=True)
     assert len(pairs) == 10
