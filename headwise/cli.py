@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,6 +80,12 @@ def refine(
     tournament: Annotated[int | None, typer.Option(help="AAT-GA: masks a tournament compares.")] = None,
     elites: Annotated[int | None, typer.Option(help="AAT-GA: best masks that survive unchanged.")] = None,
     flip: Annotated[float | None, typer.Option(help="AAT-GA: chance of every head to flip.")] = None,
+    keep_soft: Annotated[bool, typer.Option("--keep-soft", help="AAT-BP: soft gates are a finalist too.")] = False,
+    gates: Annotated[str | None, typer.Option(help="AAT-BP: sigmoid, hard_concrete or top_k.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AAT-BP: of Adam.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="AAT-BP: most passes over the search split.")] = None,
+    batch: Annotated[int | None, typer.Option(help="AAT-BP: images a step.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
     image: ImageOption = None,
@@ -109,12 +115,22 @@ def refine(
         "elites": elites,
         "flip": flip,
     }
+    learned = {
+        "form": gates,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch": batch,
+        "penalty": penalty,
+        "k": max_heads if gates == "top_k" else None,
+    }
     base = Settings()
     settings = replace(
         base,
         operators=names(operator),
         strategies=names(strategy),
-        genetic=replace(base.genetic, budget=budget, **{k: v for k, v in asked.items() if v is not None}),
+        genetic=replace(base.genetic, budget=budget, **given(asked)),
+        gradient=replace(base.gradient, **given(learned)),
+        keep_soft=keep_soft,
         max_heads=max_heads,
         finalists=finalists,
         controls=controls,
@@ -302,6 +318,11 @@ def merge(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def given(options: dict[str, object]) -> dict[str, Any]:
+    """The options that were set."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, layout: Plan) -> Map
             "preprocess": dict(model.preprocess_spec),
         },
         "data": {"pairs": pairs.hash, "split": splits.hash},
-        "objective": {"name": "retrieval", "loss": model.loss, "scale": round(model.logit_scale, 6)},
+        "objective": {"name": Retrieval.name, "loss": model.loss, "scale": round(model.logit_scale, 6)},
         "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack, "device": layout.device},
     }
 

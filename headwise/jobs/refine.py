@@ -1,96 +1,20 @@
-"""The main job: split → sweep → search → pick → test → artefacts."""
+"""The main job: split → sweep → search → pick → test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 
 from headwise import stats
-from headwise.engine import with_means
-from headwise.evaluator import Evaluator
+from headwise.engine import Means, with_means
 from headwise.jobs.bench import Bench
+from headwise.jobs.results import Finalist, Picked, results_json
+from headwise.jobs.searching import Searched, metered, search
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
-from headwise.objectives import Score
 from headwise.search.contract import Found, best_of
 from headwise.search.controls import controls
-from headwise.search.genetic import Genetic, genetic
-from headwise.search.greedy import Greedy, greedy
-from headwise.search.sweep import Sweep, sweep
-
-TEST_ROWS = ("best single head", "greedy", "genetic")
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What the searches of one operator found on the search split."""
-
-    sweep: Sweep
-    greedy: Greedy | None
-    genetic: Genetic | None
-
-    def candidates(self) -> Iterator[tuple[str, Found]]:
-        """Every mask worth comparing on the pick split, and which search found it."""
-        yield "best single head", self.sweep.best
-        if self.greedy:
-            yield from (("greedy", found) for found in self.greedy.path if found.mask.size)
-        if self.genetic:
-            yield from (("genetic", found) for found in self.genetic.front if found.mask.size)
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A mask that the pick split judges."""
-
-    mask: Mask
-    found_by: str
-    search: Score
-    pick: Score
-
-
-@dataclass(frozen=True)
-class Picked:
-    """All finalists, identity first, and the chosen one."""
-
-    finalists: tuple[Finalist, ...]
-    chosen: Finalist
-
-    @property
-    def identity(self) -> Finalist:
-        return self.finalists[0]
-
-
-def search(bench: Bench, evaluate: Evaluator, operator: str, settings: Settings) -> Searched:
-    """Sweep and every strategy, with one operator, on the search split."""
-    grid = bench.tower.grid
-    with metered(
-        bench, evaluate, f"Sweep ({operator})", evaluate.cost([Mask.suppress(grid, [h], operator) for h in grid])
-    ):
-        swept = sweep(evaluate, grid, operator)
-    grown, bred = None, None
-    if "greedy" in settings.strategies:
-        with metered(bench, evaluate, f"Greedy ({operator})", None):
-            grown = greedy(evaluate, grid, operator, swept.ranking, width=settings.width, max_heads=settings.max_heads)
-    if "genetic" in settings.strategies:
-        options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
-        with metered(bench, evaluate, f"AAT-GA ({operator})", options.budget):
-            seeds = [found.mask for found in grown.path] if grown else []
-            bred = genetic(evaluate, grid, operator, options, ranking=swept.ranking, seeds=seeds)
-    return Searched(swept, grown, bred)
-
-
-@contextmanager
-def metered(bench: Bench, evaluate: Evaluator, title: str, total: float | None) -> Iterator[None]:
-    """Shows the evaluator's work as one stage."""
-    with bench.reporter.stage(title, total, "FFE") as advance:
-        evaluate.progress = advance
-        try:
-            yield
-        finally:
-            evaluate.progress = None
 
 
 def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
@@ -116,16 +40,12 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     return Picked(tuple(finalists), finalists[choice.index])
 
 
-def test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
+def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
     """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
     chosen = picked.chosen.mask
     bests = {"best single head": best_of(result.sweep.best for result in searched)}
-    for name, results in (
-        ("greedy", [r.greedy.best for r in searched if r.greedy]),
-        ("genetic", [r.genetic.best for r in searched if r.genetic]),
-    ):
-        if results:
-            bests[name] = best_of(results)
+    for name in settings.strategies:
+        bests[name] = best_of(s.best for result in searched for s in result.strategies if s.name == name)
     # with no chosen heads the controls still answer what as many heads as the searches' best mask do by chance
     matched = chosen if chosen.size else max((f.mask for f in bests.values()), key=lambda mask: mask.size)
     random_masks = controls(matched, settings.controls, settings.seed) if matched.size else ()
@@ -149,7 +69,7 @@ def test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: S
             "size": size,
             "count": len(masks),
             "metrics": metrics,
-            "delta": metrics["mean_recall"] - base.metrics["mean_recall"],
+            "delta": float(np.mean([score.fitness for score in scores])) - base.fitness,
             "interval": [interval.low, interval.high],
             "p": stats.sign_flip(difference, seed=settings.seed),
         }
@@ -168,7 +88,7 @@ def test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: S
     }
 
 
-def _means(bench: Bench, operators: Sequence[str]):
+def _means(bench: Bench, operators: Sequence[str]) -> Means | None:
     return bench.means if "mean" in operators else None
 
 
@@ -181,7 +101,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
 
     Returns:
         The chosen mask, carrying its provenance (identity when nothing beats it), and the results as plain
-        JSON values (CONTRACT: `docs/results-format.md`). Equal inputs give equal results, also after a resume.
+        JSON values (`docs/results-format.md`). Equal inputs give equal results, also after a resume.
 
     Raises:
         HeadwiseError: an operator that the tower cannot use, or a study that cannot be written.
@@ -193,9 +113,9 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     searched = [search(bench, evaluate, operator, settings) for operator in settings.operators]
     picked = pick(bench, searched, settings)
     reads = _remember_test(bench, picked.chosen.mask)
-    tested = test(bench, searched, picked, settings)
+    tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
-    results = _results(bench, settings, evaluate.spent, searched, picked, tested, reads)
+    results = results_json(bench, settings, evaluate.spent, searched, picked, tested, reads)
     mask = with_means(chosen.mask, bench.means) if chosen.mask.operator == "mean" else chosen.mask
     return mask.with_provenance(
         base_model=bench.model.name,
@@ -217,103 +137,3 @@ def _remember_test(bench: Bench, mask: Mask) -> int:
         seen = [*seen, str(mask)]
         bench.study.note("test_read_for", seen)
     return len(seen)
-
-
-def _results(
-    bench: Bench,
-    settings: Settings,
-    search_ffe: float,
-    searched: Sequence[Searched],
-    picked: Picked,
-    tested: dict,
-    reads: int,
-) -> dict:
-    from headwise import __version__
-
-    pairs = bench.pairs
-    chosen, identity = picked.chosen, picked.identity
-    search_delta = chosen.search.fitness - identity.search.fitness
-    test_delta = tested["table"][-1]["delta"]
-
-    def part(name: str) -> dict[str, int]:
-        subset = bench.indices(name)
-        return {"images": len(subset), "captions": sum(len(pairs.captions[i]) for i in subset)}
-
-    return {
-        "format": 1,
-        "headwise_version": __version__,
-        "model": bench.model_json(),
-        "data": {
-            "source": pairs.name,
-            "hash": pairs.hash,
-            "images": len(pairs),
-            "captions": len(pairs.texts),
-            "split_how": bench.splits.how,
-            "split_hash": bench.splits.hash,
-            "splits": {name: part(name) for name in ("search", "pick", "test")},
-            "skipped": pairs.skipped,
-        },
-        "settings": {
-            **settings.as_json(),
-            "dtype": bench.layout.dtype,
-            "device": bench.layout.device,
-            "chunk": bench.layout.chunk,
-            "objective": bench.objective("search").spec,
-        },
-        "sweep": [sweep_json(result.sweep, settings.seed) for result in searched],
-        "finalists": [_finalist(f, identity, f is chosen) for f in picked.finalists],
-        "chosen": {
-            "mask": str(chosen.mask),
-            "found_by": chosen.found_by,
-            "size": chosen.mask.size,
-            "operator": chosen.mask.operator,
-            "heads": [str(head) for head in chosen.mask.heads],
-            "gates": {str(head): chosen.mask.gate(head) for head in chosen.mask.heads},
-        },
-        "test": tested["table"],
-        "test_reads": reads,
-        "gap": {"search_delta": search_delta, "test_delta": test_delta, "gap": search_delta - test_delta},
-        "mcnemar_i2t_r1": tested["mcnemar"],
-        "ffe": {
-            "sweep": _ffe_of_sweeps(bench, searched),
-            "greedy": sum(r.greedy.ffe for r in searched if r.greedy),
-            "genetic": sum(r.genetic.ffe for r in searched if r.genetic),
-            "search": search_ffe,
-            "test": tested["ffe"],
-        },
-    }
-
-
-def _ffe_of_sweeps(bench: Bench, searched: Sequence[Searched]) -> float:
-    from headwise.engine import ffe
-
-    grid = bench.tower.grid
-    return sum(ffe(bench.tower, [Mask.identity(grid), *(e.found.mask for e in r.sweep.heads)]) for r in searched)
-
-
-def sweep_json(swept: Sweep, seed: int) -> dict:
-    """A sweep as plain JSON values, with max-T p over all its heads."""
-    differences = np.stack([e.found.score.units - swept.identity.units for e in swept.heads])  # (heads, N)
-    p = stats.max_t(differences, seed=seed)
-    return {
-        "operator": swept.operator,
-        "identity": swept.identity.metrics,
-        "heads": [
-            {"head": str(e.head), "delta": e.delta, "loss_delta": e.loss_delta, "p_max_t": float(p[i])}
-            for i, e in enumerate(swept.heads)
-        ],
-    }
-
-
-def _finalist(finalist: Finalist, identity: Finalist, chosen: bool) -> dict:
-    difference = finalist.pick.units.astype(np.float64) - identity.pick.units
-    return {
-        "mask": str(finalist.mask),
-        "found_by": finalist.found_by,
-        "size": finalist.mask.size,
-        "search": finalist.search.metrics,
-        "pick": finalist.pick.metrics,
-        "pick_delta": finalist.pick.fitness - identity.pick.fitness,
-        "pick_se": stats.paired_error(difference),
-        "chosen": chosen,
-    }

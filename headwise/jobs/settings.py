@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from headwise.errors import HeadwiseError
 from headwise.operators import canonical_operator
 from headwise.search.genetic import GeneticSettings
+from headwise.search.gradient import GradientSettings
+from headwise.search.screened import ScreenedSettings
 
-STRATEGIES = ("greedy", "genetic")
+STRATEGIES = ("greedy", "genetic", "screened", "taylor", "bp")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class Settings:
     Arguments:
         operators: what suppressed heads emit; with several, the pick split decides.
         strategies: searches to run after the sweep, of `STRATEGIES`.
-        genetic: the settings of AAT-GA.
+        genetic, screened, gradient: the settings of AAT-GA, of its screened form and of AAT-BP; their seed and
+            max_heads are those below.
+        keep_soft: AAT-BP's soft gates are a finalist too.
         width: candidates per step of the greedy search.
         max_heads: most heads to suppress.
         finalists: most masks that the pick split compares, besides identity.
@@ -28,8 +32,11 @@ class Settings:
     """
 
     operators: tuple[str, ...] = ("uniform",)
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = ("greedy", "genetic")
     genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(budget=200.0))
+    screened: ScreenedSettings = field(default_factory=ScreenedSettings)
+    gradient: GradientSettings = field(default_factory=GradientSettings)
+    keep_soft: bool = False
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12

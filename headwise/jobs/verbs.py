@@ -17,7 +17,9 @@ from headwise.export.merge import MergeReport, check_folds
 from headwise.export.merge import merge as write_merged
 from headwise.jobs.bench import Bench, prepare
 from headwise.jobs.progress import Reporter, Silent, counted
-from headwise.jobs.refine import find, metered
+from headwise.jobs.refine import find
+from headwise.jobs.results import sweep_json
+from headwise.jobs.searching import metered
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
 from headwise.search.sweep import Sweep
@@ -121,7 +123,6 @@ def sweep(
     Raises:
         HeadwiseError: bad input of any kind.
     """
-    from headwise.jobs.refine import sweep_json
     from headwise.report.heatmap import heatmap_png
 
     reporter = reporter or Silent()

@@ -18,7 +18,7 @@ from headwise.console import Terminal
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
 from headwise.jobs.bench import prepare
-from headwise.jobs.refine import search
+from headwise.jobs.searching import search
 from headwise.jobs.settings import Settings
 from headwise.stats import paired_error
 from headwise.towers import load
@@ -39,7 +39,7 @@ def measure(model_name: str, source: Path, operators: tuple[str, ...]) -> list[d
         if operator == "mean":
             evaluate.means = pick.means = bench.means
         found = search(bench, evaluate, operator, settings)
-        best = found.greedy.best if found.greedy else found.sweep.best
+        best = found.strategies[0].best
         before, after = pick([best.mask - best.mask, best.mask])
         difference = after.units.astype(np.float64) - before.units
         rows.append(

@@ -1,0 +1,145 @@
+"""What the main job measured, as plain JSON values: docs/results-format.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwise import stats
+from headwise.engine import ffe
+from headwise.jobs.bench import Bench
+from headwise.jobs.searching import Searched
+from headwise.jobs.settings import Settings
+from headwise.mask import Mask
+from headwise.objectives import Score
+from headwise.search.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A mask that the pick split judges."""
+
+    mask: Mask
+    found_by: str
+    search: Score
+    pick: Score
+
+
+@dataclass(frozen=True)
+class Picked:
+    """All finalists, identity first, and the chosen one."""
+
+    finalists: tuple[Finalist, ...]
+    chosen: Finalist
+
+    @property
+    def identity(self) -> Finalist:
+        return self.finalists[0]
+
+
+def results_json(
+    bench: Bench,
+    settings: Settings,
+    search_ffe: float,
+    searched: Sequence[Searched],
+    picked: Picked,
+    tested: dict,
+    reads: int,
+) -> dict:
+    from headwise import __version__
+
+    pairs = bench.pairs
+    chosen, identity = picked.chosen, picked.identity
+    search_delta = chosen.search.fitness - identity.search.fitness
+    test_delta = tested["table"][-1]["delta"]
+
+    def part(name: str) -> dict[str, int]:
+        subset = bench.indices(name)
+        return {"images": len(subset), "captions": sum(len(pairs.captions[i]) for i in subset)}
+
+    return {
+        "format": 1,
+        "headwise_version": __version__,
+        "model": bench.model_json(),
+        "data": {
+            "source": pairs.name,
+            "hash": pairs.hash,
+            "images": len(pairs),
+            "captions": len(pairs.texts),
+            "split_how": bench.splits.how,
+            "split_hash": bench.splits.hash,
+            "splits": {name: part(name) for name in ("search", "pick", "test")},
+            "skipped": pairs.skipped,
+        },
+        "settings": {
+            **settings.as_json(),
+            "dtype": bench.layout.dtype,
+            "device": bench.layout.device,
+            "chunk": bench.layout.chunk,
+            "objective": bench.objective("search").spec,
+        },
+        "sweep": [sweep_json(result.sweep, settings.seed) for result in searched],
+        "strategies": [
+            {"operator": r.sweep.operator, "name": s.name, "best": str(s.best.mask), "ffe": s.ffe, **s.facts}
+            for r in searched
+            for s in r.strategies
+        ],
+        "finalists": [_finalist(f, identity, f is chosen) for f in picked.finalists],
+        "chosen": {
+            "mask": str(chosen.mask),
+            "found_by": chosen.found_by,
+            "size": chosen.mask.size,
+            "operator": chosen.mask.operator,
+            "heads": [str(head) for head in chosen.mask.heads],
+            "gates": {str(head): chosen.mask.gate(head) for head in chosen.mask.heads},
+        },
+        "test": tested["table"],
+        "test_reads": reads,
+        "gap": {"search_delta": search_delta, "test_delta": test_delta, "gap": search_delta - test_delta},
+        "mcnemar_i2t_r1": tested["mcnemar"],
+        "ffe": {
+            "sweep": _ffe_of_sweeps(bench, searched),
+            **{
+                name: sum(s.ffe for r in searched for s in r.strategies if s.name == name)
+                for name in settings.strategies
+            },
+            "search": search_ffe,
+            "test": tested["ffe"],
+        },
+    }
+
+
+def _ffe_of_sweeps(bench: Bench, searched: Sequence[Searched]) -> float:
+
+    grid = bench.tower.grid
+    return sum(ffe(bench.tower, [Mask.identity(grid), *(e.found.mask for e in r.sweep.heads)]) for r in searched)
+
+
+def sweep_json(swept: Sweep, seed: int) -> dict:
+    """A sweep as plain JSON values, with max-T p over all its heads."""
+    differences = np.stack([e.found.score.units - swept.identity.units for e in swept.heads])  # (heads, N)
+    p = stats.max_t(differences, seed=seed)
+    return {
+        "operator": swept.operator,
+        "identity": swept.identity.metrics,
+        "heads": [
+            {"head": str(e.head), "delta": e.delta, "loss_delta": e.loss_delta, "p_max_t": float(p[i])}
+            for i, e in enumerate(swept.heads)
+        ],
+    }
+
+
+def _finalist(finalist: Finalist, identity: Finalist, chosen: bool) -> dict:
+    difference = finalist.pick.units.astype(np.float64) - identity.pick.units
+    return {
+        "mask": str(finalist.mask),
+        "found_by": finalist.found_by,
+        "size": finalist.mask.size,
+        "search": finalist.search.metrics,
+        "pick": finalist.pick.metrics,
+        "pick_delta": finalist.pick.fitness - identity.pick.fitness,
+        "pick_se": stats.paired_error(difference),
+        "chosen": chosen,
+    }
