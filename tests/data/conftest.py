@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """A cache of the test's own."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HEADWISE_CACHE", str(folder))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
     assert cache_folder() == folder
     return folder
 
