@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headwise.data.read import read
     from headwise.errors import HeadwiseError
+    from headwise.jobs.measure import evaluate, merge, sweep
     from headwise.jobs.settings import Settings
-    from headwise.jobs.verbs import evaluate, merge, refine, sweep
+    from headwise.jobs.verbs import refine
     from headwise.live import apply
     from headwise.mask import Grid, Head, Mask
     from headwise.towers import load, wrap
@@ -31,12 +32,12 @@ _WHERE = {
     "Mask": "headwise.mask",
     "Settings": "headwise.jobs.settings",
     "apply": "headwise.live",
-    "evaluate": "headwise.jobs.verbs",
+    "evaluate": "headwise.jobs.measure",
     "load": "headwise.towers",
-    "merge": "headwise.jobs.verbs",
+    "merge": "headwise.jobs.measure",
     "read": "headwise.data.read",
     "refine": "headwise.jobs.verbs",
-    "sweep": "headwise.jobs.verbs",
+    "sweep": "headwise.jobs.measure",
     "wrap": "headwise.towers",
 }
 

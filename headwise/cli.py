@@ -6,11 +6,37 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from headwise import look
 from headwise.errors import HeadwiseError
+from headwise.options import (
+    CaptionOption,
+    CheckOption,
+    ChunkOption,
+    ClassNamesOption,
+    DeviceOption,
+    DtypeOption,
+    FitnessOption,
+    GroupOption,
+    ImageOption,
+    ImagesOption,
+    JsonOption,
+    LabelOption,
+    ModelArgument,
+    OperatorOption,
+    OutOption,
+    PairsArgument,
+    SkipOption,
+    SplitOption,
+    TemplatesOption,
+    given,
+    goal,
+    machine,
+    names,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -19,35 +45,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find the attention heads that hurt a CLIP image encoder on your pairs, suppress them, prove that it helped.",
 )
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
-]
-PairsArgument = Annotated[
-    str, typer.Argument(help="Images with captions: a .csv, .tsv, .jsonl or .parquet file, or a folder of images.")
-]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. The same command continues there.")]
-OperatorOption = Annotated[
-    str,
-    typer.Option(
-        "--operator",
-        help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row; several "
-        "separated by commas compete.",
-    ),
-]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
-ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
-ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
-CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
-SplitOption = Annotated[str | None, typer.Option("--split-column", help="A column that names each row's split.")]
-GroupOption = Annotated[str | None, typer.Option("--group", help="A column whose values never straddle splits.")]
-ImagesOption = Annotated[str | None, typer.Option("--images", help="The folder that relative image paths start from.")]
-SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
-CheckOption = Annotated[
-    bool, typer.Option("--check-weights/--no-check-weights", help="Refuse a mask found on other weights.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -88,8 +85,12 @@ def refine(
     penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
+    fitness: FitnessOption = "auto",
+    templates: TemplatesOption = None,
+    class_names: ClassNamesOption = None,
     image: ImageOption = None,
     caption: CaptionOption = None,
+    label: LabelOption = None,
     split_column: SplitOption = None,
     group: GroupOption = None,
     images: ImagesOption = None,
@@ -141,11 +142,13 @@ def refine(
         pairs,
         out,
         settings=settings,
+        goal=goal(fitness, templates, class_names),
         machine=machine(dtype, device, chunk),
         split_by=split_by,
         reporter=console.Terminal(quiet=as_json),
         image=image,
         caption=caption,
+        label=label,
         split=split_column,
         group=group,
         images=images,
@@ -198,7 +201,7 @@ def sweep(
 ) -> None:
     """The effect of suppressing every single head, on all the pairs given."""
     from headwise import console
-    from headwise.jobs.verbs import sweep as run
+    from headwise.jobs.measure import sweep as run
     from headwise.report import words
 
     _, results = run(
@@ -226,16 +229,24 @@ def sweep(
 @app.command()
 def evaluate(
     model: ModelArgument,
-    pairs: PairsArgument,
+    pairs: Annotated[list[str], typer.Argument(help="One or more sources; see headwise data --help.")],
     mask: Annotated[
         str | None, typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3,L11.H0.")
     ] = None,
     only_split: Annotated[
         str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
     ] = None,
+    per_query: Annotated[
+        Path | None, typer.Option("--per-query", help="A Parquet file with the rank of every query (one source).")
+    ] = None,
+    fitness: FitnessOption = "auto",
+    templates: TemplatesOption = None,
+    class_names: ClassNamesOption = None,
     image: ImageOption = None,
     caption: CaptionOption = None,
+    label: LabelOption = None,
     split_column: SplitOption = None,
+    group: GroupOption = None,
     images: ImagesOption = None,
     skip_bad: SkipOption = False,
     check_weights: CheckOption = True,
@@ -244,34 +255,52 @@ def evaluate(
     chunk: ChunkOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retrieval metrics of a model, with or without a mask."""
+    """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
     from headwise import console
-    from headwise.jobs.verbs import evaluate as run
+    from headwise.jobs.measure import evaluate as run
     from headwise.metrics import clip_benchmark_json
+    from headwise.towers import load
 
-    found = run(
-        model,
-        pairs,
-        mask,
-        only_split=only_split,
-        machine=machine(dtype, device, chunk),
-        check_weights=check_weights,
-        reporter=console.Terminal(quiet=as_json),
-        image=image,
-        caption=caption,
-        split=split_column,
-        images=images,
-        skip_bad=skip_bad,
-    )
-    if as_json:
-        gallery = {"images": found["images"], "captions": found["captions"]}
-        console.print_json(
-            clip_benchmark_json(found["metrics"], dataset=found["dataset"], model=found["model"], gallery=gallery)
-            | {"mask": found["mask"]}
+    if per_query is not None and len(pairs) > 1:
+        raise HeadwiseError(f"--per-query writes one file for one source; {len(pairs)} were given.")
+    where = machine(dtype, device, chunk)
+    loaded = replace(load(model, device=where.device), name=model)
+    found = [
+        run(
+            loaded,
+            source,
+            mask,
+            only_split=only_split,
+            goal=goal(fitness, templates, class_names),
+            per_query=per_query,
+            machine=where,
+            check_weights=check_weights,
+            reporter=console.Terminal(quiet=as_json),
+            image=image,
+            caption=caption,
+            label=label,
+            split=split_column,
+            group=group,
+            images=images,
+            skip_bad=skip_bad,
         )
+        for source in pairs
+    ]
+    if not as_json:
+        console.print_evaluations(found)
         return
-    title = f"{found['model']} on {found['dataset']}: {found['images']:,} images, {found['captions']:,} captions"
-    console.print_metrics(f"{title}; mask {found['mask']}", found["metrics"])
+    printed = [
+        clip_benchmark_json(
+            one["metrics"],
+            dataset=one["dataset"],
+            model=one["model"],
+            task=one["task"],
+            gallery={"images": one["images"], "captions": one["captions"]},
+        )
+        | {"mask": one["mask"], "reference": one["reference"]}
+        for one in found
+    ]
+    console.print_json(printed[0] if len(printed) == 1 else printed)
 
 
 @app.command()
@@ -289,7 +318,7 @@ def merge(
 ) -> None:
     """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
     from headwise import console
-    from headwise.jobs.verbs import merge as run
+    from headwise.jobs.measure import merge as run
 
     report = run(
         model,
@@ -320,24 +349,9 @@ def merge(
     )
 
 
-def given(options: dict[str, object]) -> dict[str, Any]:
-    """The options that were set."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def machine(dtype: str, device: str, chunk: int | None):
-    """The `Machine` of the options; device auto takes a GPU where there is one."""
-    import torch
-
-    from headwise.jobs.verbs import Machine
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(dtype, device, chunk)
+app.command()(look.inspect)
+app.command()(look.models)
+app.add_typer(look.data, name="data")
 
 
 def main() -> None:

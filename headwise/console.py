@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
@@ -13,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from headwise.report import words
+
+if TYPE_CHECKING:
+    from headwise.data.check import Report
 
 out = Console(width=None if sys.stdout.isatty() else 120)  # wide enough for a table in a log
 
@@ -57,17 +61,33 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
+    """A table; its first column is text, and the others are numbers unless `text` is set."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if text or i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     out.print(table)
 
 
-def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    print_table(title, ("metric", "%"), [(name, words.points(value)) for name, value in metrics.items()])
+def print_evaluations(found: Sequence[Mapping]) -> None:
+    """One table for all sources; published figures beside measured ones where they are known."""
+    rows = []
+    for one in found:
+        published = {row["metric"]: row for row in one["reference"]}
+        for i, (name, value) in enumerate(one["metrics"].items()):
+            known = published.get(name)
+            expected = "" if known is None else words.points(known["expected"]) + (" !" if known["deviates"] else "")
+            rows.append((one["dataset"] if i == 0 else "", words.metric_name(name), words.points(value), expected))
+        rows.append(("", words.size_of(one), "", ""))
+    anything = any(one["reference"] for one in found)
+    columns = ("data", "metric", "%", "published")
+    if not anything:
+        rows, columns = [row[:3] for row in rows], columns[:3]
+    print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
+    if any(row["deviates"] for one in found for row in one["reference"]):
+        out.print("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
 
 
 def print_refined(results: Mapping, folder: object) -> None:
@@ -93,3 +113,34 @@ def print_refined(results: Mapping, folder: object) -> None:
             soft_wrap=True,
         )
     out.print(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/", highlight=False)
+
+
+def print_check(report: Report) -> None:
+    """What `headwise data check` found."""
+
+    def counts(values: Mapping) -> str:
+        shown = [f"{key}: {value:,}" for key, value in list(values.items())[:12]]
+        return ", ".join(shown) + (f" and {len(values) - 12} more" if len(values) > 12 else "")
+
+    rows = [
+        ("images", f"{report.images:,}"),
+        ("captions", f"{report.captions:,}"),
+        ("captions per image → images", counts(report.captions_per_image)),
+        ("splits", counts(report.splits) or "none given"),
+        ("groups", counts(report.groups) or "none given"),
+        ("classes", counts(report.classes) or "none given"),
+        ("same image more than once", f"{len(report.duplicates):,} sets"),
+        ("images that look the same", f"{len(report.near_duplicates):,} pairs"),
+        ("of these, across splits", f"{report.across_splits:,}"),
+        ("captions of several images", f"{report.repeated_captions:,}"),
+        ("bad rows", f"{len(report.bad):,}"),
+        ("hash", report.hash),
+    ]
+    print_table(report.name, ("", "found"), rows, text=True)
+    print_table(
+        "Samples", ("image", "captions or class"), [(name, " | ".join(texts)) for name, texts in report.samples]
+    )
+    if report.bad:
+        listed = [(bad.origin, bad.reason) for bad in report.bad[:20]]
+        print_table(f"Bad rows (first {len(listed)} of {len(report.bad):,})", ("where", "why"), listed, text=True)
+        out.print("Mend them, or leave them out with --skip-bad.", highlight=False)

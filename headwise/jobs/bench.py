@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from headwise.data.cache import PixelCache, pixels
-from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
 from headwise.engine import Means, Plan, head_means, plan
-from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.progress import Reporter, Silent, counted
-from headwise.objectives import Retrieval
+from headwise.jobs.tasks import Goal, Task, make_task
+from headwise.objectives import Classification, Retrieval
 from headwise.study import Study
 from headwise.towers.base import Model, Tower
 
@@ -34,7 +28,7 @@ class Bench:
         tower: its image tower on the plan's device and in the plan's precision.
         pairs: images and captions.
         splits: which image is in which split.
-        texts: embeddings of all captions (T, E) float32.
+        task: what is measured, with its text embeddings.
         cache: preprocessed images.
         layout: precision, chunk and device of every evaluation.
         study: where scores are kept.
@@ -45,7 +39,7 @@ class Bench:
     tower: Tower
     pairs: Pairs
     splits: Splits
-    texts: torch.Tensor
+    task: Task
     cache: PixelCache
     layout: Plan
     study: Study | None
@@ -54,20 +48,9 @@ class Bench:
     def indices(self, split: str) -> tuple[int, ...]:
         return getattr(self.splits, split)
 
-    def objective(self, split: str) -> Retrieval:
-        """Retrieval within one split."""
-        subset = self.pairs.subset(self.indices(split))
-        wanted = np.isin(self.pairs.owner, self.indices(split))
-        order = np.argsort(_position(self.indices(split), len(self.pairs))[self.pairs.owner[wanted]], kind="stable")
-        texts = self.texts[np.flatnonzero(wanted)[order]]  # (T, E)
-        return Retrieval(
-            texts,
-            subset.owner,
-            scale=self.model.logit_scale,
-            bias=self.model.logit_bias,
-            loss=self.model.loss,
-            device=self.layout.device,
-        )
+    def objective(self, split: str) -> Retrieval | Classification:
+        """What is measured, within one split."""
+        return self.task.objective(self.model, self.pairs, self.indices(split), self.layout.device)
 
     def evaluator(self, split: str) -> Evaluator:
         return Evaluator(
@@ -98,18 +81,12 @@ class Bench:
         return head_means(self.tower, self.cache.take(self.splits.search), self.layout)
 
 
-def _position(indices: tuple[int, ...], total: int) -> np.ndarray:
-    """Where each image stands in a split, int64 (N)."""
-    place = np.zeros(total, np.int64)
-    place[list(indices)] = np.arange(len(indices))
-    return place
-
-
 def prepare(
     model: Model,
     pairs: Pairs,
     splits: Splits,
     *,
+    goal: Goal | None = None,
     dtype: str = "auto",
     device: str = "cpu",
     chunk: int | None = None,
@@ -121,6 +98,7 @@ def prepare(
 
     Arguments:
         model, pairs, splits: what to work on.
+        goal: what to maximise.
         dtype, device, chunk: see `engine.plan`.
         study: the study's file; None keeps nothing.
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
@@ -134,15 +112,15 @@ def prepare(
     reporter.say(
         f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
     )
-    texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
-    opened = Study(study, fingerprint(model, pairs, splits, layout)) if study else None
+    task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
+    opened = Study(study, fingerprint(model, pairs, splits, task, layout)) if study else None
     with counted(reporter, "Decoding images", "images") as tell:
         cache = pixels(pairs, model, cache_dir=cache_dir, progress=tell, say=reporter.say)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
-    return Bench(model, tower, pairs, splits, texts, cache, layout, opened, reporter)
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter)
 
 
-def fingerprint(model: Model, pairs: Pairs, splits: Splits, layout: Plan) -> Mapping[str, object]:
+def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: Plan) -> Mapping[str, object]:
     """All that a score depends on besides split and mask."""
     return {
         "model": {
@@ -151,44 +129,12 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, layout: Plan) -> Map
             "preprocess": dict(model.preprocess_spec),
         },
         "data": {"pairs": pairs.hash, "split": splits.hash},
-        "objective": {"name": Retrieval.name, "loss": model.loss, "scale": round(model.logit_scale, 6)},
+        "objective": {
+            "kind": task.kind,
+            "fitness": task.fitness,
+            "texts": task.key,
+            "loss": model.loss,
+            "scale": round(model.logit_scale, 6),
+        },
         "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack, "device": layout.device},
     }
-
-
-def embed_texts(
-    model: Model, texts: tuple[str, ...], *, cache_dir: Path | None = None, reporter: Reporter | None = None
-) -> torch.Tensor:
-    """The captions' embeddings, (T, E) float32 on the CPU, computed once and kept.
-
-    Raises:
-        HeadwiseError: the model has no text tower.
-    """
-    from safetensors.torch import load_file, save_file
-
-    if model.encode_texts is None:
-        raise HeadwiseError(
-            f"{model.name} has no text tower, and captions need one. Use the whole model (CLIPModel, not "
-            "CLIPVisionModelWithProjection)."
-        )
-    key = hashlib.sha256(json.dumps([model.text_hash, texts]).encode()).hexdigest()[:32]
-    path = cache_folder(cache_dir) / "texts" / f"{key}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)["texts"]
-        except Exception:  # a damaged cache is made again
-            path.unlink(missing_ok=True)
-    unique = sorted(dict.fromkeys(texts), key=len)  # texts of like length share little padding
-    found: list[torch.Tensor] = []
-    with (reporter or Silent()).stage("Embedding captions", len(unique), "captions") as advance:
-        for start in range(0, len(unique), 1024):
-            part = unique[start : start + 1024]
-            found.append(model.encode_texts(part).float().cpu())
-            advance(len(part))
-    place = {text: i for i, text in enumerate(unique)}
-    embeddings = torch.cat(found)[[place[text] for text in texts]].contiguous()  # (T, E)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{id(found)}.partial")
-    save_file({"texts": embeddings}, partial)
-    partial.replace(path)
-    return embeddings

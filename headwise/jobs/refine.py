@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -80,12 +81,10 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
     table += [row(name, [found.mask], found.mask.size) for name, found in bests.items() if found.mask.size]
     table.append(row("chosen", [chosen], chosen.size))
     after = evaluate([chosen])[0]
-    change = stats.mcnemar(base.ranks["text_retrieval"], after.ranks["text_retrieval"])
-    return {
-        "table": table,
-        "mcnemar": {"gained": change.gained, "lost": change.lost, "p": change.p},
-        "ffe": evaluate.spent,
-    }
+    change = None
+    if "text_retrieval" in base.ranks:
+        change = asdict(stats.mcnemar(base.ranks["text_retrieval"], after.ranks["text_retrieval"]))
+    return {"table": table, "mcnemar": change, "ffe": evaluate.spent}
 
 
 def _means(bench: Bench, operators: Sequence[str]) -> Means | None:

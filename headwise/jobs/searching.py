@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
+from headwise.objectives import Retrieval
 from headwise.search.contract import Found, best_of
 from headwise.search.sweep import Sweep, sweep
 
@@ -140,7 +142,7 @@ def _screened(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
 def _taylor(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
     from headwise.search.taylor import agreement, taylor
 
-    target = bench.objective("search")
+    target = _captions(bench, swept)
     start = evaluate.spent
     with metered(bench, evaluate, f"First-order scores ({swept.operator})", None):
         first = taylor(
@@ -170,7 +172,7 @@ def _taylor(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings,
 def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
     from headwise.search.gradient import learn_gates
 
-    target = bench.objective("search")
+    target = _captions(bench, swept)
     start = evaluate.spent
     with metered(bench, evaluate, f"AAT-BP ({swept.operator})", None):
         learned = learn_gates(
@@ -197,6 +199,21 @@ def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
     gates = {str(head): learned.soft.gate(head) for head in learned.soft.grid}
     facts: dict[str, object] = {"gates": gates, "best_epoch": learned.best}
     return Strategy("bp", found, learned.spent + evaluate.spent - start, facts)
+
+
+def _captions(bench: Bench, swept: Sweep) -> Retrieval:
+    """The search split's captions, which gradients need.
+
+    Raises:
+        HeadwiseError: the source has labels, not captions.
+    """
+    target = bench.objective("search")
+    if not isinstance(target, Retrieval):
+        raise HeadwiseError(
+            f"{bench.pairs.name} has labels, not captions; gradients of the gates ({swept.operator}) need captions. "
+            "Use the strategies greedy, genetic or screened."
+        )
+    return target
 
 
 def _scratch(bench: Bench, name: str) -> Path | None:

@@ -1,0 +1,132 @@
+"""What is measured on a source: retrieval of its captions, or zero-shot classification by its class names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwise.data.files import cache_folder
+from headwise.data.pairs import Pairs
+from headwise.errors import HeadwiseError
+from headwise.jobs.progress import Reporter, Silent
+from headwise.objectives import Classification, Retrieval
+from headwise.prompts import class_embeddings, class_names, templates
+from headwise.towers.base import Model
+
+TEXTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to maximise.
+
+    Arguments:
+        fitness: `auto`: mean_recall for captions, acc1 for labels. For labels also mean_per_class_recall,
+            group_mean_acc and worst_group_acc (the source's group column is the attribute).
+        templates: for labels: `openai80`, `openai7`, `siglip`, `plain` or a file; None: the source's own, or openai80.
+        class_names: for labels: `imagenet` or a file; None: the source's own.
+    """
+
+    fitness: str = "auto"
+    templates: str | None = None
+    class_names: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A goal with its text embeddings, computed once.
+
+    Arguments:
+        kind: `retrieval` or `classification`.
+        fitness: what searches maximise.
+        texts: of all captions (T, E), or one per class (C, E); float32.
+        key: what the embeddings were made from, for the study's key.
+    """
+
+    kind: str
+    fitness: str
+    texts: torch.Tensor
+    key: str
+
+    def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Retrieval | Classification:
+        """The task within one split, its images in the order of `indices`."""
+        part = pairs.subset(indices)
+        if self.kind == "classification":
+            assert part.labels is not None
+            groups = part.groups if "group" in self.fitness else None
+            labels = np.array(part.labels)
+            return Classification(self.texts, labels, groups, self.fitness, model.logit_scale, device)
+        first = np.searchsorted(pairs.owner, np.asarray(indices))  # where each image's captions begin
+        mine = [start + k for start, i in zip(first, indices, strict=True) for k in range(len(pairs.captions[i]))]
+        return Retrieval(
+            self.texts[mine], part.owner, model.logit_scale, model.logit_bias, model.loss, device
+        )  # texts (T of the split, E)
+
+
+def make_task(
+    model: Model, pairs: Pairs, goal: Goal, *, cache_dir: Path | None = None, reporter: Reporter | None = None
+) -> Task:
+    """Embed the captions, or the class names, of a source.
+
+    Raises:
+        HeadwiseError: a model without text tower, neither captions nor labels, or a fitness that does not fit.
+    """
+    if model.encode_texts is None:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, and captions and class names need one. Use the whole model (for "
+            "transformers CLIPModel, not CLIPVisionModelWithProjection)."
+        )
+    if pairs.texts:
+        if goal.fitness not in ("auto", "mean_recall"):
+            raise HeadwiseError(f"{pairs.name} has captions; its fitness is mean_recall, not {goal.fitness!r}.")
+        texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
+        return Task("retrieval", "mean_recall", texts, pairs.hash)
+    if pairs.labels is None:
+        raise HeadwiseError(f"{pairs.name} has neither captions nor labels; one of them is needed.")
+    names = class_names(goal.class_names) if goal.class_names else pairs.class_names
+    if not names or len(names) < 2:
+        raise HeadwiseError(f"{pairs.name}: {len(names or ())} class names; classification needs 2 or more.")
+    patterns = templates(goal.templates) if goal.templates else pairs.templates or templates("openai80")
+    (reporter or Silent()).say(f"Zero-shot classification: {len(names):,} classes, {len(patterns)} templates.")
+    texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
+    key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
+    return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key)
+
+
+def embed_texts(
+    model: Model, texts: tuple[str, ...], *, cache_dir: Path | None = None, reporter: Reporter | None = None
+) -> torch.Tensor:
+    """The captions' embeddings, (T, E) float32 on the CPU, computed once and kept between runs.
+
+    Raises:
+        HeadwiseError: the cache cannot be written.
+    """
+    from safetensors.torch import load_file, save
+
+    from headwise.artefact import write_files
+
+    assert model.encode_texts is not None
+    key = hashlib.sha256(json.dumps([model.text_hash, texts]).encode()).hexdigest()[:32]
+    path = cache_folder(cache_dir) / "texts" / f"{key}.safetensors"
+    if path.exists():
+        try:
+            return load_file(path)["texts"]
+        except Exception:  # a damaged cache is made again
+            path.unlink(missing_ok=True)
+    unique = sorted(dict.fromkeys(texts), key=len)  # texts of like length share little padding
+    found: list[torch.Tensor] = []
+    with (reporter or Silent()).stage("Embedding captions", len(unique), "captions") as advance:
+        for start in range(0, len(unique), TEXTS_AT_ONCE):
+            part = unique[start : start + TEXTS_AT_ONCE]
+            found.append(model.encode_texts(part).float().cpu())
+            advance(len(part))
+    place = {text: i for i, text in enumerate(unique)}
+    embeddings = torch.cat(found)[[place[text] for text in texts]].contiguous()  # (T, E)
+    write_files(path.parent, {path.name: save({"texts": embeddings})})
+    return embeddings
