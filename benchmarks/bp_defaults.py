@@ -99,17 +99,19 @@ def trials() -> Iterator[tuple[str, GradientSettings]]:
     base = GradientSettings()
     yield "default", base
     for name, values in {
-        "learning_rate": (0.05, 0.1, 0.3, 0.6),
-        "epochs": (6, 24),
-        "batch": (64, 256),
+        "learning_rate": (0.1, 0.15, 0.3, 0.6, 1.0),
+        "epochs": (8, 12, 40),
+        "batch": (32, 64, 128),
         "penalty": (-1.0, -0.3, 0.3, 1.0),
         "temperature": ((1.0, 1.0), (1.0, 0.1)),
     }.items():
         for value in values:
             if value != getattr(base, name):
                 yield f"{name} {value}", replace(base, **{name: value})
-    for penalty in (-0.3, 0.0):
-        yield f"hard_concrete, penalty {penalty}", replace(base, form="hard_concrete", penalty=penalty)
+    for rate in (0.3, 0.6):
+        for penalty in (-0.3, 0.0):
+            name = f"hard_concrete, rate {rate}, penalty {penalty}"
+            yield name, replace(base, form="hard_concrete", learning_rate=rate, penalty=penalty)
     for k in (2, 4, 8):
         yield f"top_k {k}", replace(base, form="top_k", k=k)
 

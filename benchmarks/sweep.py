@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ from headwise.mask import Head, Mask
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "vit-b-32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 32, "projection_dim": 512},
     "vit-b-16": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16, "projection_dim": 512},
     "vit-l-14": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14, "projection_dim": 768},

@@ -45,7 +45,20 @@ def refined(pairs, tmp_path_factory):
     """One finished run, for the tests that read it."""
     out = tmp_path_factory.mktemp("refined") / "out"
     done = subprocess.run(
-        [sys.executable, "-m", "headwise", "refine", "demo", pairs, "-o", out, *SMALL, "--operator", "zero,mean", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "headwise",
+            "refine",
+            "demo",
+            pairs,
+            "-o",
+            out,
+            *SMALL,
+            "--operator",
+            "zero,mean",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -103,7 +116,7 @@ def test_a_run_killed_twice_ends_with_the_bytes_of_an_uninterrupted_run(refined,
         process.wait()
         assert count(out) >= seen  # what was finished stays
         seen = count(out)
-    assert 0 < seen
+    assert seen > 0
     subprocess.run([*command, "--json"], check=True, capture_output=True)
     assert (out / "results.json").read_bytes() == expected
     assert count(out) == total  # nothing was recorded that an uninterrupted run does not record
@@ -125,7 +138,9 @@ def count(out: Path) -> int:
 def test_two_processes_share_one_study(refined, pairs, tmp_path):
     out = tmp_path / "shared"
     command = [sys.executable, "-m", "headwise", "refine", "demo", pairs, "-o", out, *SMALL, "--operator", "zero,mean"]
-    both = [subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    both = [
+        subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
+    ]
     outputs = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert (out / "results.json").read_bytes() == (refined[0] / "results.json").read_bytes()
