@@ -55,6 +55,7 @@ def packaged() -> Case:
     parts = []
     for name in ("search", "pick"):
         objective = bench.objective(name)
+        assert isinstance(objective, Retrieval)
         parts.append((bench.cache.take(bench.indices(name)), objective.texts, objective.owner))
     return Case(bench.tower, parts[0], parts[1], bench.model.logit_scale, bench.layout)
 

@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,8 +45,8 @@ def open_clip_model(name: str) -> nn.Module:
     import open_clip
 
     text = {"context_length": 8, "vocab_size": 1000, "width": 64, "heads": 2, "layers": 1}
-    options = {"multimodal_cfg": {**text, "attn_pooler_heads": 2}} if name.startswith("coca") else {}
-    return open_clip.create_model(name, load_weights=False, text_cfg=text, **options)
+    options: dict[str, Any] = {"multimodal_cfg": {**text, "attn_pooler_heads": 2}} if name.startswith("coca") else {}
+    return open_clip.create_model(name, text_cfg=text, **options)
 
 
 def timm_model(name: str) -> nn.Module:

@@ -24,6 +24,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,7 @@ def targets() -> dict[str, Target]:
     }  # fmt: skip
 
 
+@cache
 def pictures() -> dict[str, bytes]:
     kinds = {kind: picture(0, kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")}
     return kinds | {"PNG palette": picture(1, "PNG", "P"), "JPEG CMYK": picture(2, "JPEG", "CMYK")}

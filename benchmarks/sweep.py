@@ -21,7 +21,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from headwise import engine
 from headwise.mask import Head, Mask
@@ -50,7 +49,7 @@ class Noise:
         return torch.randn(stop - start, 3, 224, 224, generator=generator)  # (B, 3, 224, 224)
 
 
-def build(shape: str) -> nn.Module:
+def build(shape: str) -> Any:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(0)
@@ -58,14 +57,14 @@ def build(shape: str) -> nn.Module:
 
 
 @torch.inference_mode()
-def hook_loop(module: nn.Module, images: torch.Tensor, heads: list[Head], chunk: int) -> dict[Head, torch.Tensor]:
+def hook_loop(module: Any, images: torch.Tensor, heads: list[Head], chunk: int) -> dict[Head, torch.Tensor]:
     """Zero one head at a time before the out-projection, with a hook, and run the whole model."""
     out = {}
     for head in heads:
         attention = module.vision_model.encoder.layers[head.layer].self_attn
         columns = slice(head.index * attention.head_dim, (head.index + 1) * attention.head_dim)
 
-        def cut(_module: nn.Module, args: tuple[torch.Tensor, ...], columns: slice = columns) -> tuple[torch.Tensor]:
+        def cut(_module: object, args: tuple[torch.Tensor, ...], columns: slice = columns) -> tuple[torch.Tensor]:
             z = args[0].clone()
             z[..., columns] = 0
             return (z,)
