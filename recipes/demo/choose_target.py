@@ -24,12 +24,13 @@ from headwise.stats import paired_error
 from headwise.towers import load
 
 
-def measure(model_name: str, source: Path, operators: tuple[str, ...]) -> list[dict]:
+def measure(model_name: str, source: Path, operators: tuple[str, ...], most: int) -> list[dict]:
     model, pairs = load(model_name), read(source)
     whole = split(pairs)
-    kept = (*whole.search, *whole.pick)
+    first = whole.search[:most]
+    kept = (*first, *whole.pick[:most])
     seen = pairs.subset(kept)  # the test split is not even decoded
-    count = len(whole.search)
+    count = len(first)
     splits = Splits(tuple(range(count)), tuple(range(count, len(kept))), (), whole.how, whole.hash)
     bench = prepare(model, seen, splits, reporter=Terminal())
     settings = Settings(operators=operators, strategies=("greedy",))
@@ -64,10 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--operators", default="uniform,zero,mean")
+    parser.add_argument("--images", type=int, default=400, help="most images of the search and of the pick split")
     parser.add_argument("pairs", nargs="+", type=Path)
     args = parser.parse_args()
     for source in args.pairs:
-        for row in measure(args.model, source, tuple(args.operators.split(","))):
+        for row in measure(args.model, source, tuple(args.operators.split(",")), args.images):
             print(json.dumps(row), flush=True)
 
 
