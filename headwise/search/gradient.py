@@ -46,9 +46,9 @@ class GradientSettings:
     """
 
     form: str = "sigmoid"
-    learning_rate: float = 0.15
-    epochs: int = 12
-    batch: int = 128
+    learning_rate: float = 0.3
+    epochs: int = 20
+    batch: int = 64
     penalty: float = 0.0
     temperature: tuple[float, float] = (1.0, 0.3)
     k: int | None = None

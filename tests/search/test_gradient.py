@@ -18,7 +18,7 @@ from headwise.search.contrastive import captions, contrastive
 from headwise.search.gated import frozen, gated
 from headwise.search.gradient import GradientSettings, learn_gates
 
-SHORT = GradientSettings(batch=16, epochs=3)
+SHORT = GradientSettings(learning_rate=0.15, batch=16, epochs=3)
 
 
 def learn(case, operator="uniform", settings=SHORT, **options):
@@ -70,10 +70,10 @@ def test_embeddings_under_gates_are_those_of_the_engine(uniform, operator):
 @pytest.mark.parametrize(
     "settings",
     [
-        GradientSettings(form="sigmoid", epochs=10, batch=16),
-        GradientSettings(form="hard_concrete", epochs=20, batch=16),
-        GradientSettings(form="top_k", k=1, epochs=10, batch=16),
-        GradientSettings(form="sigmoid", epochs=10, batch=16, recompute=True, autocast=True),
+        GradientSettings(form="sigmoid", learning_rate=0.15, epochs=10, batch=16),
+        GradientSettings(form="hard_concrete", learning_rate=0.15, epochs=20, batch=16),
+        GradientSettings(form="top_k", learning_rate=0.15, k=1, epochs=10, batch=16),
+        GradientSettings(form="sigmoid", learning_rate=0.15, epochs=10, batch=16, recompute=True, autocast=True),
     ],
     ids=["sigmoid", "hard concrete", "top-k", "sigmoid in bfloat16"],
 )
@@ -94,14 +94,14 @@ def test_every_form_finds_the_head_that_does_harm(request, operator, settings):
 
 def test_the_sigmoid_loss_finds_it_too(zero):
     centred = zero.texts - zero.texts.mean(0)  # a fixed bias needs foreign pairs near cosine 0
-    settings = GradientSettings(epochs=10, batch=16)
+    settings = GradientSettings(learning_rate=0.15, epochs=10, batch=16)
     found = learn(replace(zero, texts=centred), "zero", settings, loss="sigmoid", bias=-10.0)
     assert found.ranking[0] == Head.parse(HEAD)
 
 
 def test_the_operator_mean_finds_it_too():
     case = planted("mean")
-    found = learn(case, "mean", GradientSettings(epochs=10, batch=16), means=case.means)
+    found = learn(case, "mean", GradientSettings(learning_rate=0.15, epochs=10, batch=16), means=case.means)
     assert found.ranking[0] == Head.parse(HEAD)
 
 
