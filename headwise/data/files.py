@@ -92,7 +92,7 @@ def require_file(location: str, what: str) -> None:
 def outside(path: str, folder: str) -> bool:
     """Whether a path, with its symbolic links followed, leaves the folder."""
     root = os.path.realpath(folder)
-    return os.path.commonpath([root, os.path.realpath(path)]) != root
+    return "\0" in path or os.path.commonpath([root, os.path.realpath(path)]) != root
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:

@@ -234,6 +234,12 @@ def test_links_out_of_a_folder_are_refused(images: Path, tmp_path_factory: pytes
     assert "outside the folder" in message
 
 
+def test_a_name_that_no_file_can_have(images: Path) -> None:
+    write(images / "metadata.csv", "file_name,text\n0.png,a\n1\0.png,b\n")
+    assert "line 3: the image" in fails(images)
+    assert "line 3: the image" in fails(images / "metadata.csv")
+
+
 def test_folders_without_captions_or_images(images: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert "10 images but no captions" in fails(images)
     assert "holds no images" in fails(tmp_path_factory.mktemp("empty"))
