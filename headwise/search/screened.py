@@ -40,7 +40,7 @@ class ScreenedSettings:
 
     rounds: int = 12
     batch: int = 6
-    inner: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=32, generations=10, elites=5))
+    inner: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, generations=8, elites=4))
     optimism: float = 1.0
     patience: int = 4
     max_heads: int | None = None
@@ -217,11 +217,13 @@ def _explore(
     ranking: Sequence[Head],
     found: list[Found],
 ) -> None:
-    """One genetic search on the estimates, from the best exact results; the surrogate remembers what it saw."""
+    """A genetic search on the estimates, then the neighbours of the best exact result; the surrogate keeps both."""
     inner = replace(settings.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found, key=lambda item: item.order)[: settings.inner.population // 3]
     promising = surrogate.promising(settings.inner.population // 3, 0.0, exclude={})
     genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=[*(item.mask for item in parents), *promising])
+    nearby = [parents[0].mask ^ Mask.suppress(grid, [head], operator) for head in grid]
+    surrogate([mask for mask in nearby if mask.size <= (settings.max_heads or grid.size)])
 
 
 def _correlation(rows: list[tuple[float, float, float]], column: int) -> float:

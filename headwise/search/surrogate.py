@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from headwise.objectives import Score
 
 # Hyperparameters of the correction, in units of the residuals' root mean square; the likelihood chooses.
-WEIGHTS = ((0.003, 0.01), (0.02, 0.1), (0.1, 0.5))  # of shared pairs, of size
+WEIGHTS = ((0.02, 0.1, 0.0), (0.02, 0.1, 0.3), (0.003, 0.01, 0.3), (0.003, 0.01, 1.0))  # pairs, size, nearness
+NEAR = 4.0  # heads by which two masks may differ until their errors hardly tell about each other
 NOISE = (0.03, 0.1, 0.3, 1.0)
 
 
@@ -24,7 +25,8 @@ class Surrogate:
     """Estimated scores, usable where a search expects exact ones; asking costs no FFE.
 
     The correction sees masks as sets of suppressed heads: a sum of single-head changes leaves out how heads
-    interact, so its kernel counts the pairs of heads that two masks share, and lets errors grow with size.
+    interact, so its kernel counts the pairs of heads that two masks share, lets errors grow with size, and lets masks
+    that differ in few heads have like errors.
 
     Arguments:
         grid: the heads.
@@ -131,17 +133,18 @@ class Correction:
         return self.scale * (cross @ self.alpha), self.scale * spread
 
 
-def _kernel(a: np.ndarray, b: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
+def _kernel(a: np.ndarray, b: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:
     """Covariance of the residuals of masks a (m, heads) and b (n, heads): (m, n)."""
     shared = a @ b.T  # (m, n) heads that both suppress
     sizes = np.outer(a.sum(1), b.sum(1)) / max(1, a.shape[1])  # (m, n)
-    return weights[0] * shared * (shared - 1) / 2 + weights[1] * sizes
+    apart = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * shared  # (m, n) heads by which they differ
+    return weights[0] * shared * (shared - 1) / 2 + weights[1] * sizes + weights[2] * np.exp(-apart / NEAR)
 
 
-def _prior(x: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
+def _prior(x: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:
     """The diagonal of `_kernel(x, x)`, (m,)."""
     size = x.sum(1)
-    return weights[0] * size * (size - 1) / 2 + weights[1] * size**2 / max(1, x.shape[1])
+    return weights[0] * size * (size - 1) / 2 + weights[1] * size**2 / max(1, x.shape[1]) + weights[2]
 
 
 def _bits(masks: Sequence[Mask]) -> np.ndarray:

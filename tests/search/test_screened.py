@@ -1,0 +1,201 @@
+import math
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from synthetic import Counting, bits, score
+
+from headwise.engine import Plan, embed
+from headwise.errors import HeadwiseError
+from headwise.mask import Grid, Mask
+from headwise.search.deltas import HeadDeltas, collect
+from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.screened import ScreenedSettings, screened
+from headwise.search.surrogate import Correction, Surrogate
+from headwise.search.sweep import sweep
+
+GRID = Grid((6,) * 6)
+IMAGES, WIDTH = 200, 16
+INNER = GeneticSettings(population=20, generations=6, elites=4, immigrants=2)
+
+
+class World:
+    """Embeddings that heads change nonlinearly; some heads carry noise and hurt retrieval."""
+
+    def __init__(self, seed: int, bend: float = 0.35):
+        g = torch.Generator().manual_seed(seed)
+        self.base = torch.randn(IMAGES, WIDTH, generator=g)
+        harm = (torch.rand(GRID.size, generator=g) < 0.35).float()  # (H)
+        useful = 0.12 * self.base * torch.rand(GRID.size, 1, 1, generator=g)
+        noise = 0.5 * torch.randn(GRID.size, IMAGES, WIDTH, generator=g)
+        self.parts = useful * (1 - harm)[:, None, None] + noise * harm[:, None, None]  # (H, N, E)
+        self.bend = bend
+        captions = self.base + 1.2 * torch.randn(IMAGES, WIDTH, generator=g)
+        self.captions = torch.nn.functional.normalize(captions, dim=-1)  # (N, E)
+
+    def objective(self, embeddings: torch.Tensor):
+        """Share of images whose own caption is among the nearest three."""
+        similarity = torch.nn.functional.normalize(embeddings, dim=-1) @ self.captions.T  # (N, N)
+        better = (similarity > similarity.diagonal()[:, None]).sum(1)  # (N)
+        return score(float((better < 3).double().mean()))
+
+    def embeddings(self, mask: Mask) -> torch.Tensor:
+        kept = torch.tensor(1.0 - bits(mask), dtype=torch.float32)  # (H)
+        x = self.base + torch.einsum("h,hne->ne", kept, self.parts)
+        return torch.tanh(self.bend * x)  # (N, E): saturates, so that heads interact
+
+    def evaluator(self) -> Counting:
+        evaluate = Counting(lambda mask: 0.0)
+        evaluate.function = lambda mask: self.objective(self.embeddings(mask)).fitness
+        return evaluate
+
+    def deltas(self) -> HeadDeltas:
+        identity = self.embeddings(Mask.identity(GRID))
+        changes = torch.stack([self.embeddings(Mask.suppress(GRID, [head])) - identity for head in GRID])
+        return HeadDeltas(GRID, "zero", identity, changes.half())
+
+
+def run(world: World, **settings):
+    evaluate = world.evaluator()
+    ranking = sweep(evaluate, GRID, "zero").ranking
+    options = ScreenedSettings(inner=INNER, **settings)
+    return screened(evaluate, GRID, "zero", world.deltas(), world.objective, options, ranking=ranking), evaluate
+
+
+def test_it_reaches_the_plain_searchs_fitness_with_a_tenth_of_its_ffe():
+    gaps = []
+    for seed in range(5):
+        world = World(seed)
+        evaluate = world.evaluator()
+        ranking = sweep(evaluate, GRID, "zero").ranking
+        plain = genetic(evaluate, GRID, "zero", GeneticSettings(generations=12, seed=seed), ranking=ranking)
+        found, _ = run(world, budget=plain.ffe / 10, seed=seed)
+        assert found.ffe <= plain.ffe / 10
+        gaps.append(found.best.score.fitness - plain.best.score.fitness)
+    assert median(gaps) >= 0
+
+
+def test_scores_that_come_back_are_exact_and_the_best_is_the_best_of_them():
+    found, evaluate = run(World(1))
+    assert found.best.score.fitness == evaluate.known[found.best.mask.key].fitness
+    assert all(item.score is evaluate.known[item.mask.key] for item in found.by_size)
+    assert found.best.score.fitness == max(item.score.fitness for item in found.by_size)
+    assert found.ffe == evaluate.spent - (1 + GRID.size)  # the sweep is not counted
+    assert found.estimated > 10 * found.history[-1].evaluated
+
+
+def test_the_correction_predicts_better_than_the_estimate():
+    found, _ = run(World(3, bend=0.8), rounds=10, patience=10)
+    assert found.corrected > found.correlation
+    early, late = found.history[0], found.history[-1]
+    assert late.error < early.error
+
+
+def test_same_seed_same_search_another_seed_another():
+    short = {"rounds": 2, "batch": 4}
+    runs = [run(World(0), seed=seed, **short)[0] for seed in (1, 1, 2)]
+    assert runs[0].history == runs[1].history
+    assert runs[0].best.mask == runs[1].best.mask
+    assert [r.estimated for r in runs[0].history] != [r.estimated for r in runs[2].history]
+
+
+@pytest.mark.parametrize("budget", [2.5, 11.0])
+def test_budget_and_most_heads_are_respected(budget):
+    world = World(2)
+    evaluate = world.evaluator()
+    options = ScreenedSettings(budget=budget, max_heads=3)
+    found = screened(evaluate, GRID, "zero", world.deltas(), world.objective, options)
+    assert found.why == "budget"
+    assert budget - 1 < found.ffe == evaluate.spent <= budget
+    assert max(mask.size for mask in evaluate.asked) <= 3
+
+
+def test_every_round_is_one_call_of_new_masks():
+    found, evaluate = run(World(4), rounds=3, batch=5, patience=9)
+    assert [len(call) for call in evaluate.calls[2:]] == [5, 5, 5]
+    keys = [mask.key for call in evaluate.calls[2:] for mask in call]
+    assert len(set(keys)) == 15
+    assert found.why == "rounds"
+
+
+def test_a_tiny_grid_is_exhausted():
+    grid = Grid((2,))
+    world = Counting(lambda mask: mask.size / 4)
+    deltas = HeadDeltas(grid, "zero", torch.ones(3, 2), torch.ones(2, 3, 2).half())
+    found = screened(world, grid, "zero", deltas, lambda e: score(0.5), ScreenedSettings(patience=99, rounds=99))
+    assert found.why == "exhausted"
+    assert len(world.known) == 4
+    assert math.isnan(found.correlation) or abs(found.correlation) <= 1
+
+
+def test_what_it_cannot_do_is_refused():
+    world = World(0)
+    with pytest.raises(HeadwiseError, match="does not pay"):
+        screened(world.evaluator(), GRID, "zero", world.deltas(), world.objective, ScreenedSettings(budget=0.5))
+    with pytest.raises(HeadwiseError, match="batch"):
+        ScreenedSettings(batch=0)
+    with pytest.raises(HeadwiseError, match="operator"):
+        world.deltas().embeddings(Mask.suppress(GRID, ["L0.H0"], "uniform"))
+
+
+# ---- the estimate
+
+
+def test_deltas_from_the_engine_are_exact_for_single_heads_and_close_for_pairs(tower, images, tmp_path):
+    seen = {}
+    deltas = collect(tower, images, "uniform", Plan(), observe=lambda mask, e: seen.update({mask.key: e.clone()}))
+    masks = [Mask.suppress(tower.grid, [head], "uniform") for head in tower.grid]
+    exact = {mask.key: e for mask, e in embed(tower, images, [Mask.identity(tower.grid), *masks], Plan())}
+    assert torch.equal(seen["identity"], exact["identity"])
+    for mask in masks:
+        torch.testing.assert_close(deltas.embeddings(mask), exact[mask.key], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(seen[mask.key], exact[mask.key])
+    pair = masks[0] | masks[7]
+    ((_, truth),) = embed(tower, images, [pair], Plan())
+    change, guess = truth - exact["identity"], deltas.embeddings(pair) - exact["identity"]
+    assert torch.nn.functional.cosine_similarity(change.flatten(), guess.flatten(), dim=0) > 0.9
+    half = deltas.embeddings(Mask.suppress(tower.grid, ["L0.H0"], "uniform", gate=0.5))
+    torch.testing.assert_close(half - exact["identity"], (deltas.embeddings(masks[0]) - exact["identity"]) / 2)
+    assert deltas.ffe > 1
+
+
+def test_deltas_are_saved_whole_and_loaded_equal(tmp_path):
+    deltas = World(0).deltas()
+    deltas.save(tmp_path / "deltas.safetensors")
+    again = HeadDeltas.load(tmp_path / "deltas.safetensors")
+    assert (again.grid, again.operator, again.ffe) == (deltas.grid, deltas.operator, deltas.ffe)
+    assert torch.equal(again.changes, deltas.changes)
+    assert torch.equal(again.identity, deltas.identity)
+    assert [path.name for path in tmp_path.iterdir()] == ["deltas.safetensors"]
+    content = (tmp_path / "deltas.safetensors").read_bytes()
+    (tmp_path / "deltas.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(HeadwiseError, match="Delete it"):
+        HeadDeltas.load(tmp_path / "deltas.safetensors")
+    with pytest.raises(HeadwiseError, match="Cannot write"):
+        deltas.save(tmp_path / "missing" / "deltas.safetensors")
+
+
+def test_the_correction_learns_pairwise_interactions_and_knows_what_it_does_not_know():
+    rng = np.random.default_rng(0)
+    pairs = np.triu(rng.normal(0, 0.01, (12, 12)), 1)
+    x = (rng.random((300, 12)) < 0.3).astype(float)
+    y = np.einsum("ni,ij,nj->n", x, pairs, x)
+    fit = Correction(x[:150], y[:150])
+    mean, spread = fit(x[150:])
+    assert np.corrcoef(mean, y[150:])[0, 1] > 0.95
+    _, at_known = fit(x[:150])
+    assert at_known.mean() < spread.mean()
+    assert np.all(Correction(x, np.zeros(300))(x)[0] == 0)
+
+
+def test_predictions_move_to_what_exact_results_say():
+    world = World(5, bend=0.8)
+    surrogate = Surrogate(GRID, world.deltas(), world.objective)
+    masks = [Mask.suppress(GRID, list(GRID)[start : start + 15]) for start in range(0, 20, 2)]
+    exact = [world.objective(world.embeddings(mask)).fitness for mask in masks]
+    surrogate.fit(list(zip(masks, exact, strict=True)))
+    corrected = sum(abs(surrogate.predict(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
+    estimated = sum(abs(surrogate.estimate(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
+    assert corrected < estimated / 2
+    assert surrogate.cost(masks) == surrogate.spent == 0
