@@ -170,14 +170,13 @@ def demo(
 ) -> None:
     """The main job on the packaged model and pairs: a few minutes on two cores."""
     from headwise import console
-    from headwise.demo import pairs_file
     from headwise.jobs.settings import Settings
     from headwise.jobs.verbs import refine as run
 
     base = Settings()
     settings = replace(base, operators=names(operator), seed=seed, genetic=replace(base.genetic, budget=budget))
     reporter = console.Terminal(quiet=as_json)
-    found = run("demo", pairs_file(), out, settings=settings, reporter=reporter, machine=machine("auto", "cpu", None))
+    found = run("demo", "demo", out, settings=settings, reporter=reporter, machine=machine("auto", "cpu", None))
     if as_json:
         console.print_json(found.results)
     else:

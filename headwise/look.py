@@ -20,7 +20,7 @@ from headwise.options import (
 
 data = typer.Typer(
     no_args_is_help=True,
-    help="Look at a source of pairs. Forms: FILE.csv|tsv|jsonl|parquet, a folder of images, "
+    help="Look at a source of pairs. Forms: demo (packaged), FILE.csv|tsv|jsonl|parquet, a folder of images, "
     "karpathy:FILE?images=DIR, coco:FILE?images=DIR, cna:FILE?images=DIR, chinese-clip:DIR?split=test, "
     "wds:DIR?split=test, hf:REPO?split=test&image=image&captions=raw.",
 )

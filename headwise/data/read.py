@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from headwise.data.columns import Wanted
 from headwise.data.files import cache_folder
@@ -30,7 +31,7 @@ def read(
     """Images with their captions or labels, from anywhere.
 
     Arguments:
-        source: what to read: a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, a folder that
+        source: what to read: `demo` (packaged), a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, a folder that
             `datasets` saved, one of the field's formats by name (`karpathy:`, `coco:`, `flickr:`, `cna:`,
             `chinese-clip:`, `wds:`, `hf:`; see `headwise.data.sources.KINDS`), or an object in memory
             (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)). Options may
@@ -70,6 +71,10 @@ def open_source(source: object, wanted: Wanted, *, images: str | None = None, na
     """The rows of a source, nothing checked yet."""
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
+    if source == "demo":
+        from headwise.demo import pairs_file
+
+        return replace(open_named(str(pairs_file()), wanted), name="demo")
     if isinstance(source, str):
         return open_named(source, wanted, images)
     from headwise.data.arrow import read_object
