@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from model import IMAGE, encode_images, encode_texts
@@ -53,7 +54,7 @@ def export(model: CLIPModel, tokenizer: CLIPTokenizer, images: Tensor, folder: P
     (folder / "model.safetensors").chmod(0o644)
 
     again = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = CLIPProcessor.from_pretrained(folder)
+    processor: Any = CLIPProcessor.from_pretrained(folder)
     pictures = [Image.fromarray(i.numpy()) for i in images]
     inputs = processor(text=words, images=pictures, return_tensors="pt", padding=True)
     out = again(**inputs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from tokenizer import CONTEXT
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 IMAGE, PATCH = 64, 8
@@ -42,14 +44,15 @@ def _start_image_tower(model: CLIPModel) -> None:
     nothing but places. Attention starts as in "Mimetic initialization of self-attention layers"
     (Trockman and Kolter, 2023): queries meet keys like themselves, values and output nearly cancel.
     """
-    width, side = model.config.vision_config.hidden_size, IMAGE // PATCH
+    tower: Any = model.vision_model
+    width, side = tower.config.hidden_size, IMAGE // PATCH
     wave = 1 / 100 ** (torch.arange(width // 4) / (width // 4))  # (D/4,)
     angle = torch.arange(side)[:, None] * wave * (torch.pi / 4)  # (side, D/4)
     one = torch.cat((angle.sin(), angle.cos()), 1)  # (side, D/2)
     grid = torch.cat((one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)), 2)
-    position = model.vision_model.embeddings.position_embedding.weight
+    position = tower.embeddings.position_embedding.weight
     position[1:] = 0.5 * (grid - grid.mean((0, 1))).flatten(0, 1)
-    for layer in model.vision_model.encoder.layers:
+    for layer in tower.encoder.layers:
         a, d = layer.self_attn, layer.self_attn.head_dim
         eye = torch.eye(width)
         for h in range(a.num_heads):
@@ -61,7 +64,7 @@ def _start_image_tower(model: CLIPModel) -> None:
         a.v_proj.weight.copy_(v * s[:, None].sqrt())
 
 
-def _block(layer: nn.Module, x: Tensor, bias: Tensor | None, rows: Tensor | None = None) -> Tensor:
+def _block(layer: Any, x: Tensor, bias: Tensor | None, rows: Tensor | None = None) -> Tensor:
     """One pre-norm transformer block.
 
     Arguments:
@@ -103,7 +106,7 @@ def image_features(model: CLIPModel, pixels: Tensor, keep: int | None = None) ->
     Returns:
         Features (B, 192).
     """
-    tower = model.vision_model
+    tower: Any = model.vision_model
     emb = tower.embeddings
     p = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, 3, 8, 8, P, P)
     p = p.permute(0, 2, 3, 1, 4, 5).flatten(1, 2).flatten(2)  # (B, 64, 3PP)
@@ -136,8 +139,9 @@ def encode_texts(model: CLIPModel, ids: Tensor, chunk: int = 64) -> Tensor:
 
     Texts of like length go through the tower together, so that one long text costs its own chunk only.
     """
-    tower = model.text_model
-    end = (ids == model.config.text_config.eos_token_id).int().argmax(1)  # (B,)
+    tower: Any = model.text_model
+    config: Any = model.config
+    end = (ids == config.text_config.eos_token_id).int().argmax(1)  # (B,)
     order = end.argsort()
     *layers, last = tower.encoder.layers
     out = []

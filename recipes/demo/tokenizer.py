@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import pre_tokenizers, trainers
@@ -45,14 +47,13 @@ def train_tokenizer(counts: Counter[str], vocab_size: int) -> CLIPTokenizer:
     tokens += list(dict.fromkeys("".join(pair) for pair in merges))
     tokens += [START, END]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
+    known: Any = merges  # annotated as strings, takes pairs
+    return CLIPTokenizer(vocab=vocab, merges=known, model_max_length=CONTEXT)
 
 
 def _merges(tokenizer_json: str) -> list[tuple[str, str]]:
-    import json
-
     pairs = json.loads(tokenizer_json)["model"]["merges"]
-    return [tuple(p.split(" ")) if isinstance(p, str) else (p[0], p[1]) for p in pairs]
+    return [(a, b) for a, b in (p.split(" ") if isinstance(p, str) else p for p in pairs)]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

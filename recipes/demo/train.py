@@ -2,7 +2,7 @@
 
     python recipes/demo/train.py --data DATA --out RUN                 start, or go on after a kill
     touch RUN/COOLDOWN                                                 finish: anneal, export-ready
-    python recipes/demo/train.py --data DATA --out RUN --export DIR    write the averaged weights
+    python recipes/demo/train.py --data DATA --out RUN --export DIR    write the model
 
 DATA is what prepare.py writes. A COOLDOWN file may hold the number of steps to anneal over.
 """
@@ -28,7 +28,7 @@ from holdout import evaluate
 from model import encode_texts, image_features, new_model
 from tokenizer import encode, save_tokenizer, train_tokenizer
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 PERMISSIVE = {"MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "CC0-1.0", "Unlicense"}
 
@@ -95,9 +95,7 @@ class Run:
         self.weight = torch.tensor(weight)
         self.colour = torch.tensor([self.rows[i]["palette"] for i in self.train])
         number: dict[str, int] = {}
-        self.concept = torch.tensor(
-            [number.setdefault(self.rows[i]["concept"], len(number)) for i in self.train]
-        )
+        self.concept = torch.tensor([number.setdefault(self.rows[i]["concept"], len(number)) for i in self.train])
         self.word_ids, self.word_weights = self._words()
 
     def _words(self) -> tuple[Tensor, Tensor]:
@@ -216,20 +214,26 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         decay = min(0.998, (self.step + 1) / (self.step + 10))
-        torch._foreach_lerp_(self.ema, [p.detach() for p in self.model.parameters()], 1 - decay)
+        with torch.no_grad():
+            for mean, p in zip(self.ema, self.model.parameters(), strict=True):
+                mean.lerp_(p, 1 - decay)
         self.step += 1
         return True
 
-    def averaged(self):
-        """A copy of the model with the running average of its weights."""
+    def finished(self) -> CLIPModel:
+        """A copy of the model: the running average of its weights, or after a cool-down the weights.
+
+        The average reaches back over about 500 steps, which is further than a cool-down may be long.
+        """
+        cooled = self.cool_from >= 0 and self.step >= self.cool_from + self.cool_steps
         copy = new_model(self.tokenizer)
         with torch.no_grad():
-            for p, e in zip(copy.parameters(), self.ema, strict=True):
+            for p, e in zip(copy.parameters(), self.model.parameters() if cooled else self.ema, strict=True):
                 p.copy_(e)
         return copy.eval()
 
     def report(self) -> dict:
-        model = self.averaged()
+        model = self.finished()
         sets = holdouts(self.rows, self.splits)
         return {k: evaluate(model, self.tokenizer, self.images, self.rows, v, normalise)
                 for k, v in sets.items()}  # fmt: skip
@@ -282,7 +286,7 @@ def main() -> int:
         if not found:
             raise SystemExit(f"{args.out}: no checkpoint.pt to export; train first")
         sample = torch.from_numpy(run.images[run.splits["pretrain_val"][:16]])
-        print(json.dumps({"step": run.step, **export(run.averaged(), run.tokenizer, sample, args.export)}))
+        print(json.dumps({"step": run.step, **export(run.finished(), run.tokenizer, sample, args.export)}))
         print(json.dumps(run.report()))
         return 0
     train(run)
