@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -57,7 +57,7 @@ class Block:
         operators: Collection[str] = tuple(OPERATORS),
         latents: int = 0,
     ):
-        self.module = module
+        self.module: Any = module  # its attributes are its library's own
         self.heads = heads
         self.head_dim = head_dim
         self.width = width

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,11 +29,11 @@ MODELS = {
 CHINESE_CONTEXT = 52  # what Chinese-CLIP was trained with; its BERT configuration says 512
 
 
-def recognises(module: nn.Module) -> bool:
+def recognises(module: Any) -> bool:
     return is_clip(module) or is_siglip(module)
 
 
-def tower_of(module: nn.Module) -> Tower:
+def tower_of(module: Any) -> Tower:
     """The image tower of a transformers model (parameters are shared).
 
     Raises:
@@ -100,7 +101,7 @@ def _from_pretrained(call, reference: str, what: str):
         ) from error
 
 
-def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
+def wrap(module: Any, processor, *, name: str = "") -> Model:
     """A headwise model from a transformers model and its processor, in place, nothing copied.
 
     Arguments:
@@ -153,7 +154,7 @@ def _preprocess(image_processor, image) -> torch.Tensor:
     return image_processor(images=[image], return_tensors="pt")["pixel_values"][0]  # (3, R, R)
 
 
-def tokenize(module: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+def tokenize(module: Any, tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
     """Texts → the text tower's inputs, (T, context) each, as the family was trained.
 
     SigLIP reads the last position, padding included, so its texts are padded to its full context, and lower-cased
@@ -175,7 +176,7 @@ def tokenize(module: nn.Module, tokenizer, texts: Sequence[str]) -> dict[str, to
 
 
 @torch.inference_mode()
-def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+def _encode_texts(module: Any, tokenizer, texts: Sequence[str]) -> torch.Tensor:
     device = module.logit_scale.device
     out = []
     for start in range(0, len(texts), TEXT_BATCH):

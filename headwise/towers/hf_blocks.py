@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid
-from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, join_heads, rows, split_heads
+from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, Transform, join_heads, rows, split_heads
 from headwise.towers.tools import attention, refuse_unknown
 
 
 class ClipBlock(Block):
     """A `CLIPEncoderLayer`; those of SigLIP, Chinese-CLIP, AltCLIP and MetaCLIP 2 have the same parts."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: Any):
         attn = layer.self_attn
         refuse_unknown(layer, ("self_attn", "layer_norm1", "layer_norm2", "mlp"), "transformers")
         refuse_unknown(attn, ("q_proj", "k_proj", "v_proj", "out_proj"), "transformers")
@@ -34,6 +38,13 @@ class ClipBlock(Block):
         x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
 
+    def live(self, transform: Transform) -> Callable:
+        forward = super().live(transform)
+        returns = inspect.signature(type(self.module).forward).return_annotation
+        if "tuple" not in str(returns):
+            return forward
+        return lambda *args, **kwargs: (forward(*args, **kwargs),)  # Chinese-CLIP, AltCLIP before transformers 5.6
+
     def weights(self) -> HeadWeights:
         attn = self.module.self_attn
         return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.q_proj.weight, attn.q_proj.bias)
@@ -42,7 +53,7 @@ class ClipBlock(Block):
 class SiglipPool(PoolBlock):
     """`SiglipMultiheadAttentionPoolingHead`: one learned query, then an MLP."""
 
-    def __init__(self, head: nn.Module, norm: nn.Module):
+    def __init__(self, head: Any, norm: Any):
         refuse_unknown(head, ("probe", "attention", "layernorm", "mlp"), "transformers")
         heads, width = head.attention.num_heads, head.attention.embed_dim
         super().__init__(head, heads, width // heads, width, before=norm, latents=1)
@@ -69,30 +80,31 @@ class SiglipPool(PoolBlock):
         )
 
 
-def vision_of(module: nn.Module) -> nn.Module:
+def vision_of(module: Any) -> Any:
     """The vision transformer in a model, or the module itself where it is one."""
     vision = getattr(module, "vision_model", module)
     return getattr(vision, "vision_model", vision)  # one level deeper before transformers 5.6
 
 
-def has_layers(vision: nn.Module) -> bool:
+def has_layers(vision: Any) -> bool:
     layers = getattr(getattr(vision, "encoder", None), "layers", None)
     needed = ("self_attn", "layer_norm1", "layer_norm2", "mlp")
     return bool(layers) and all(hasattr(layers[0], name) for name in needed) and hasattr(vision, "post_layernorm")
 
 
-def is_clip(module: nn.Module) -> bool:
+def is_clip(module: Any) -> bool:
     vision = vision_of(module)
     return hasattr(module, "visual_projection") and has_layers(vision) and hasattr(vision, "pre_layrnorm")
 
 
-def is_siglip(module: nn.Module) -> bool:
+def is_siglip(module: Any) -> bool:
     vision = vision_of(module)
     return has_layers(vision) and not hasattr(vision, "pre_layrnorm") and hasattr(vision.embeddings, "patch_embedding")
 
 
 def build_clip(parts: nn.ModuleList) -> Tower:
-    outer, projection = parts
+    outer: Any = parts[0]
+    projection: Any = parts[1]
     vision = vision_of(outer)
     blocks = tuple(ClipBlock(layer) for layer in vision.encoder.layers)
 
@@ -123,7 +135,7 @@ def build_clip(parts: nn.ModuleList) -> Tower:
 
 
 def build_siglip(parts: nn.ModuleList) -> Tower:
-    (outer,) = parts
+    outer: Any = parts[0]
     vision = vision_of(outer)
     if not isinstance(vision.embeddings.patch_embedding, nn.Conv2d):
         raise HeadwiseError(
@@ -158,7 +170,7 @@ def build_siglip(parts: nn.ModuleList) -> Tower:
     )
 
 
-def _family(vision: nn.Module) -> str:
+def _family(vision: Any) -> str:
     name = type(vision).__name__
     for ending in ("VisionTransformer", "VisionModel"):
         name = name.removesuffix(ending)

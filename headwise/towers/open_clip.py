@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ TEXT_BATCH = 256
 LOOKED_FOR = "visual.transformer.resblocks, visual.trunk or visual.attnpool (open_clip)"
 
 
-def visual_of(module: nn.Module) -> nn.Module | None:
+def visual_of(module: Any) -> Any:
     """The image tower of an open_clip model, or the module itself where it is one."""
     for visual in (getattr(module, "visual", None), module):
         if isinstance(visual, nn.Module) and (
@@ -31,15 +32,15 @@ def visual_of(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _is_timm_adapter(visual: nn.Module) -> bool:
+def _is_timm_adapter(visual: Any) -> bool:
     return isinstance(getattr(visual, "trunk", None), nn.Module) and hasattr(visual, "head")
 
 
-def recognises(module: nn.Module) -> bool:
+def recognises(module: Any) -> bool:
     return visual_of(module) is not None
 
 
-def tower_of(module: nn.Module) -> Tower:
+def tower_of(module: Any) -> Tower:
     """The image tower of an open_clip model (parameters are shared).
 
     Raises:
@@ -59,7 +60,7 @@ def tower_of(module: nn.Module) -> Tower:
 
 def build_timm_adapter(parts: nn.ModuleList) -> Tower:
     """open_clip's `TimmModel`: a timm trunk and a projection."""
-    (visual,) = parts
+    visual: Any = parts[0]
     return timm.build_trunk(
         parts,
         visual.trunk,
@@ -121,7 +122,7 @@ def _check_pretrained(open_clip, name: str, architecture: str, pretrained: str) 
         )
 
 
-def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
+def wrap(module: Any, processor, *, name: str = "") -> Model:
     """A headwise model from an open_clip model, in place, nothing copied.
 
     Arguments:
@@ -140,7 +141,7 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
     return _model(module.eval(), preprocess or _transform(module), tokenizer, config, name or "open_clip model")
 
 
-def _transform(module: nn.Module) -> Callable:
+def _transform(module: Any) -> Callable:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     visual = visual_of(module)
@@ -150,10 +151,11 @@ def _transform(module: nn.Module) -> Callable:
             "This open_clip model does not carry its preprocessing. Pass it: "
             "headwise.wrap(model, (preprocess, tokenizer))."
         )
-    return image_transform_v2(PreprocessCfg(**config), is_train=False)
+    transform: Any = image_transform_v2(PreprocessCfg(**config), is_train=False)
+    return transform
 
 
-def _model(module: nn.Module, preprocess: Callable, tokenizer, config: Mapping | None, name: str) -> Model:
+def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None, name: str) -> Model:
     module.eval()
     has_text = hasattr(module, "encode_text") and tokenizer is not None
     normalize = _normalisation(preprocess)
@@ -179,14 +181,14 @@ def _model(module: nn.Module, preprocess: Callable, tokenizer, config: Mapping |
 
 def _normalisation(preprocess: Callable) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation of a torchvision pipeline that ends in ToTensor and Normalize."""
-    steps = getattr(preprocess, "transforms", ())
+    steps: list[Any] = list(getattr(preprocess, "transforms", ()))
     if [type(step).__name__.removeprefix("Maybe") for step in steps[-2:]] != ["ToTensor", "Normalize"]:
         return None
     return tuple(map(float, steps[-1].mean)), tuple(map(float, steps[-1].std))
 
 
 @torch.inference_mode()
-def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+def _encode_texts(module: Any, tokenizer, texts: Sequence[str]) -> torch.Tensor:
     device = next(module.parameters()).device
     out = []
     for start in range(0, len(texts), TEXT_BATCH):
@@ -195,7 +197,7 @@ def _encode_texts(module: nn.Module, tokenizer, texts: Sequence[str]) -> torch.T
     return torch.cat(out)
 
 
-def _save(module: nn.Module, tokenizer, config: Mapping | None, folder: Path) -> None:
+def _save(module: Any, tokenizer, config: Mapping | None, folder: Path) -> None:
     """open_clip's local-dir: configuration, weights, and the tokenizer where it has files."""
     from safetensors.torch import save_file
 

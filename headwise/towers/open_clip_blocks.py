@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class OpenClipBlock(Block):
     never calls its out-projection as a module, so nothing here relies on hooks.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: Any):
         attn = module.attn
         refuse_unknown(module, BLOCK_PARTS, "open_clip")
         refuse_unknown(attn, ATTENTION_PARTS, "open_clip")
@@ -73,7 +74,7 @@ class OpenClipBlock(Block):
 class AttentionalPoolerBlock(PoolBlock):
     """CoCa's `AttentionalPooler`: learned queries, keys and values of another width than the queries."""
 
-    def __init__(self, module: nn.Module, *, before: Callable, read: slice | None):
+    def __init__(self, module: Any, *, before: Callable, read: slice | None):
         refuse_unknown(module, ("query", "attn", "ln_q", "ln_k"), "open_clip")
         latents, width = module.query.shape
         heads = module.attn.num_heads
@@ -110,13 +111,13 @@ class AttentionalPoolerBlock(PoolBlock):
 # ---- the native ViT
 
 
-def is_native_vit(visual: nn.Module) -> bool:
+def is_native_vit(visual: Any) -> bool:
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     return bool(blocks) and all(hasattr(visual, name) for name in ("conv1", "_embeds", "ln_post", "class_embedding"))
 
 
 def build_native(parts: nn.ModuleList) -> Tower:
-    (visual,) = parts
+    visual: Any = parts[0]
     blocks: list[Block] = [OpenClipBlock(block) for block in visual.transformer.resblocks]
     pool_type, pooler = visual.pool_type, visual.attn_pool
     contrastive = getattr(visual, "attn_pool_contrastive", None)
@@ -164,7 +165,7 @@ def build_native(parts: nn.ModuleList) -> Tower:
     )
 
 
-def _pooling_row(visual: nn.Module, pooler: nn.Module, contrastive: nn.Module | None, read: slice | None) -> Block:
+def _pooling_row(visual: Any, pooler: Any, contrastive: Any, read: slice | None) -> Block:
     """The pooler that the embedding comes from (CoCa has a second one for its text decoder)."""
     if contrastive is None:
         if read is None and len(pooler.query) > 1:

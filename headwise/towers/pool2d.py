@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class Pool2dBlock(PoolBlock):
     The one query that is read is the mean of the feature map, so it depends on the image.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: Any):
         self.out: nn.Linear = module.c_proj if hasattr(module, "c_proj") else module.proj
         width = self.out.in_features
         heads = module.num_heads
@@ -73,8 +74,8 @@ class Pool2dBlock(PoolBlock):
         pool = self.module
         return (pool.q_proj, pool.k_proj, pool.v_proj) if hasattr(pool, "q_proj") else (pool.q, pool.k, pool.v)
 
-    def _rotate(self, k: torch.Tensor, rotary: nn.Module) -> torch.Tensor:
-        from timm.layers import apply_rot_embed_cat
+    def _rotate(self, k: torch.Tensor, rotary: Any) -> torch.Tensor:
+        from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
         side = round((k.shape[2] - 1) ** 0.5)
         rope = rotary.get_embed((side, side))
@@ -83,14 +84,14 @@ class Pool2dBlock(PoolBlock):
         return torch.cat([k[:, :, :1], apply_rot_embed_cat(k[:, :, 1:], rope, **half)], dim=2)
 
 
-def is_pool2d(module: nn.Module | None) -> bool:
+def is_pool2d(module: Any) -> bool:
     """Whether a module is timm's attention pooling of a feature map."""
     return hasattr(module, "num_heads") and hasattr(module, "proj") and hasattr(module, "pos_embed")
 
 
 def build_resnet(parts: nn.ModuleList) -> Tower:
     """open_clip's ModifiedResNet."""
-    (visual,) = parts
+    visual: Any = parts[0]
 
     def features(images: torch.Tensor) -> torch.Tensor:
         x = visual.stem(images)
@@ -105,7 +106,7 @@ def build_resnet(parts: nn.ModuleList) -> Tower:
 
 def build_trunk_pool(parts: nn.ModuleList) -> Tower:
     """open_clip's `TimmModel` with an attention pool on a CNN trunk."""
-    (visual,) = parts
+    visual: Any = parts[0]
     family = f"open_clip with timm {type(visual.trunk).__name__}"
     return _tower(
         parts, build_trunk_pool, visual.head.pool, visual.trunk, visual.head[1:], visual, visual.image_size[0], family
@@ -114,7 +115,7 @@ def build_trunk_pool(parts: nn.ModuleList) -> Tower:
 
 def build_trunk_head(parts: nn.ModuleList) -> Tower:
     """A timm CNN whose head is an attention pool."""
-    (trunk,) = parts
+    trunk: Any = parts[0]
     size = trunk.pretrained_cfg["input_size"][-1]
     family = f"timm {type(trunk).__name__}"
     return _tower(parts, build_trunk_head, trunk.head, trunk.forward_features, nn.Identity(), trunk, size, family)

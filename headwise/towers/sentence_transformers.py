@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,25 +14,25 @@ from headwise.towers.base import Model, Tower
 LOOKED_FOR = "a first module with a transformers CLIP in .model (sentence-transformers)"
 
 
-def _inner(module: nn.Module) -> nn.Module | None:
+def _inner(module: Any) -> Any:
     """The transformers model in the first module of a `SentenceTransformer`."""
     first = module[0] if isinstance(module, nn.Sequential) and len(module) else None
     inner = getattr(first, "model", None) or getattr(first, "auto_model", None)
     return inner if isinstance(inner, nn.Module) and hf.recognises(inner) else None
 
 
-def recognises(module: nn.Module) -> bool:
+def recognises(module: Any) -> bool:
     return _inner(module) is not None
 
 
-def tower_of(module: nn.Module) -> Tower:
+def tower_of(module: Any) -> Tower:
     """The image tower of the CLIP inside (parameters are shared)."""
     inner = _inner(module)
     assert inner is not None
     return hf.tower_of(inner)
 
 
-def wrap(module: nn.Module, processor=None, *, name: str = "") -> Model:
+def wrap(module: Any, processor=None, *, name: str = "") -> Model:
     """A headwise model from a `SentenceTransformer` with a CLIP inside, in place, nothing copied.
 
     Arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +21,11 @@ LOOKED_FOR = "blocks with attn.proj, patch_embed and forward_head (timm)"
 CLASSES = (1000, 11821, 21841, 21843)  # ImageNet's sizes: a head of that many outputs is a classifier
 
 
-def recognises(module: nn.Module) -> bool:
+def recognises(module: Any) -> bool:
     return all(hasattr(module, name) for name in ("forward_features", "forward_head", "reset_classifier"))
 
 
-def tower_of(module: nn.Module) -> Tower:
+def tower_of(module: Any) -> Tower:
     """The image tower of a timm model (parameters are shared).
 
     Raises:
@@ -36,7 +37,7 @@ def tower_of(module: nn.Module) -> Tower:
 
 
 def build_alone(parts: nn.ModuleList) -> Tower:
-    (trunk,) = parts
+    trunk: Any = parts[0]
     return build_trunk(
         parts, trunk, head=nn.Identity(), encode=trunk, build=build_alone, family=f"timm {type(trunk).__name__}"
     )
@@ -44,7 +45,7 @@ def build_alone(parts: nn.ModuleList) -> Tower:
 
 def build_trunk(
     parts: nn.ModuleList,
-    trunk: nn.Module,
+    trunk: Any,
     *,
     head: Callable[[torch.Tensor], torch.Tensor],
     encode: Callable[[torch.Tensor], torch.Tensor],
@@ -76,13 +77,14 @@ def build_trunk(
     keeps_prefix = getattr(trunk, "pool_include_prefix", False)
     strips = slice(prefix, None) if prefix and not keeps_prefix else None
     pooler, how = trunk.attn_pool, trunk.global_pool
-    latent = hasattr(pooler, "latent")
-    if latent:
+    latent: LatentPool | None = None
+    if hasattr(pooler, "latent"):
         eva = not hasattr(trunk, "pool_include_prefix")  # Eva's pooling sees its class token
         strips = None if eva else strips
-        blocks.append(
-            LatentPool(pooler, before=lambda x: _rows(trunk.norm(x), strips), class_token=class_token and not strips)
+        latent = LatentPool(
+            pooler, before=lambda x: _rows(trunk.norm(x), strips), class_token=class_token and not strips
         )
+        blocks.append(latent)
     elif pooler is None and not how:
         raise HeadwiseError(
             f"This timm {type(trunk).__name__} has global_pool '': it returns one vector per token, not an embedding. "
@@ -92,12 +94,11 @@ def build_trunk(
     def stem(images: torch.Tensor) -> torch.Tensor:
         x = trunk._pos_embed(trunk.patch_embed(images))
         x = x[0] if isinstance(x, tuple) else x  # Eva's comes with its rotary embeddings
-        drop = getattr(trunk, "patch_drop", None)
-        return trunk.norm_pre(x if drop is None or has_rope else drop(x))  # (B, N, D)
+        return trunk.norm_pre(x)  # (B, N, D); patch dropout acts in training alone
 
     def pool(x: torch.Tensor) -> torch.Tensor:
-        if latent:
-            x = blocks[-1].after(x)  # (B, D)
+        if latent is not None:
+            x = latent.after(x)  # (B, D)
         elif pooler is not None:  # parameter-free refinement: no heads to suppress
             x = pooler(_rows(trunk.norm(x), strips))  # (B, D)
         else:
@@ -109,7 +110,7 @@ def build_trunk(
         parts=parts,
         build=build,
         blocks=tuple(blocks),
-        grid=Grid(tuple(block.heads for block in blocks if block.tokenwise), blocks[-1].heads if latent else 0),
+        grid=Grid(tuple(block.heads for block in blocks if block.tokenwise), latent.heads if latent else 0),
         stem=stem,
         pool=pool,
         encode=encode,
@@ -122,7 +123,7 @@ def build_trunk(
     )
 
 
-def _rope(trunk: nn.Module, index: int | None) -> torch.Tensor:
+def _rope(trunk: Any, index: int | None) -> torch.Tensor:
     """Rotary position embeddings at the trunk's own resolution; of one block where they differ by block."""
     if hasattr(trunk.rope, "feat_shape") and trunk.rope.feat_shape is not None:
         rope = trunk.rope.get_embed()
@@ -135,7 +136,7 @@ def _rows(x: torch.Tensor, kept: slice | None) -> torch.Tensor:
     return x if kept is None else x[:, kept]
 
 
-def _check_vit(trunk: nn.Module) -> None:
+def _check_vit(trunk: Any) -> None:
     names = ("blocks", "patch_embed", "_pos_embed", "attn_pool", "fc_norm", "num_prefix_tokens", "norm_pre")
     missing = [name for name in names if not hasattr(trunk, name)]
     blocks = getattr(trunk, "blocks", ())
@@ -193,7 +194,7 @@ def load(reference: str, *, device: str = "cpu") -> Model:
     return wrap(module.to(device), None, name=name)
 
 
-def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
+def wrap(module: Any, processor, *, name: str = "") -> Model:
     """A headwise model from a timm model, in place, nothing copied.
 
     Arguments:
@@ -220,7 +221,7 @@ def wrap(module: nn.Module, processor, *, name: str = "") -> Model:
     )
 
 
-def _save(module: nn.Module, folder: Path) -> None:
+def _save(module: Any, folder: Path) -> None:
     """timm's own folder: config.json and the state dict in model.safetensors."""
     from timm.models import save_for_hf
 

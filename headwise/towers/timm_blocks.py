@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
 
 from headwise.operators import FOLDABLE, OPERATORS
 from headwise.towers.base import (
@@ -36,7 +36,7 @@ class TimmBlock(Block):
         rope: its rotary position embeddings for the tower's own resolution, (N', ·); None where there are none.
     """
 
-    def __init__(self, module: nn.Module, rope: Callable[[], torch.Tensor] | None = None):
+    def __init__(self, module: Any, rope: Callable[[], torch.Tensor] | None = None):
         attn = module.attn
         refuse_unknown(module, BLOCK_PARTS, "timm")
         refuse_unknown(attn, ATTENTION_PARTS, "timm")
@@ -123,7 +123,7 @@ class TimmBlock(Block):
         return q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (B, H, N, d)
 
     def _rotate(self, t: torch.Tensor, rope: torch.Tensor, prefix: int) -> torch.Tensor:
-        from timm.layers import apply_rot_embed_cat
+        from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
         half = {"half": True} if getattr(self.module.attn, "rotate_half", False) else {}
         return torch.cat([t[:, :, :prefix], apply_rot_embed_cat(t[:, :, prefix:], rope, **half)], dim=2)
@@ -138,7 +138,7 @@ class TimmBlock(Block):
 class LatentPool(PoolBlock):
     """`AttentionPoolLatent`: SigLIP's pooling head."""
 
-    def __init__(self, module: nn.Module, *, before: Callable, class_token: bool):
+    def __init__(self, module: Any, *, before: Callable, class_token: bool):
         refuse_unknown(module, POOL_PARTS, "timm")
         width = module.kv.in_features
         folds = set(FOLDABLE)
