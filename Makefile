@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-matrix lint types clean
 
 demo: $(READY)
 	$(BIN)/headwise demo -o demo-out
 
 test: $(READY) lint types
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-matrix:
+	bash tools/test_matrix.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -100,6 +100,8 @@ class Grid:
                 yield self.head(row, index)
 
     def __str__(self) -> str:
+        if not self.layers:
+            return f"{self.pool} pooling heads"
         if len(set(self.layers)) == 1:
             text = f"{len(self.layers)} layers x {self.layers[0]} heads"
         else:
