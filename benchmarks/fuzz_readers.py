@@ -33,7 +33,7 @@ from PIL import Image
 from headwise.data.columns import Wanted
 from headwise.data.decode import decode, decode_small, pillow_warnings
 from headwise.data.rows import assemble
-from headwise.data.shards import open_shard
+from headwise.data.shards import dump_index, open_shard
 from headwise.data.sources import open_named
 from headwise.errors import HeadwiseError
 
@@ -215,9 +215,9 @@ def _said(error: HeadwiseError) -> str:
     return "error"
 
 
-SHARD = json.dumps(
+SHARD = dump_index(
     {"shape": [1, 3, 4, 4], "dtype": "uint8", "table": [[0.0] * 256] * 3, "crc32": zlib.crc32(bytes(48))}
-).encode()
+)
 
 
 def draw_input(bench: Bench, seed: int) -> tuple[str, Callable[[bytes], str], bytes]:
@@ -237,6 +237,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     counts: Counter[tuple[str, str]] = Counter()
@@ -246,6 +247,8 @@ def main() -> int:
         os.environ["HF_DATASETS_CACHE"] = f"{folder}/hf"
         bench = Bench(Path(folder))
         for seed in range(options.seed, options.seed + options.inputs):
+            if time.monotonic() - started > 60 * options.minutes:
+                break
             name, run, data = draw_input(bench, seed)
             try:
                 outcome = run(data)

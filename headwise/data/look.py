@@ -83,7 +83,7 @@ def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
         if found["digest"] != hashlib.sha256(body).hexdigest() or len(body) != count * LOOK_BYTES:
             return None
         reasons = {int(i): reason for i, reason in found["reasons"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return [body[i : i + LOOK_BYTES] for i in range(0, len(body), LOOK_BYTES)], reasons
 

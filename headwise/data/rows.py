@@ -145,7 +145,7 @@ def texts_of(cells: Iterable[object]) -> Iterator[str]:
 def _json_list(cell: str) -> object:
     try:
         value = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in a caption, thousands of them in a damaged one
         return cell
     return value if isinstance(value, list) and value else cell
 

@@ -100,7 +100,7 @@ def _open(path: Path, count: int, say: Callable[[str], None]) -> Shard | None:
     if not path.exists():
         return None
     try:
-        index = json.loads((path / INDEX).read_text())
+        index = load_index((path / INDEX).read_bytes())
         shape, dtype = tuple(index["shape"]), np.dtype(index["dtype"])
         table = None if index["table"] is None else np.array(index["table"], np.float32)
         size = (path / DATA).stat().st_size
@@ -108,10 +108,23 @@ def _open(path: Path, count: int, say: Callable[[str], None]) -> Shard | None:
             raise ValueError("size or checksum")
         os.utime(path / INDEX)  # the least recently used goes first
         return Shard(np.memmap(path / DATA, dtype, "r", shape=shape), table)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         say(f"The decoded images in {path} are corrupt; they are made again.")
         shutil.rmtree(path, ignore_errors=True)
         return None
+
+
+def dump_index(index: dict) -> bytes:
+    """The index as JSON after its own checksum: a damaged table would give wrong pixels."""
+    body = json.dumps(index).encode()
+    return f"{zlib.crc32(body)}\n".encode() + body
+
+
+def load_index(data: bytes) -> dict:
+    crc, _, body = data.partition(b"\n")
+    if int(crc) != zlib.crc32(body):
+        raise ValueError("checksum of the index")
+    return json.loads(body)
 
 
 def checksum(path: Path) -> int:
@@ -153,7 +166,7 @@ def write_shard(
             part.mkdir(parents=True)
             index = _write(part / DATA, images, preprocess, known, workers, progress)
             index["crc32"] = checksum(part / DATA)
-            (part / INDEX).write_text(json.dumps(index))
+            (part / INDEX).write_bytes(dump_index(index))
             part.rename(path)
         except OSError as error:
             raise cannot_write(folder, error) from None

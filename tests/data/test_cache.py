@@ -92,7 +92,7 @@ def test_progress_counts_every_image_once(pairs: Pairs, small_shards: None) -> N
     assert seen[-1] == (20, 20)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "index", "no index"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "index", "table", "no index"])
 def test_a_corrupt_shard_is_made_again_and_said(pairs: Pairs, cache: Path, small_shards: None, damage: str) -> None:
     pixels(pairs, model())
     folder = next(path for path in (cache / "pixels").iterdir() if (path / shards.DATA).exists())
@@ -103,6 +103,11 @@ def test_a_corrupt_shard_is_made_again_and_said(pairs: Pairs, cache: Path, small
         (folder / shards.DATA).write_bytes(data[:-1] if damage == "cut" else data)
     elif damage == "index":
         (folder / shards.INDEX).write_text("{")
+    elif damage == "table":  # one digit of one value
+        index = (folder / shards.INDEX).read_text()
+        at = index.index("table") + 30
+        at += next(i for i, c in enumerate(index[at:]) if c in "12345678")
+        (folder / shards.INDEX).write_text(index[:at] + "9" + index[at + 1 :])
     else:
         (folder / shards.INDEX).unlink()
     said: list[str] = []

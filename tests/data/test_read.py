@@ -31,6 +31,11 @@ def test_a_cell_may_hold_a_json_list(images: Path) -> None:
     assert read(path).captions == (("one", "two"), ("[not json]",))
 
 
+def test_a_caption_of_brackets_is_a_caption(images: Path) -> None:
+    path = write(images / "p.csv", f"image,caption\n0.png,{'[' * 5000}\n1.png,b\n")
+    assert read(path).texts == ("[" * 5000, "b")
+
+
 def test_tsv_may_be_quoted_or_not(images: Path) -> None:
     path = write(images / "p.tsv", 'filepath\ttitle\n0.png\t"quoted ""a"" text"\n1.png\t"open mark\n')
     assert read(path).captions == (('quoted "a" text',), ('"open mark',))
