@@ -257,13 +257,13 @@ def evaluate(
     """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
     from headwise import console
     from headwise.jobs.measure import evaluate as run
+    from headwise.jobs.verbs import load_model
     from headwise.metrics import clip_benchmark_json
-    from headwise.towers import load
 
     if per_query is not None and len(pairs) > 1:
         raise HeadwiseError(f"--per-query writes one file for one source; {len(pairs)} were given.")
     where = machine(dtype, device, chunk)
-    loaded = replace(load(model, device=where.device), name=model)
+    loaded = load_model(model, where)
     found = [
         run(
             loaded,

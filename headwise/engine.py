@@ -70,9 +70,8 @@ def plan(
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise HeadwiseError(f"{dtype!r} is not a precision. Use auto, float32 or bfloat16.")
+    check_device(device)
     on_gpu = device.startswith("cuda")
-    if on_gpu and not torch.cuda.is_available():
-        raise HeadwiseError(f"Device {device!r} was asked for but torch finds no CUDA GPU. Use --device cpu.")
     if dtype == "auto":
         dtype = "bfloat16" if has_bfloat16(device) else "float32"
     size = 2 if dtype == "bfloat16" else 4
@@ -83,6 +82,19 @@ def plan(
         raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
     return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
+
+
+def check_device(device: str) -> None:
+    """
+    Raises:
+        HeadwiseError: torch does not know the device, or this machine does not have it.
+    """
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError as error:
+        raise HeadwiseError(f"{device!r} is not a device. Use cpu, cuda or cuda:1.") from error
+    if kind == "cuda" and index >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        raise HeadwiseError(f"Device {device!r} was asked for but torch finds no such CUDA GPU. Use --device cpu.")
 
 
 def _power_of_two(value: float, most: int) -> int:

@@ -132,7 +132,7 @@ def test_a_mask_for_another_grid_is_an_error(tower, images):
 
 def test_a_plan_for_a_missing_gpu_or_an_unknown_precision_is_an_error(tower, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(HeadwiseError, match="--device cpu"):
+    with pytest.raises(HeadwiseError, match="no such CUDA GPU"):
         engine.plan(tower, device="cuda")
     with pytest.raises(HeadwiseError, match="bfloat16"):
         engine.plan(tower, dtype="int8")

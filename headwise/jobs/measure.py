@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headwise.artefact import load_mask, write_files
 from headwise.data.pairs import Pairs
+from headwise.data.splits import evaluation_part
 from headwise.engine import ffe, head_means, with_means
 from headwise.errors import HeadwiseError
 from headwise.export.merge import MergeReport
@@ -92,7 +93,8 @@ def evaluate(
 
     Arguments:
         mask: a mask, a folder that holds one, or text such as `zero:L10.H3`; None: the model as it is.
-        only_split: evaluate these images alone, as the source's split column names them.
+        only_split: evaluate these images alone, as the source's split column names them; by default the test
+            images of a source with several splits, all images of any other.
         per_query: a Parquet file to write, one row per query with the rank of what it should find.
         others: as for `refine`.
 
@@ -107,8 +109,7 @@ def evaluate(
 
     reporter, machine = reporter or Silent(), machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
-    if only_split is not None:
-        given = choose_split(given, only_split)
+    given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)

@@ -11,6 +11,7 @@ from headwise.artefact import save_mask, write_files
 from headwise.data.pairs import Pairs
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
+from headwise.engine import check_device
 from headwise.errors import HeadwiseError
 from headwise.export.merge import check_folds
 from headwise.export.merge import merge as write_merged
@@ -152,6 +153,7 @@ def _check_folder(folder: Path) -> None:
 def load_model(model: ModelLike, machine: Machine) -> Model:
     if isinstance(model, Model):
         return model
+    check_device(machine.device)
     return replace(load(model, device=machine.device), name=model)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,16 @@ def load(reference: str, *, device: str = "cpu") -> Model:
             f"{name} is a '{config.model_type}' model, not one of: {', '.join(MODELS)}. "
             "`headwise models` lists the families that are supported."
         )
-    module, info = _from_pretrained(
-        partial(
-            getattr(transformers, MODELS[config.model_type]).from_pretrained,
-            dtype=torch.float32,
-            output_loading_info=True,
-        ),
-        reference,
-        "weights",
-    )
+    with quiet() if Path(reference).exists() else nullcontext():  # a download shows its progress
+        module, info = _from_pretrained(
+            partial(
+                getattr(transformers, MODELS[config.model_type]).from_pretrained,
+                dtype=torch.float32,
+                output_loading_info=True,
+            ),
+            reference,
+            "weights",
+        )
     if missing := sorted(info["missing_keys"]):
         raise HeadwiseError(
             f"{name}: the weights lack {len(missing)} parameters that the model needs, the first is {missing[0]}. "
@@ -86,6 +88,20 @@ def load(reference: str, *, device: str = "cpu") -> Model:
         transformers.AutoProcessor.from_pretrained, reference, "preprocessor_config.json and tokenizer"
     )
     return wrap(module.to(device), processor, name=name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers for what takes a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _from_pretrained(call, reference: str, what: str):
@@ -123,8 +139,9 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
     bias = getattr(module, "logit_bias", None)
 
     def save(folder: Path) -> None:
-        module.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        with quiet():
+            module.save_pretrained(folder)
+            processor.save_pretrained(folder)
 
     spec = image_processor.to_dict()
     plain = bool(spec.get("do_rescale", True) and spec.get("do_normalize", True))
