@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from headwise.jobs.settings import Settings
     from headwise.jobs.verbs import refine
     from headwise.live import apply
-    from headwise.mask import Grid, Head, Mask
+    from headwise.mask import Grid, Mask
     from headwise.towers import load, wrap
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Grid": "headwise.mask",
-    "Head": "headwise.mask",
     "HeadwiseError": "headwise.errors",
     "Mask": "headwise.mask",
     "Settings": "headwise.jobs.settings",
@@ -43,7 +42,6 @@ _WHERE = {
 
 __all__ = [
     "Grid",
-    "Head",
     "HeadwiseError",
     "Mask",
     "Settings",
