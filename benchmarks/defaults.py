@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="of the search split")
     parser.add_argument("--budget", type=float, default=60.0, help="FFE of each run")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="", help="settings to try, separated by commas; default all")
     args = parser.parse_args()
     pairs = read(args.pairs)
     splits = split(pairs)
@@ -97,7 +98,10 @@ def main() -> None:
     print(
         "| setting | search, median | search, each seed | pick, gain in points | heads | generations |\n|---|---|---|---|---|---|"
     )
+    wanted = [name.strip() for name in args.only.split(",") if name.strip()]
     for name, change in VARIANTS.items():
+        if wanted and name not in wanted:
+            continue
         rows = []
         for seed in range(args.seeds):
             options = replace(GeneticSettings(budget=args.budget, seed=seed), **change)
