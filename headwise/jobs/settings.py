@@ -33,7 +33,7 @@ class Settings:
 
     operators: tuple[str, ...] = ("uniform",)
     strategies: tuple[str, ...] = ("greedy", "genetic")
-    genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(budget=200.0))
+    genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, budget=200.0))
     screened: ScreenedSettings = field(default_factory=ScreenedSettings)
     gradient: GradientSettings = field(default_factory=GradientSettings)
     keep_soft: bool = False
