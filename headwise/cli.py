@@ -116,6 +116,8 @@ def refine(
         "elites": elites,
         "flip": flip,
     }
+    if gates == "top_k" and max_heads is None:
+        raise HeadwiseError("--gates top_k learns which heads to suppress of a given number; give it with --max-heads.")
     learned = {
         "form": gates,
         "learning_rate": learning_rate,

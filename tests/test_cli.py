@@ -332,6 +332,8 @@ def test_unknown_settings(run, pairs, tmp_path):
     for option, value in (("--operator", "banana"), ("--strategy", "luck"), ("--dtype", "int3"), ("--finalists", "0")):
         refused(run("refine", "demo", pairs, "-o", tmp_path / "o", option, value))
     refused(run("evaluate", "demo", pairs, "--device", "cuda:9"), "cuda")
+    refused(run("evaluate", "demo", pairs, "--templates", "openai7"), "labels")
+    refused(run("refine", "demo", pairs, "-o", tmp_path / "o", "--gates", "top_k"), "--max-heads")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small file system")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
@@ -16,6 +18,7 @@ from headwise.mask import Mask
 from headwise.objectives import Retrieval
 from headwise.search.contract import Found, best_of
 from headwise.search.sweep import Sweep, sweep
+from headwise.towers.base import Tower
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def _taylor(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings,
     start = evaluate.spent
     with metered(bench, evaluate, f"First-order scores ({swept.operator})", None):
         first = taylor(
-            evaluate.tower,
+            _exact(bench),
             evaluate.pixels,
             target.texts,
             target.owner,
@@ -176,7 +179,7 @@ def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
     start = evaluate.spent
     with metered(bench, evaluate, f"AAT-BP ({swept.operator})", None):
         learned = learn_gates(
-            evaluate.tower,
+            _exact(bench),
             evaluate.pixels,
             target.texts,
             target.owner,
@@ -214,6 +217,11 @@ def _captions(bench: Bench, swept: Sweep) -> Retrieval:
             "Use the strategies greedy, genetic or screened."
         )
     return target
+
+
+def _exact(bench: Bench) -> Tower:
+    """The tower in float32: gradients are not taken through a bfloat16 copy."""
+    return bench.model.tower.cast(bench.layout.device, torch.float32)
 
 
 def _scratch(bench: Bench, name: str) -> Path | None:

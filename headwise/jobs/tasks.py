@@ -85,6 +85,8 @@ def make_task(
     if pairs.texts:
         if goal.fitness not in ("auto", "mean_recall"):
             raise HeadwiseError(f"{pairs.name} has captions; its fitness is mean_recall, not {goal.fitness!r}.")
+        if goal.templates or goal.class_names:
+            raise HeadwiseError(f"{pairs.name} has captions; templates and class names are for sources with labels.")
         texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
         return Task("retrieval", "mean_recall", texts, pairs.hash)
     if pairs.labels is None:
