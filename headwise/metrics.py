@@ -24,6 +24,7 @@ KS = (1, 5, 10)
 DIRECTIONS = ("image_retrieval", "text_retrieval")  # text → image, image → text
 LOSSES = ("softmax", "sigmoid")
 GRID = 2.0**26
+PANEL = 8
 MOST_SCALE = 300.0  # exp(scale · (cosine − 1)) stays inside float64
 
 
@@ -32,7 +33,8 @@ class Retrieved:
     """What one pass over all images × texts finds.
 
     Arguments:
-        image_retrieval: int32 (T,), per text the 0-based rank of its image among all images.
+        image_retrieval: int32 (T,), per text the 0-based rank of its image among all images (of several images of
+            its own the best; they are not each other's negatives).
         text_retrieval: int32 (N,), per image the best 0-based rank of a text of its own among all other
             images' texts (its other texts are not negatives).
         loss: the symmetric contrastive loss; nan where none was asked for.
@@ -72,6 +74,14 @@ class Units:
         """Rows start:stop, ready for exact products: float64 (n, E)."""
         x = self.rows[start:stop]
         return x if self.prepared else unit(x.to(device), self.what, numbers=range(start, stop))
+
+    def take(self, numbers: torch.Tensor) -> torch.Tensor:
+        """These rows (n,), on their device, ready for exact products: float64 (n, E)."""
+        if self.prepared:
+            return self.rows[numbers]
+        found, back = numbers.to(self.rows.device).unique(return_inverse=True)
+        x = unit(self.rows[found].to(numbers.device), self.what, numbers=found.tolist())  # (≤ n, E)
+        return x[back.to(numbers.device)]
 
 
 def unit(embeddings: torch.Tensor, what: str = "image", *, numbers: Sequence[int] | None = None) -> torch.Tensor:
@@ -124,11 +134,30 @@ def checked_owner(owner: np.ndarray, images: int, texts: int) -> np.ndarray:
     return owner
 
 
+def checked_links(owner: np.ndarray, of: np.ndarray | None, images: int, texts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which text belongs to which image: (image, text) of every link, int64 (L,) each, sorted by text.
+
+    Raises:
+        HeadwiseError: as `checked_owner`; text numbers out of range, a text without an image.
+    """
+    if of is None:
+        return checked_owner(owner, images, texts), np.arange(texts)
+    of = np.asarray(of, dtype=np.int64)
+    owner = checked_owner(owner, images, len(of))
+    if len(of) and (of.min() < 0 or of.max() >= texts):
+        raise HeadwiseError(f"Texts {of.min()} to {of.max()} have images, but there are {texts} texts, from 0.")
+    if (np.bincount(of, minlength=texts) == 0).any():
+        raise HeadwiseError("A text belongs to no image; every text needs at least one.")
+    order = np.argsort(of, kind="stable")
+    return owner[order], of[order]
+
+
 def retrieve(
     images: torch.Tensor | Units,
     texts: torch.Tensor | Units,
     owner: np.ndarray,
     *,
+    of: np.ndarray | None = None,
     loss: str | None = "softmax",
     scale: float = 100.0,
     bias: float = 0.0,
@@ -138,18 +167,24 @@ def retrieve(
 ) -> Retrieved:
     """Ranks in both directions and the loss, without ever holding the similarity matrix.
 
-    The loss is the mean over texts t with image i = owner[t] of, for `softmax`, with L = scale · cosine,
+    A text may belong to several images: text → image is right at k if any of them is among the first k, and the
+    text is one query. (Chinese-CLIP's evaluation; its image → text counts any of an image's texts.)
 
-        ½ · (−log softmax of L[i, t] among i's foreign texts and t) + ½ · (−log softmax of L[i, t] among all images)
+    The loss is the mean over links of a text t to its image i of, for `softmax`, with L = scale · cosine,
 
-    and for `sigmoid`, with L = scale · cosine + bias, softplus(−L[i, t]) plus the sum of softplus(L) over t's
-    foreign images. Texts of one image are never each other's negatives. With one text per image these are the
-    usual losses of CLIP and SigLIP with the whole split as one batch.
+        ½ · (−log softmax of L[i, t] among i's foreign texts and t)
+        + ½ · (−log softmax of L[i, t] among t's foreign images and i)
+
+    and for `sigmoid`, with L = scale · cosine + bias, the mean over texts of the sums of softplus(−L) over its
+    images and of softplus(L) over foreign ones. Texts of one image are never each other's negatives. With one text
+    per image these are the usual losses of CLIP and SigLIP with the whole split as one batch.
 
     Arguments:
         images: embeddings (N, E), any float type, normalised or not; may be memory-mapped.
         texts: embeddings (T, E), likewise.
-        owner: (T,), the image of each text; every image has at least one text.
+        owner: (T,), the image of each text; every image has at least one text. Where texts have several images:
+            (L,), the image of each link.
+        of: (L,), the text of each link; by default link t is text t.
         loss: `softmax`, `sigmoid`, or None to skip it.
         scale, bias: similarity → logit.
         device: where to multiply. Apple's `mps` has no float64: the CPU is used instead.
@@ -165,50 +200,58 @@ def retrieve(
     if images.rows.ndim != 2 or texts.rows.ndim != 2 or images.rows.shape[1] != texts.rows.shape[1]:
         shapes = f"{tuple(images.rows.shape)} and {tuple(texts.rows.shape)}"
         raise HeadwiseError(f"Image and text embeddings must be (N, E) and (T, E) with one E; they are {shapes}.")
-    owner = checked_owner(owner, len(images), len(texts))
+    owner, of = checked_links(owner, of, len(images), len(texts))
     if loss is not None:
         check_loss(loss, scale, bias)
     where = torch.device("cpu" if str(device).startswith("mps") else device)
     tile = tile or (2**20 if where.type == "cpu" else 2**26)
     wide, high = _tile_shape(len(images), len(texts), tile)
-    own = torch.as_tensor(owner, device=where)  # (T)
+    own, text = torch.as_tensor(owner, device=where), torch.as_tensor(of, device=where)  # (L) each
 
-    positive = _positive_scores(images, texts, own, max(1, tile // images.rows.shape[1]))  # (T)
-    best = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=where)
-    best = best.scatter_reduce(0, own, positive, "amax")  # (N)
+    step = max(1, tile // images.rows.shape[1])
+    parts = zip(own.split(step), text.split(step), strict=True)
+    positive = torch.cat([(images.take(i) * texts.take(t)).sum(1) for i, t in parts])  # (L): every link's exact score
+    lowest = torch.full((max(len(images), len(texts)),), -torch.inf, dtype=torch.float64, device=where)
+    best_of_text = lowest[: len(texts)].scatter_reduce(0, text, positive, "amax")  # (T)
+    best_of_image = lowest[: len(images)].scatter_reduce(0, own, positive, "amax")  # (N)
     above_image = torch.zeros(len(texts), dtype=torch.int32, device=where)  # (T)
     above_text = torch.zeros(len(images), dtype=torch.int32, device=where)  # (N)
     image_sum = torch.zeros(len(images), dtype=torch.float64, device=where)  # (N): Σ over foreign texts
     text_sum = torch.zeros(len(texts), dtype=torch.float64, device=where)  # (T): Σ over foreign images
 
-    for t0 in range(0, len(texts), wide):
-        b = texts.block(t0, t0 + wide, where)  # (w, E)
-        t1 = t0 + len(b)
+    panel = wide * PANEL  # texts that meet a block of images while it is at hand: making it ready costs as a product
+    for p0 in range(0, len(texts), panel):
+        p = texts.block(p0, p0 + panel, where)  # (≤ panel, E)
         for i0 in range(0, len(images), high):
             a = images.block(i0, i0 + high, where)  # (h, E)
             i1 = i0 + len(a)
-            s = a @ b.T  # (h, w)
-            local = own[t0:t1] - i0  # (w)
-            mine = ((local >= 0) & (local < len(a))).nonzero()[:, 0]
-            s[local[mine], mine] = -torch.inf  # a text is no negative of its own image
-            above_image[t0:t1] += (s >= positive[t0:t1]).sum(0, dtype=torch.int32)
-            above_text[i0:i1] += (s >= best[i0:i1, None]).sum(1, dtype=torch.int32)
-            if loss == "softmax":
-                s.sub_(1).mul_(scale).exp_()
-                image_sum[i0:i1] += s.sum(1)
-                text_sum[t0:t1] += s.sum(0)
-            elif loss == "sigmoid":
-                text_sum[t0:t1] += s.mul_(scale).add_(bias).exp_().log1p_().sum(0)
-            if progress:
-                progress(len(a) * len(b) / (len(images) * len(texts)))
+            for t0 in range(p0, p0 + len(p), wide):
+                b = p[t0 - p0 : t0 - p0 + wide]  # (w, E)
+                t1 = t0 + len(b)
+                s = a @ b.T  # (h, w)
+                links = slice(*np.searchsorted(of, (t0, t1)).tolist())
+                row, column = own[links] - i0, text[links] - t0  # (l) each
+                mine = ((row >= 0) & (row < len(a))).nonzero()[:, 0]
+                s[row[mine], column[mine]] = -torch.inf  # a text is no negative of its own image
+                above_image[t0:t1] += (s >= best_of_text[t0:t1]).sum(0, dtype=torch.int32)
+                above_text[i0:i1] += (s >= best_of_image[i0:i1, None]).sum(1, dtype=torch.int32)
+                if loss == "softmax":
+                    s.sub_(1).mul_(scale).exp_()
+                    image_sum[i0:i1] += s.sum(1)
+                    text_sum[t0:t1] += s.sum(0)
+                elif loss == "sigmoid":
+                    text_sum[t0:t1] += s.mul_(scale).add_(bias).exp_().log1p_().sum(0)
+                if progress:
+                    progress(len(a) * len(b) / (len(images) * len(texts)))
 
     value = math.nan
     if loss == "softmax":
-        logit = scale * (positive - 1)  # (T)
-        per_text = 0.5 * (torch.log1p(image_sum[own] / logit.exp()) + torch.log1p(text_sum / logit.exp()))
-        value = float(per_text.mean())
+        odds = (scale * (positive - 1)).exp()  # (L)
+        per_link = 0.5 * (torch.log1p(image_sum[own] / odds) + torch.log1p(text_sum[text] / odds))
+        value = float(per_link.mean())
     elif loss == "sigmoid":
-        value = float((text_sum + torch.log1p((-scale * positive - bias).exp())).mean())
+        of_own = torch.log1p((-scale * positive - bias).exp())  # (L)
+        value = float(text_sum.index_add_(0, text, of_own).mean())
     return Retrieved(above_image.cpu().numpy(), above_text.cpu().numpy(), value)
 
 
@@ -233,22 +276,6 @@ def _tile_shape(images: int, texts: int, tile: int) -> tuple[int, int]:
     return max(1, min(texts, tile // high)), high
 
 
-def _positive_scores(images: Units, texts: Units, own: torch.Tensor, step: int) -> torch.Tensor:
-    """Every text's exact score with its own image, (T,)."""
-    scores = []
-    for t0 in range(0, len(texts), step):
-        b = texts.block(t0, t0 + step, own.device)  # (w, E)
-        of = own[t0 : t0 + step]  # (w)
-        if images.prepared:
-            a = images.rows[of]  # (w, E)
-        else:
-            numbers, back = of.to(images.rows.device).unique(return_inverse=True)
-            a = unit(images.rows[numbers].to(own.device), images.what, numbers=numbers.tolist())  # (≤ w, E)
-            a = a[back.to(own.device)]  # (w, E)
-        scores.append((a * b).sum(1))
-    return torch.cat(scores)
-
-
 # ---- ranks → recall
 
 
@@ -263,15 +290,21 @@ def recalls(ranks: Mapping[str, np.ndarray]) -> dict[str, float]:
     return metrics | means | {"mean_recall": sum(means.values()) / len(means)}
 
 
-def per_image_hits(ranks: Mapping[str, np.ndarray], owner: np.ndarray) -> np.ndarray:
+def per_image_hits(ranks: Mapping[str, np.ndarray], owner: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
     """Each image's own contribution to mean recall: the mean over both directions and k in {1, 5, 10} of its hits.
 
-    Text → image hits are averaged over the image's captions, because the image is the unit that is resampled.
+    Text → image hits are averaged over the image's captions, because the image is the unit that is resampled. A
+    text of several images counts for each of them.
+
+    Arguments:
+        ranks: as `Retrieved.ranks`.
+        owner, of: as for `retrieve`.
 
     Returns:
         float32 (N,). Its mean is `mean_recall` where every image has equally many captions.
     """
     by_text = np.mean([ranks["image_retrieval"] < k for k in KS], axis=0)  # (T)
+    by_text = by_text if of is None else by_text[of]  # (L)
     by_image = np.mean([ranks["text_retrieval"] < k for k in KS], axis=0)  # (N)
     total = np.bincount(owner, weights=by_text, minlength=len(by_image))  # (N)
     count = np.bincount(owner, minlength=len(by_image))  # (N)
