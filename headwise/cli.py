@@ -13,6 +13,7 @@ import typer
 from headwise import look
 from headwise.errors import HeadwiseError
 from headwise.options import (
+    CacheOption,
     CaptionOption,
     CheckOption,
     ChunkOption,
@@ -98,6 +99,7 @@ def refine(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     chunk: ChunkOption = None,
+    cache_size: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
@@ -145,7 +147,7 @@ def refine(
         out,
         settings=settings,
         goal=goal(fitness, templates, class_names),
-        machine=machine(dtype, device, chunk),
+        machine=machine(dtype, device, chunk, cache_size),
         split_by=split_by,
         reporter=console.Terminal(quiet=as_json),
         image=image,
@@ -191,13 +193,19 @@ def sweep(
     pairs: PairsArgument,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heads.png.")] = None,
     operator: OperatorOption = "uniform",
+    fitness: FitnessOption = "auto",
+    templates: TemplatesOption = None,
+    class_names: ClassNamesOption = None,
     image: ImageOption = None,
     caption: CaptionOption = None,
+    label: LabelOption = None,
+    group: GroupOption = None,
     images: ImagesOption = None,
     skip_bad: SkipOption = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     chunk: ChunkOption = None,
+    cache_size: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The effect of suppressing every single head, on all the pairs given."""
@@ -210,10 +218,13 @@ def sweep(
         pairs,
         out,
         operator=operator,
-        machine=machine(dtype, device, chunk),
+        goal=goal(fitness, templates, class_names),
+        machine=machine(dtype, device, chunk, cache_size),
         reporter=console.Terminal(quiet=as_json),
         image=image,
         caption=caption,
+        label=label,
+        group=group,
         images=images,
         skip_bad=skip_bad,
     )
@@ -254,6 +265,7 @@ def evaluate(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     chunk: ChunkOption = None,
+    cache_size: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
@@ -264,7 +276,7 @@ def evaluate(
 
     if per_query is not None and len(pairs) > 1:
         raise HeadwiseError(f"--per-query writes one file for one source; {len(pairs)} were given.")
-    where = machine(dtype, device, chunk)
+    where = machine(dtype, device, chunk, cache_size)
     loaded = load_model(model, where)
     found = [
         run(

@@ -29,6 +29,15 @@ OperatorOption = Annotated[
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
 ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-size",
+        envvar="HEADWISE_CACHE_SIZE",
+        show_envvar=True,
+        help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
 ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
 CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
@@ -65,15 +74,16 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def machine(dtype: str, device: str, chunk: int | None):
+def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None = None):
     """The `Machine` of the options; device auto takes a GPU where there is one."""
     import torch
 
+    from headwise.data.cache import parse_size
     from headwise.jobs.verbs import Machine
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(dtype, device, chunk)
+    return Machine(dtype, device, chunk, cache_size=None if cache_size is None else parse_size(cache_size))
 
 
 def goal(fitness: str, templates: str | None, class_names: str | None):

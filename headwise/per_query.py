@@ -22,6 +22,7 @@ def per_query_table(
     ids: Sequence[str],
     owner: np.ndarray | None = None,
     texts: Sequence[str] | None = None,
+    of: np.ndarray | None = None,
     labels: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> pa.Table:
@@ -34,6 +35,8 @@ def per_query_table(
         ranks: `Score.ranks` of retrieval or classification.
         ids: (N,), names of the images.
         owner, texts: (T,), the image and the words of each caption (retrieval).
+        of: (T,), which text each caption is, where texts belong to several images: they are one query, and `image`
+            is the first of theirs.
         labels, class_names: (N,) and (C,): the class of each image (classification); its name becomes `text`.
 
     Raises:
@@ -41,6 +44,10 @@ def per_query_table(
     """
     import pyarrow as pa
 
+    if of is not None and owner is not None:
+        first = np.unique(of, return_index=True)[1]
+        owner = np.asarray(owner)[first]
+        texts = None if texts is None else [texts[int(i)] for i in first]
     parts = []
     for task, rank in ranks.items():
         by_text = task == "image_retrieval"

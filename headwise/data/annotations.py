@@ -98,16 +98,25 @@ def _row(origin: str, base: str, names: list[str], captions: tuple, split: str |
 
 
 def _load(location: str) -> dict:
+    data = load_json(location)
+    if not isinstance(data, dict):
+        raise HeadwiseError(f"{location}: a JSON {type(data).__name__}; an object with 'images' is needed.")
+    return data
+
+
+def load_json(location: str) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        HeadwiseError: no such file, not JSON.
+    """
     require_file(location, "a JSON file")
     try:
-        data = json.loads(read_bytes(location).decode("utf-8-sig"))
+        return json.loads(read_bytes(location).decode("utf-8-sig"))
     except OSError as error:
         raise HeadwiseError(f"{location}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise HeadwiseError(f"{location}: not JSON ({error}). Is the file complete?") from None
-    if not isinstance(data, dict):
-        raise HeadwiseError(f"{location}: a JSON {type(data).__name__}; an object with 'images' is needed.")
-    return data
 
 
 def _list(data: dict, key: str, location: str) -> list:

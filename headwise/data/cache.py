@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -83,7 +84,8 @@ def pixels(
         pairs: the images.
         model: its `preprocess` and `preprocess_spec` are used.
         cache_dir: by default $HEADWISE_CACHE or ~/.cache/headwise.
-        cache_size: most bytes that the cache may take; what was used least recently goes first. None: no bound.
+        cache_size: most bytes that the cache may take; what was used least recently goes first. None:
+            $HEADWISE_CACHE_SIZE (such as 20GB), or no bound.
         workers: threads; one per core by default.
         progress: called with (done, total) images.
         say: gets a sentence when a corrupt shard is rebuilt; by default it goes to stderr.
@@ -94,6 +96,8 @@ def pixels(
     """
     if not len(pairs):
         raise HeadwiseError(f"{pairs.name} has no images.")
+    if cache_size is None and (said := os.environ.get("HEADWISE_CACHE_SIZE")):
+        cache_size = parse_size(said)
     folder = cache_folder(cache_dir) / "pixels"
     say = say or (lambda text: print(text, file=sys.stderr))
     spec = json.dumps([FORMAT, decode.VERSION, dict(model.preprocess_spec)], sort_keys=True, default=str)
@@ -123,6 +127,20 @@ def pixels(
     if cache_size is not None:
         trim(folder, cache_size, keep=set(keys))
     return PixelCache(tuple(shards), np.arange(len(pairs)), decoded)
+
+
+def parse_size(text: str) -> int:
+    """`20GB`, `500 MB`, `1.5TiB` or a plain number → bytes; GB are 10⁹ bytes, GiB 2³⁰.
+
+    Raises:
+        HeadwiseError: none of these, or less than one byte.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower(), re.ASCII)
+    power = " kmgt".index(found[2] or " ") if found else 0
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
+    if size < 1:
+        raise HeadwiseError(f"{text!r} is not a cache size. Give a number with a unit, such as 20GB, 500MB or 1.5TiB.")
+    return size
 
 
 def _check_room(folder: Path, images: int, missing: int, known: Probe, cache_size: int | None) -> None:

@@ -29,7 +29,8 @@ class Report:
         duplicates: images of the same bytes, by their origins.
         near_duplicates: images that look the same but have other bytes, two by two.
         across_splits: duplicates, exact or near, whose images are in different splits of the source.
-        repeated_captions: texts that are a caption of several images; retrieval counts only one of them right.
+        repeated_captions: texts that several images have, each as a caption of its own; retrieval counts only one
+            of them right.
         bad: bad rows with the reason.
         samples: (image's name, its captions or class) of a few images, spread over the source.
         hash: of the content, as in results.
@@ -84,12 +85,12 @@ def check(
         if pairs.images[a].hash != pairs.images[b].hash
     ]
     owners = defaultdict(set)
-    for text, owner in zip(pairs.texts, pairs.owner, strict=True):
+    for text, owner in zip(pairs.texts, pairs.owner if pairs.same is None else pairs.same, strict=True):
         owners[text].add(int(owner))
     return Report(
         name=pairs.name,
         images=len(pairs),
-        captions=len(pairs.texts),
+        captions=pairs.text_count,
         captions_per_image=dict(sorted(Counter(map(len, pairs.captions)).items())) if pairs.labels is None else {},
         splits=dict(Counter(pairs.splits or ())),
         groups=dict(Counter(pairs.groups or ())),

@@ -1,7 +1,7 @@
 """Chinese-CLIP's layout: `{split}_imgs.tsv` (id, tab, base64) and `{split}_texts.jsonl` (text, image_ids).
 
-A text that belongs to several images becomes a caption of each of them: image → text retrieval counts it for
-each, text → image retrieval asks it once per image.
+A text may belong to several images. As in Chinese-CLIP's own evaluation it is one query and one entry of the gallery:
+text → image is right if any of its images is found, image → text if any of the image's texts is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from headwise.data.files import join
@@ -43,22 +44,23 @@ def read_chinese_clip(place: Place) -> Table:
             raise HeadwiseError(f"{folder / (split + TEXTS)} does not exist; {split}{IMAGES} needs it.")
 
     def rows() -> Iterator[Row]:
+        texts = count()  # a text is its line
         for split in splits:
-            yield from _split(place.location, split)
+            yield from _split(place.location, split, texts)
 
     return Table(place.name, rows())
 
 
-def _split(folder: str, split: str) -> Iterator[Row]:
+def _split(folder: str, split: str, numbers: Iterator[int]) -> Iterator[Row]:
     """First the rows of the images in their order, then what is wrong with texts."""
     images, texts = join(folder, f"{split}{IMAGES}"), join(folder, f"{split}{TEXTS}")
-    captions: dict[str, list[object]] = defaultdict(list)
+    captions: dict[str, dict[int, object]] = defaultdict(dict)
     places: dict[str, str] = {}
     bad: list[Row] = []
     for number, line in enumerate(lines_of(texts), 1):
         if line.strip():
             origin = f"{texts} line {number}"
-            problem = _take(line, captions, places, origin)
+            problem = _take(line, next(numbers), captions, places, origin)
             if problem:
                 bad.append(Row(origin, problem=problem, split=split))
     seen: dict[str, int] = {}
@@ -77,16 +79,26 @@ def _split(folder: str, split: str) -> Iterator[Row]:
         else:
             seen[key] = number
             fetch = partial(_fetch, images, start + len(name) + 1, len(line) - len(name) - 1)
-            found = tuple(captions.get(key, ()))
-            problem = None if found else f"no text names image {key}"
-            yield Row(origin, fetch, found, key=f"{images}#{key}", id=key, split=split, problem=problem)
+            found = captions.get(key, {})
+            yield Row(
+                origin,
+                fetch,
+                tuple(found.values()),
+                key=f"{images}#{key}",
+                id=key,
+                split=split,
+                problem=None if found else f"no text names image {key}",
+                text_ids=tuple(found),
+            )
     for key, origin in places.items():
         if key not in seen:
             yield Row(origin, problem=f"image {key} is not in {split}{IMAGES}", split=split)
     yield from bad
 
 
-def _take(line: str, captions: dict[str, list[object]], places: dict[str, str], origin: str) -> str | None:
+def _take(
+    line: str, text: int, captions: dict[str, dict[int, object]], places: dict[str, str], origin: str
+) -> str | None:
     """Add a line's text to its images; what is wrong with the line, if anything."""
     try:
         item = json.loads(line)
@@ -97,7 +109,7 @@ def _take(line: str, captions: dict[str, list[object]], places: dict[str, str], 
     if not isinstance(item.get("image_ids"), list) or not item["image_ids"]:
         return "image_ids names no image"
     for image in item["image_ids"]:
-        captions[str(image)].append(item["text"])
+        captions[str(image)][text] = item["text"]
         places.setdefault(str(image), origin)
     return None
 

@@ -47,8 +47,27 @@ class ImageRef:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One source of a mixture.
+
+    Arguments:
+        name: goes before its metrics.
+        pairs: its own images, captions or labels.
+        weight: its share of the fitness, relative to the others.
+        split_by: how it is split, as `headwise.data.splits.split` takes it.
+        goal: its own `fitness`, `templates` and `class_names`, where they were given.
+    """
+
+    name: str
+    pairs: Pairs
+    weight: float = 1.0
+    split_by: str = "auto"
+    goal: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Pairs:
-    """Images with captions (retrieval) or labels (classification).
+    """Images with captions (retrieval), labels (classification), or what Cola asks of them.
 
     Arguments:
         name: as the user typed it.
@@ -61,6 +80,13 @@ class Pairs:
         class_names: of a classification data set.
         templates: prompt templates that came with a classification data set, `{c}` for the class name.
         skipped: bad rows that were left out.
+        text_ids: for each image, for each of its captions, which text it is; equal numbers are one text that belongs
+            to several images. None: every caption is a text of its own.
+        kind: `cola_multi_object` (one caption an image; groups are the pairs), `cola_single_object` (class names are
+            the queries), or None: captions or labels.
+        present: `cola_single_object`: for each image the queries that hold for it.
+        counted: `cola_single_object`: for each image the queries in which it takes part.
+        parts: of a mixture; its images are theirs, one part after the other.
     """
 
     name: str
@@ -73,6 +99,11 @@ class Pairs:
     class_names: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
     skipped: int = 0
+    text_ids: tuple[tuple[int, ...], ...] | None = None
+    kind: str | None = None
+    present: tuple[tuple[int, ...], ...] | None = None
+    counted: tuple[tuple[int, ...], ...] | None = None
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,18 +111,30 @@ class Pairs:
     def subset(self, indices: Sequence[int]) -> Pairs:
         """These images only, in this order."""
         chosen = [int(i) for i in indices]
+        if self.parts:
+            return joined(
+                self.name, [replace(part, pairs=part.pairs.subset(own)) for part, own in self.by_part(chosen)]
+            )
 
         def pick(values: tuple | None) -> tuple | None:
             return None if values is None else tuple(values[i] for i in chosen)
 
         return replace(
             self,
-            **{key: pick(getattr(self, key)) for key in ("images", "captions", "ids", "splits", "groups", "labels")},
+            **{key: pick(getattr(self, key)) for key in PER_IMAGE},
         )
+
+    def by_part(self, indices: Sequence[int]) -> list[tuple[Part, list[int]]]:
+        """The images of every part among these, as the part numbers them."""
+        starts = np.cumsum([0, *(len(part.pairs) for part in self.parts)])
+        return [
+            (part, [int(i) - first for i in indices if first <= i < end])
+            for part, first, end in zip(self.parts, starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+        ]
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """All captions, image after image (T)."""
+        """All captions, image after image (T); a text of several images once for each."""
         return tuple(caption for captions in self.captions for caption in captions)
 
     @cached_property
@@ -100,14 +143,56 @@ class Pairs:
         return np.repeat(np.arange(len(self)), [len(captions) for captions in self.captions]).astype(np.int64)
 
     @cached_property
+    def same(self) -> np.ndarray | None:
+        """Which text each of `texts` is, int64 (T), numbered as they come; None where all are different."""
+        if self.text_ids is None:
+            return None
+        numbers: dict[int, int] = {}
+        return np.array([numbers.setdefault(i, len(numbers)) for ids in self.text_ids for i in ids], dtype=np.int64)
+
+    @property
+    def text_count(self) -> int:
+        """How many texts there are to retrieve."""
+        if self.parts:
+            return sum(part.pairs.text_count for part in self.parts)
+        return len(self.texts) if self.same is None else int(self.same.max(initial=-1)) + 1
+
+    @cached_property
     def hash(self) -> str:
         """Hash of the images' bytes, captions, labels and class names, in order."""
         digest = hashlib.sha256()
+        if self.parts:
+            digest.update(json.dumps([[part.name, part.pairs.hash] for part in self.parts]).encode())
+            return digest.hexdigest()[:32]
         for i, image in enumerate(self.images):
             label = self.labels[i] if self.labels else None
             digest.update(json.dumps([image.hash, self.captions[i], label]).encode())
         digest.update(json.dumps(self.class_names).encode())
+        if self.same is not None:
+            digest.update(json.dumps(self.same.tolist()).encode())
+        if self.kind is not None:
+            digest.update(json.dumps([self.kind, self.groups, self.present, self.counted]).encode())
         return digest.hexdigest()[:32]
+
+
+PER_IMAGE = ("images", "captions", "ids", "splits", "groups", "labels", "text_ids", "present", "counted")
+
+
+def joined(name: str, parts: Sequence[Part]) -> Pairs:
+    """A mixture: the images of all parts, one after the other."""
+    every = [part.pairs for part in parts]
+
+    def chain(what: str) -> tuple:
+        return tuple(value for pairs in every for value in getattr(pairs, what))
+
+    return Pairs(
+        name=name,
+        images=chain("images"),
+        captions=chain("captions"),
+        ids=tuple(f"{part.name}/{value}" for part in parts for value in part.pairs.ids),
+        skipped=sum(pairs.skipped for pairs in every),
+        parts=tuple(parts),
+    )
 
 
 def hash_bytes(data: bytes) -> str:

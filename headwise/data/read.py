@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from headwise.data.columns import Wanted
 from headwise.data.files import cache_folder
+from headwise.data.mix import KIND, read_mix
 from headwise.data.pairs import Pairs
 from headwise.data.rows import Bad, Table, assemble
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
+from headwise.errors import HeadwiseError
 
 
 def read(
@@ -33,7 +36,7 @@ def read(
     Arguments:
         source: what to read: `demo` (packaged), a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, a folder that
             `datasets` saved, one of the field's formats by name (`karpathy:`, `coco:`, `flickr:`, `cna:`,
-            `chinese-clip:`, `wds:`, `hf:`; see `headwise.data.sources.KINDS`), or an object in memory
+            `chinese-clip:`, `wds:`, `cola:`, `hf:`, `mix:`; see `headwise.data.sources.KINDS`), or an object in memory
             (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)). Options may
             follow a name: `pairs.csv?caption=title&split=test`.
         image, caption, split, group, label: columns; guessed from usual names by default. `caption` may be
@@ -54,17 +57,42 @@ def read(
     """
     if isinstance(source, Pairs):
         return source
-    wanted = Wanted(image, caption, split, group, label)
-    table = open_source(source, wanted, images=images, name=name)
-    pairs, _ = assemble(table, skip_bad=skip_bad, cache_dir=cache_folder(cache_dir), workers=workers, progress=progress)
-    return pairs
+    wanted, cache = Wanted(image, caption, split, group, label), cache_folder(cache_dir)
+
+    def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
+        table = open_source(source, wanted, images=images, name=name)
+        return assemble(table, skip_bad=skip_bad, cache_dir=cache, workers=workers, progress=progress)[0]
+
+    return _read(source, wanted, images, one)
 
 
 def read_with_bad_rows(
     source: object, wanted: Wanted, *, images: str | None = None, progress: Progress | None = None
 ) -> tuple[Pairs, tuple[Bad, ...]]:
     """As `read(skip_bad=True)`, with the bad rows; writes nothing, not even to the cache."""
-    return assemble(open_source(source, wanted, images=images), skip_bad=True, progress=progress)
+    bad: list[Bad] = []
+
+    def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
+        pairs, found = assemble(open_source(source, wanted, images=images), skip_bad=True, progress=progress)
+        bad.extend(found)
+        return pairs
+
+    return _read(source, wanted, images, one), tuple(bad)
+
+
+def _read(source: object, wanted: Wanted, images: str | None, one: Callable[..., Pairs]) -> Pairs:
+    """A source with `one`, or every part of a mixture."""
+    if not isinstance(source, str) or not source.startswith(KIND):
+        return one(source, wanted, images)
+    if wanted != Wanted() or images is not None:
+        raise HeadwiseError(f"{source} is a mixture: name columns and folders in the file, for each part its own.")
+
+    def part(source: str, columns: Mapping[str, str]) -> Pairs:
+        own = dict(columns)
+        folder = own.pop("images", None)
+        return one(source, Wanted(**own), folder)
+
+    return read_mix(source, part)
 
 
 def open_source(source: object, wanted: Wanted, *, images: str | None = None, name: str | None = None) -> Table:

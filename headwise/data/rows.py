@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ class Row:
         key: rows with the same key are about the same image; None: the same bytes are.
         id: what to call the image.
         problem: why the reader itself found the row bad.
+        text_ids: the number of the text in each caption cell, where texts may belong to several images; such a cell
+            is one text.
+        present, counted: queries, as in `Pairs`.
     """
 
     origin: str
@@ -38,6 +42,9 @@ class Row:
     group: str | None = None
     label: int | None = None
     problem: str | None = None
+    text_ids: tuple[int, ...] | None = None
+    present: tuple[int, ...] | None = None
+    counted: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,11 @@ class Table:
     rows: Iterable[Row]
     class_names: tuple[str, ...] | None = None
     templates: tuple[str, ...] | None = None
+    kind: str | None = None  # as in `Pairs`
 
     @property
     def classification(self) -> bool:
-        return self.class_names is not None
+        return self.class_names is not None and self.kind is None
 
 
 @dataclass
@@ -60,6 +68,7 @@ class Entry:
 
     rows: list[Row]
     captions: list[str]
+    text_ids: list[int]
     ref: ImageRef | None = None
 
 
@@ -100,11 +109,13 @@ def assemble(
         raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
     entries = _hash(entries, bad, workers)
     entries = _check(entries, bad, cache_dir, workers, progress)
+    if table.kind == "cola_multi_object":
+        entries = _both(entries, bad)
     if bad and not skip_bad:
         raise HeadwiseError(bad_rows_message(table.name, bad, total))
     if not entries:
         raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
-    if table.class_names is not None and not skip_bad:
+    if table.classification and table.class_names is not None and not skip_bad:
         _require_images(table.name, table.class_names, entries)
     return _pairs(table, entries, len(bad)), tuple(bad)
 
@@ -118,17 +129,17 @@ def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") ->
     return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
 
 
-def texts_of(cells: Iterable[object]) -> Iterator[str]:
-    """The captions in cells: text, a list of texts, or text that holds a JSON list of texts.
+def texts_of(cells: Iterable[object], plain: bool = False) -> Iterator[str]:
+    """The captions in cells: text, a list of texts, or text that holds a JSON list of texts; only text if `plain`.
 
     Raises:
         HeadwiseError: a reason, without a place: no caption, an empty one, or something else than text.
     """
     found = False
     for cell in cells:
-        if isinstance(cell, str) and cell.lstrip().startswith("["):
+        if not plain and isinstance(cell, str) and cell.lstrip().startswith("["):
             cell = _json_list(cell)
-        for value in cell if isinstance(cell, list | tuple) else [cell]:
+        for value in cell if not plain and isinstance(cell, list | tuple) else [cell]:
             found = True
             if not isinstance(value, str):
                 what = "missing" if value is None else f"{value!r:.40}, a {type(value).__name__} and not text"
@@ -162,13 +173,14 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
                 raise HeadwiseError(row.problem)
             if row.fetch is None:
                 raise HeadwiseError("there is no image")
-            captions = [] if table.classification else list(texts_of(row.captions))
+            plain = row.text_ids is not None
+            captions = [] if table.class_names is not None else list(texts_of(row.captions, plain))
         except HeadwiseError as error:
             bad.append(Bad(row.origin, str(error)))
             continue
         known = by_key.get(row.key) if row.key is not None else None
         if known is None:
-            entries.append(Entry([row], captions))
+            entries.append(Entry([row], captions, list(row.text_ids or ())))
             if row.key is not None:
                 by_key[row.key] = entries[-1]
         else:
@@ -186,6 +198,7 @@ def _add(entry: Entry, row: Row, captions: list[str]) -> None:
             )
     entry.rows.append(row)
     entry.captions += captions
+    entry.text_ids += row.text_ids or ()
 
 
 def _hash(entries: list[Entry], bad: list[Bad], workers: int | None) -> list[Entry]:
@@ -261,7 +274,26 @@ def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
         class_names=table.class_names,
         templates=table.templates,
         skipped=skipped,
+        text_ids=_shared([tuple(entry.text_ids) for entry in entries]),
+        kind=table.kind,
+        present=column("present"),
+        counted=column("counted"),
     )
+
+
+def _shared(text_ids: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
+    """The texts of each image, if one of them belongs to several images."""
+    every = [i for ids in text_ids for i in ids]
+    return None if len(set(every)) == len(every) else tuple(text_ids)
+
+
+def _both(entries: list[Entry], bad: list[Bad]) -> list[Entry]:
+    """Entries whose partner is there too; of the others the rows become bad."""
+    count = Counter(entry.rows[0].group for entry in entries)
+    for entry in entries:
+        if count[entry.rows[0].group] != 2:
+            bad += [Bad(row.origin, "the other image of its pair is bad") for row in entry.rows]
+    return [entry for entry in entries if count[entry.rows[0].group] == 2]
 
 
 def _require_images(name: str, class_names: tuple[str, ...], entries: list[Entry]) -> None:

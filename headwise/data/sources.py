@@ -20,6 +20,8 @@ KINDS = {
     "cna": "lines of ID#K, tab, caption: cna:test.txt?images=DIR",
     "chinese-clip": "a folder of {split}_imgs.tsv and {split}_texts.jsonl: chinese-clip:DIR?split=test",
     "wds": "WebDataset as clip_benchmark lays it out: wds:DIR?split=test, or wds:'DIR/*.tar'",
+    "cola": "Cola's multi-object or single-object file: cola:FILE.json?images=DIR",
+    "mix": "several sources with weights, listed in a file: mix:FILE.json",
     "hf": "a data set of the Hugging Face hub: hf:OWNER/NAME?split=test&image=image&captions=raw",
 }
 TABLES = ("csv", "tsv", "jsonl")
@@ -127,6 +129,10 @@ def _reader(kind: str) -> Callable[[Place], Table]:
         from headwise.data.chinese import read_chinese_clip
 
         return read_chinese_clip
+    if kind == "cola":
+        from headwise.data.cola import read_cola
+
+        return read_cola
     if kind == "wds":
         from headwise.data.webdataset import read_webdataset
 

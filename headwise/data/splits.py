@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, joined
 from headwise.errors import HeadwiseError
 
 NAMES = ("search", "pick", "test")
@@ -48,6 +48,8 @@ def split(
     """Split the images; the same images and seed give the same split, whatever their order.
 
     Arguments:
+        pairs: a mixture is split part by part, each as its file says or by `by`; an image of one part that another
+            part has on a later side (search < pick < test) is left out.
         by: `given` (the source's split column), `group` (a group never straddles), `image`, or `auto`: the first
             of these that the source has.
         fractions: of the images, for search, pick and test.
@@ -62,6 +64,8 @@ def split(
         raise HeadwiseError(f"Cannot split by {by!r}. Use auto, given, group or image.")
     if len(fractions) != 3 or min(fractions) <= 0:
         raise HeadwiseError(f"Fractions {tuple(fractions)} must be three positive numbers: search, pick, test.")
+    if pairs.parts:
+        return _mixture(pairs, by, fractions, seed, near_duplicates)
     if by == "auto":
         several = pairs.splits is not None and len(set(pairs.splits)) > 1
         by = "given" if several else "group" if pairs.groups is not None else "image"
@@ -81,11 +85,44 @@ def split(
                 f"{pairs.name}: the {name} split has {len(part)} of {len(pairs)} images, it needs {LEAST} or more "
                 f"(split {how}). Give more images, or other fractions."
             )
+    return _splits(pairs, parts, how)
+
+
+def _splits(pairs: Pairs, parts: Sequence[Sequence[int]], how: str) -> Splits:
     search, pick, test = (tuple(sorted(part)) for part in parts)
     digest = hashlib.sha256()
     for part in (search, pick, test):
         digest.update(("".join(sorted(pairs.images[i].hash for i in part)) + ";").encode())
     return Splits(search, pick, test, how, digest.hexdigest()[:32])
+
+
+def _mixture(pairs: Pairs, by: str, fractions: Sequence[float], seed: int, near: bool) -> Splits:
+    """Every part by itself; what would be searched on in one part and tested on in another is left out."""
+    sides: dict[int, tuple[int, str]] = {}  # image → (0, 1, 2 for search, pick, test; its part)
+    hows, start = [], 0
+    for part in pairs.parts:
+        own = part.split_by if part.split_by != "auto" else by
+        found = split(part.pairs, by=own, fractions=fractions, seed=seed, near_duplicates=near)
+        for side, name in enumerate(NAMES):
+            sides |= {start + i: (side, part.name) for i in getattr(found, name)}
+        hows.append(f"{part.name}: {found.how}")
+        start += len(part.pairs)
+    dropped = set()
+    for cluster in _clusters(pairs, sorted(sides), False, near):
+        for i in cluster:
+            side, name = sides[i]
+            if any(sides[j][0] > side and sides[j][1] != name for j in cluster):
+                dropped.add(i)
+    parts = [[i for i, (side, _) in sides.items() if side == number and i not in dropped] for number in range(3)]
+    for name, indices in zip(NAMES, parts, strict=True):
+        for part, left in pairs.by_part(indices):
+            if len(left) < LEAST:
+                raise HeadwiseError(
+                    f"{pairs.name}: the {name} split of {part.name} has {len(left)} images left, after those that "
+                    f"another part has on a later side were left out; it needs {LEAST}. Give both parts one split."
+                )
+    gone = f"; {len(dropped):,} images left out that another part tests on" if dropped else ""
+    return _splits(pairs, parts, "; ".join(hows) + gone)
 
 
 def evaluation_part(pairs: Pairs) -> Pairs:
@@ -94,6 +131,9 @@ def evaluation_part(pairs: Pairs) -> Pairs:
     Raises:
         HeadwiseError: several splits, none of which is a test split.
     """
+    if pairs.parts:
+        parts = [replace(part, pairs=evaluation_part(part.pairs)) for part in pairs.parts]
+        return joined(pairs.name, parts)
     if pairs.splits is None or len(set(pairs.splits)) < 2:
         return pairs
     chosen = [i for i, name in enumerate(pairs.splits) if MEANING.get(name.lower().strip()) == "test"]

@@ -14,7 +14,7 @@ from headwise.engine import Means, Plan, head_means, plan
 from headwise.evaluator import Evaluator
 from headwise.jobs.progress import Reporter, Silent, counted
 from headwise.jobs.tasks import Goal, Task, make_task
-from headwise.objectives import Classification, Retrieval
+from headwise.objectives import Objective
 from headwise.study import Study
 from headwise.towers.base import Model, Tower
 
@@ -48,7 +48,7 @@ class Bench:
     def indices(self, split: str) -> tuple[int, ...]:
         return getattr(self.splits, split)
 
-    def objective(self, split: str) -> Retrieval | Classification:
+    def objective(self, split: str) -> Objective:
         """What is measured, within one split."""
         return self.task.objective(self.model, self.pairs, self.indices(split), self.layout.device)
 
@@ -92,6 +92,7 @@ def prepare(
     chunk: int | None = None,
     study: Path | None = None,
     cache_dir: Path | None = None,
+    cache_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> Bench:
     """Decode the images, embed the captions, open the study.
@@ -102,6 +103,7 @@ def prepare(
         dtype, device, chunk: see `engine.plan`.
         study: the study's file; None keeps nothing.
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
+        cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         reporter: where progress goes.
 
     Raises:
@@ -115,7 +117,7 @@ def prepare(
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
     opened = Study(study, fingerprint(model, pairs, splits, task, layout)) if study else None
     with counted(reporter, "Decoding images", "images") as tell:
-        cache = pixels(pairs, model, cache_dir=cache_dir, progress=tell, say=reporter.say)
+        cache = pixels(pairs, model, cache_dir=cache_dir, cache_size=cache_size, progress=tell, say=reporter.say)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter)
 

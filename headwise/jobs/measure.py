@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from headwise.artefact import load_mask, write_files
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, joined
 from headwise.data.splits import evaluation_part
 from headwise.engine import ffe, head_means, with_means
 from headwise.errors import HeadwiseError
@@ -66,7 +66,7 @@ def sweep(
     results = {
         "format": 1,
         "model": ready.name,
-        "data": {"source": given.name, "images": len(given), "captions": len(given.texts)},
+        "data": {"source": given.name, "images": len(given), "captions": given.text_count},
         "sweep": sweep_json(swept, seed=0),
         "ffe": evaluate.spent,
     }
@@ -119,10 +119,13 @@ def evaluate(
     with metered(bench, evaluator, "Evaluating", evaluator.cost([chosen])):
         score = evaluator([chosen])[0]
     if per_query is not None:
+        if given.parts:
+            raise HeadwiseError(f"{given.name} is a mixture; a per-query table is about one source. Give a part alone.")
         table = per_query_table(
             score.ranks,
             ids=given.ids,
             owner=given.owner if given.texts else None,
+            of=given.same,
             texts=given.texts or None,
             labels=given.labels,
             class_names=given.class_names,
@@ -135,7 +138,7 @@ def evaluate(
         "mask": str(chosen),
         "task": "zeroshot_" + bench.task.kind,
         "images": len(given),
-        "captions": len(given.texts),
+        "captions": given.text_count,
         "metrics": score.metrics,
         "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
     }
@@ -190,6 +193,8 @@ def choose_split(pairs: Pairs, name: str) -> Pairs:
     Raises:
         HeadwiseError: the source has no splits, or none of that name.
     """
+    if pairs.parts:
+        return joined(pairs.name, [replace(part, pairs=choose_split(part.pairs, name)) for part in pairs.parts])
     if pairs.splits is None:
         raise HeadwiseError(f"{pairs.name} has no split column, so there is no split {name!r} to choose.")
     indices = [i for i, given in enumerate(pairs.splits) if given == name]

@@ -57,7 +57,7 @@ def results_json(
 
     def part(name: str) -> dict[str, int]:
         subset = bench.indices(name)
-        return {"images": len(subset), "captions": sum(len(pairs.captions[i]) for i in subset)}
+        return {"images": len(subset), "captions": pairs.subset(subset).text_count}
 
     return {
         "format": 1,
@@ -67,11 +67,12 @@ def results_json(
             "source": pairs.name,
             "hash": pairs.hash,
             "images": len(pairs),
-            "captions": len(pairs.texts),
+            "captions": pairs.text_count,
             "split_how": bench.splits.how,
             "split_hash": bench.splits.hash,
             "splits": {name: part(name) for name in ("search", "pick", "test")},
             "skipped": pairs.skipped,
+            **({"parts": _parts(bench)} if pairs.parts else {}),
         },
         "settings": {
             **settings.as_json(),
@@ -109,6 +110,28 @@ def results_json(
             "test": tested["ffe"],
         },
     }
+
+
+def _parts(bench: Bench) -> list[dict]:
+    """What a mixture is made of, with the images of each split."""
+    found = []
+    for k, part in enumerate(bench.pairs.parts):
+        own = {name: bench.pairs.by_part(bench.indices(name))[k][1] for name in ("search", "pick", "test")}
+        found.append(
+            {
+                "name": part.name,
+                "source": part.pairs.name,
+                "hash": part.pairs.hash,
+                "weight": part.weight,
+                "task": bench.task.parts[k].kind,
+                "fitness": bench.task.parts[k].fitness,
+                "splits": {
+                    name: {"images": len(images), "captions": part.pairs.subset(images).text_count}
+                    for name, images in own.items()
+                },
+            }
+        )
+    return found
 
 
 def _ffe_of_sweeps(bench: Bench, searched: Sequence[Searched]) -> float:

@@ -208,13 +208,13 @@ def _captions(bench: Bench, swept: Sweep) -> Retrieval:
     """The search split's captions, which gradients need.
 
     Raises:
-        HeadwiseError: the source has labels, not captions.
+        HeadwiseError: the source has no captions, or is a mixture.
     """
     target = bench.objective("search")
     if not isinstance(target, Retrieval):
         raise HeadwiseError(
-            f"{bench.pairs.name} has labels, not captions; gradients of the gates ({swept.operator}) need captions. "
-            "Use the strategies greedy, genetic or screened."
+            f"{bench.pairs.name} is measured by {bench.task.fitness}; gradients of the gates ({swept.operator}) need "
+            "one source of captions. Use the strategies greedy, genetic or screened."
         )
     return target
 

@@ -1,4 +1,5 @@
-"""What is measured on a source: retrieval of its captions, or zero-shot classification by its class names."""
+"""What is measured on a source: retrieval of its captions, zero-shot classification by its class names, Cola, or a
+weighted mean over the parts of a mixture."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.progress import Reporter, Silent
-from headwise.objectives import Classification, Retrieval
+from headwise.objectives import Classification, Combined, MultiObject, Objective, Part, Retrieval, SingleObject
 from headwise.prompts import class_embeddings, class_names, templates
 from headwise.towers.base import Model
 
@@ -27,7 +28,7 @@ class Goal:
     """What to maximise.
 
     Arguments:
-        fitness: `auto`: mean_recall for captions, acc1 for labels. For labels also mean_per_class_recall,
+        fitness: `auto`: mean_recall for captions, acc1 for labels, Cola's own metric for Cola. For labels also mean_per_class_recall,
             group_mean_acc and worst_group_acc (the source's group column is the attribute).
         templates: for labels: `openai80`, `openai7`, `siglip`, `plain` or a file; None: the source's own, or openai80.
         class_names: for labels: `imagenet` or a file; None: the source's own.
@@ -43,30 +44,54 @@ class Task:
     """A goal with its text embeddings, computed once.
 
     Arguments:
-        kind: `retrieval` or `classification`.
+        kind: `retrieval`, `classification`, `cola_multi_object`, `cola_single_object` or `mix`.
         fitness: what searches maximise.
-        texts: of all captions (T, E), or one per class (C, E); float32.
+        texts: of all captions (T, E), or one per class or query (C, E); float32. Empty for a mixture.
         key: what the embeddings were made from, for the study's key.
+        parts: the tasks of a mixture's parts.
     """
 
     kind: str
     fitness: str
     texts: torch.Tensor
     key: str
+    parts: tuple[Task, ...] = ()
 
-    def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Retrieval | Classification:
-        """The task within one split, its images in the order of `indices`."""
+    def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Objective:
+        """The task within one split, its images in the order of `indices` (of a mixture: ascending)."""
+        if self.parts:
+            return self._combined(model, pairs, indices, device)
         part = pairs.subset(indices)
         if self.kind == "classification":
             assert part.labels is not None
             groups = part.groups if "group" in self.fitness else None
             labels = np.array(part.labels)
             return Classification(self.texts, labels, groups, self.fitness, model.logit_scale, device)
+        if self.kind == "cola_single_object":
+            present, counted = (_table(rows, len(self.texts)) for rows in (part.present, part.counted))
+            return SingleObject(self.texts, present, counted, device)
         first = np.searchsorted(pairs.owner, np.asarray(indices))  # where each image's captions begin
         mine = [start + k for start, i in zip(first, indices, strict=True) for k in range(len(pairs.captions[i]))]
-        return Retrieval(
-            self.texts[mine], part.owner, model.logit_scale, model.logit_bias, model.loss, device
-        )  # texts (T of the split, E)
+        texts = self.texts[mine]  # (T of the split, E)
+        if self.kind == "cola_multi_object":
+            return MultiObject(texts, MultiObject.partners(part.groups or ()), model.logit_scale, device)
+        return Retrieval(texts, part.owner, model.logit_scale, model.logit_bias, model.loss, device, part.same)
+
+    def _combined(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Combined:
+        parts, start = [], 0
+        for (part, own), task in zip(pairs.by_part(indices), self.parts, strict=True):
+            parts.append(Part(part.name, task.objective(model, part.pairs, own, device), start, part.weight))
+            start += len(own)
+        return Combined(tuple(parts))
+
+
+def _table(rows: Sequence[Sequence[int]] | None, queries: int) -> np.ndarray:
+    """Queries of each image → bool (N, C)."""
+    assert rows is not None
+    table = np.zeros((len(rows), queries), dtype=bool)
+    for i, ones in enumerate(rows):
+        table[i, list(ones)] = True
+    return table
 
 
 def make_task(
@@ -82,6 +107,10 @@ def make_task(
             f"{model.name} has no text tower, and captions and class names need one. Use the whole model (for "
             "transformers CLIPModel, not CLIPVisionModelWithProjection)."
         )
+    if pairs.parts:
+        return _mixture(model, pairs, goal, cache_dir, reporter)
+    if pairs.kind is not None:
+        return _cola(model, pairs, goal, cache_dir, reporter)
     if pairs.texts:
         if goal.fitness not in ("auto", "mean_recall"):
             raise HeadwiseError(f"{pairs.name} has captions; its fitness is mean_recall, not {goal.fitness!r}.")
@@ -99,6 +128,45 @@ def make_task(
     texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
     key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
     return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key)
+
+
+def _mixture(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
+    if goal != Goal():
+        raise HeadwiseError(f"{pairs.name} is a mixture: give fitness, templates and class names in the file.")
+    tasks = tuple(
+        make_task(model, part.pairs, Goal(**dict(part.goal)), cache_dir=cache_dir, reporter=reporter)
+        for part in pairs.parts
+    )
+    facts = [
+        [part.name, part.weight, task.kind, task.fitness, task.key]
+        for part, task in zip(pairs.parts, tasks, strict=True)
+    ]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return Task("mix", "fitness", torch.empty(0), key, tasks)
+
+
+COLA = {"cola_multi_object": "multi_object_acc", "cola_single_object": "mean_average_precision"}
+
+
+def _cola(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
+    assert pairs.kind is not None
+    assert model.encode_texts is not None
+    fitness = COLA[pairs.kind]
+    if goal.fitness not in ("auto", fitness):
+        raise HeadwiseError(f"{pairs.name} is of Cola; its fitness is {fitness}, not {goal.fitness!r}.")
+    single = pairs.kind == "cola_single_object"
+    if goal.class_names or (goal.templates and not single):
+        what = "class names" if goal.class_names else "templates"
+        raise HeadwiseError(f"{pairs.name} is of Cola and brings its own texts; {what} are for sources with labels.")
+    if not single:
+        return Task(
+            pairs.kind, fitness, embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter), pairs.hash
+        )
+    patterns = templates(goal.templates) if goal.templates else ("{c}",)  # the queries as they are
+    texts = class_embeddings(model.encode_texts, pairs.class_names or (), patterns).float().cpu()  # (C, E)
+    return Task(
+        pairs.kind, fitness, texts, hashlib.sha256(json.dumps([pairs.hash, patterns]).encode()).hexdigest()[:32]
+    )
 
 
 def embed_texts(

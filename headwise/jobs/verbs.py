@@ -36,12 +36,14 @@ class Machine:
         device: `cpu`, `cuda`, …
         chunk: images a chunk; None: what fits the processor.
         cache_dir: where preprocessed images and caption embeddings are kept.
+        cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
     """
 
     dtype: str = "auto"
     device: str = "cpu"
     chunk: int | None = None
     cache_dir: Path | None = None
+    cache_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def refine(
     machine = machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
-    reporter.say(f"{given.name}: {len(given):,} images, {len(given.texts):,} captions; split {splits.how}.")
+    reporter.say(
+        f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
+    )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     mask, results = find(bench, settings)
     if folder is not None:
@@ -190,5 +194,6 @@ def prepared(
         chunk=machine.chunk,
         study=study,
         cache_dir=machine.cache_dir,
+        cache_size=machine.cache_size,
         reporter=reporter,
     )

@@ -68,6 +68,7 @@ class Combined:
         total = sum(part.weight for part in self.parts)
         return {
             "name": self.name,
+            "fitness": "fitness",
             "parts": {
                 part.name: {"weight": part.weight / total, "start": part.start, **part.objective.spec}
                 for part in self.parts

@@ -20,6 +20,7 @@ class Retrieval:
     Arguments:
         texts: embeddings of the captions (T, E), normalised or not.
         owner: (T,), the image of each caption.
+        same: (T,), which text each caption is, where a text is the caption of several images: it is then one query.
         scale, bias, loss: as `metrics.retrieve`.
         device: where to multiply.
 
@@ -33,6 +34,7 @@ class Retrieval:
     bias: float = 0.0
     loss: str = "softmax"
     device: str = "cpu"
+    same: np.ndarray | None = None
     name = "retrieval"
 
     def __post_init__(self) -> None:
@@ -45,7 +47,8 @@ class Retrieval:
 
     @cached_property
     def _texts(self) -> Units:
-        return Units(unit(self.texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
+        texts = self.texts if self.same is None else self.texts[np.unique(self.same, return_index=True)[1]]
+        return Units(unit(texts.to(multiply_on(self.device)), "text"), "text", prepared=True)  # each text once
 
     @property
     def spec(self) -> dict[str, object]:
@@ -57,7 +60,7 @@ class Retrieval:
             "scale": round(self.scale, 6),
             "bias": round(self.bias, 6),
             "images": self.images,
-            "captions": len(self.owner),
+            "captions": len(self.owner) if self.same is None else int(self.same.max()) + 1,
         }
 
     def __call__(self, embeddings: torch.Tensor, /) -> Score:
@@ -67,9 +70,9 @@ class Retrieval:
         """
         x = Units(unit_images(embeddings, self.images, self.device), "image", prepared=True)
         options = {"loss": self.loss, "scale": self.scale, "bias": self.bias, "device": self.device}
-        found = retrieve(x, self._texts, self.owner, **options)
+        found = retrieve(x, self._texts, self.owner, of=self.same, **options)
         return self.score_from_ranks(found.ranks, found.loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
         metrics = recalls(ranks)
-        return Score(metrics["mean_recall"], loss, metrics, per_image_hits(ranks, self.owner), dict(ranks))
+        return Score(metrics["mean_recall"], loss, metrics, per_image_hits(ranks, self.owner, self.same), dict(ranks))
