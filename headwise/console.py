@@ -92,17 +92,16 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
 
 def print_refined(results: Mapping, folder: object) -> None:
     """The outcome of a refine: the test table, the verdict, where it was written."""
-    rows = []
+    rows, shown = [], _shown(results)
     for row in results["test"]:
         metrics = row["metrics"]
         name = row["what"] + (f" ({row['count']} masks)" if row["count"] > 1 else "")
-        recalls = ("image_retrieval_recall@1", "text_retrieval_recall@1", "mean_recall")
         tested = ("", "", "")
         if row["size"]:
             tested = (words.change(row["delta"]), words.interval(row["interval"]), words.p_value(row["p"]))
-        rows.append((name, str(row["size"]), *(words.points(metrics[key]) for key in recalls), *tested))
-    title = f"Test split: {words.size_of(results['data']['splits']['test'])}; recall in %, change in points"
-    columns = ("", "heads", "t2i R@1", "i2t R@1", "mean recall", "change", "95 % interval", "p")
+        rows.append((name, str(row["size"]), *(words.points(metrics[key]) for key in shown.values()), *tested))
+    title = f"Test split: {words.size_of(results['data']['splits']['test'])}; in %, change in points"
+    columns = ("", "heads", *shown, "change", "95 % interval", "p")
     print_table(title, columns, rows)
     out.print(words.verdict(results), highlight=False, soft_wrap=True)
     if results["test_reads"] > 1:
@@ -113,6 +112,23 @@ def print_refined(results: Mapping, folder: object) -> None:
             soft_wrap=True,
         )
     out.print(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/", highlight=False)
+
+
+def _shown(results: Mapping) -> dict[str, str]:
+    """Which metrics the table has room for: heading → name. What was maximised is among them."""
+    metrics = results["test"][0]["metrics"]
+    if parts := results["data"].get("parts"):
+        each = [f"{part['name']}/{part['fitness']}" for part in parts[:4]]
+        return {"fitness": "fitness"} | {name: name for name in each}
+    if "mean_recall" in metrics:
+        return {
+            "t2i R@1": "image_retrieval_recall@1",
+            "i2t R@1": "text_retrieval_recall@1",
+            "mean recall": "mean_recall",
+        }
+    main = words.main_metric(results, metrics)
+    names = [*(name for name in ("acc1", "mean_per_class_recall") if name in metrics and name != main), main]
+    return {words.metric_name(name): name for name in names}
 
 
 def print_check(report: Report) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from headwise.errors import HeadwiseError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 def is_remote(location: str) -> bool:
@@ -49,28 +54,54 @@ def open_binary(location: str) -> BinaryIO:
 
 @lru_cache(maxsize=1 << 20)
 def local_copy(location: str) -> str:
-    """A remote file's copy in the cache, fetched unless it is there and unchanged.
+    """A remote file's copy in the cache, fetched unless it is there and unchanged; looked at once in a process.
 
     Raises:
         HeadwiseError: what this kind of location needs is not installed, or there is no such kind.
         OSError: it cannot be fetched; fsspec's back ends each raise their own kinds, all become this one.
     """
-    import fsspec
+    from fsspec.core import url_to_fs
 
-    storage = cache_folder() / "remote"
     try:
-        copy = fsspec.open_local(
-            f"filecache::{location}", filecache={"cache_storage": str(storage), "check_files": True}
-        )
+        system, path = url_to_fs(location)
     except (ImportError, ValueError) as error:
         raise HeadwiseError(
-            f"{location} cannot be opened: {error}. https needs fsspec[http], s3 needs s3fs, gs needs gcsfs."
+            f"{location} cannot be opened: {error}. Remote files (https, s3, gs) need: pip install 'headwise[remote]'"
         ) from None
-    except OSError:
+    storage = cache_folder() / "remote"
+    name = _digest(location)
+    try:
+        copy = storage / f"{name}-{_digest(_version(system, path))}"
+        if not copy.exists():
+            storage.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=storage) as folder:
+                fetched = os.path.join(folder, name)
+                system.get_file(path, fetched)
+                os.replace(fetched, copy)  # whole or not at all, also when several processes fetch it
+            for old in storage.glob(f"{name}-*"):
+                if old != copy:
+                    old.unlink(missing_ok=True)
+    except OSError as error:
+        # fsspec says "not found" of whatever a web server answers, and of no answer at all
+        cause = error.__cause__
+        if isinstance(error, FileNotFoundError) and cause and getattr(cause, "status", None) not in (404, 410):
+            raise OSError(str(cause)) from error
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     return str(copy)
+
+
+def _version(system: AbstractFileSystem, path: str) -> str:
+    """What changes when a remote file changes."""
+    if "http" not in system.protocol:
+        return str(system.ukey(path))
+    info = system.info(path)  # fsspec's own key of a web page is its URL
+    return repr([info.get(key) for key in ("ETag", "Last-Modified", "Content-MD5", "Digest", "size")])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def require_file(location: str, what: str) -> None:
