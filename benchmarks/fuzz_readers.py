@@ -32,6 +32,7 @@ from PIL import Image
 
 from headwise.data.columns import Wanted
 from headwise.data.decode import decode, decode_small, pillow_warnings
+from headwise.data.read import read
 from headwise.data.rows import assemble
 from headwise.data.shards import dump_index, open_shard
 from headwise.data.sources import open_named
@@ -100,6 +101,11 @@ def targets() -> dict[str, Target]:
     lines = "\n".join(json.dumps({"image": n, "captions": ["a", "b"], "split": "test"}) for n in names)
     tsv = "\n".join(f"{i}\t{base64.b64encode(picture(i)).decode()}" for i in range(3))
     texts = "\n".join(json.dumps({"text_id": i, "text": "猫", "image_ids": [i]}) for i in range(3))
+    multi = [["0.png", "a", "1.png", "b"], ["2.png", "c", "0.png", "d"]]
+    single = {"labels": ["red cup", "blue cup"], "data": [[n, {"cup": ["red"]}, [1, 0], [1, 1]] for n in names]}
+    mix = {
+        "parts": [{"source": "{here}/0.csv", "weight": 2}, {"source": "{here}/0.csv", "name": "b", "fitness": "auto"}]
+    }
     return {
         "csv": Target(table(","), "p.csv", "{}/p.csv"),
         "labels": Target(b"image,label\n0.png,cat\n1.png,dog\n", "p.csv", "{}/p.csv"),
@@ -115,6 +121,9 @@ def targets() -> dict[str, Target]:
         "chinese texts": Target(texts.encode(), "test_texts.jsonl", "chinese-clip:{}"),
         "wds retrieval": Target(archive("txt"), "0.tar", "wds:{}/*.tar"),
         "wds classes": Target(archive("cls"), "test/0.tar", "wds:{}"),
+        "cola pairs": Target(json.dumps(multi).encode(), "m.json", "cola:{}/m.json"),
+        "cola queries": Target(json.dumps(single).encode(), "o.json", "cola:{}/o.json"),
+        "mix": Target(json.dumps(mix).encode(), "x.json", "mix:{}/x.json", 0.5),
         "wds nshards": Target(b"1\n", "test/nshards.txt", "wds:{}", 0.2),
     }  # fmt: skip
 
@@ -173,8 +182,11 @@ class Bench:
             self._sound(work, name)
         (work / target.file).write_bytes(data)
         try:
-            table = open_named(target.source.format(work), Wanted(), str(self.folder))
-            assemble(table, skip_bad=True, workers=1)
+            source = target.source.format(work)
+            if name == "mix":
+                read(source, skip_bad=True, workers=1, cache_dir=self.folder / "cache")
+            else:
+                assemble(open_named(source, Wanted(), str(self.folder)), skip_bad=True, workers=1)
         except HeadwiseError as error:
             return _said(error)
         return "pairs"
@@ -183,6 +195,7 @@ class Bench:
         (work / "test").mkdir(parents=True)
         for i in range(3):
             (work / f"{i}.png").write_bytes(picture(i))
+        (work / "0.csv").write_bytes(table(","))
         if name.startswith("chinese"):
             for other in ("chinese images", "chinese texts"):
                 (work / self.targets[other].file).write_bytes(self.targets[other].sound)

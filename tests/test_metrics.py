@@ -168,3 +168,74 @@ def test_a_scale_that_no_model_has_is_an_error():
         retrieve(torch.eye(2), torch.eye(2), np.arange(2), scale=20_000)
     with pytest.raises(HeadwiseError, match="softmax, sigmoid"):
         retrieve(torch.eye(2), torch.eye(2), np.arange(2), loss="hinge")
+
+
+# ---- texts of several images, as Chinese-CLIP evaluates them
+
+AXES = torch.eye(4)
+# four images on the axes; text 0 belongs to images 0 and 1, text 1 to image 1, text 2 to images 2 and 3, text 3 to 0
+TEXTS = torch.tensor(
+    [
+        [0.1, 0.5, 0.3, 0.0],  # best: image 1, its own
+        [0.6, 0.4, 0.1, 0.2],  # image 1 comes second, behind image 0
+        [0.9, 0.8, 0.2, 0.3],  # images 3 and 2 come third and fourth: the better of them has two before it
+        [0.1, 0.3, 0.2, 0.4],  # image 0 is last
+    ]
+)
+IMAGE_OF = np.array([0, 0, 1, 1, 2, 3])
+TEXT_OF = np.array([0, 3, 0, 1, 2, 2])
+
+
+def test_a_text_of_several_images_is_one_query_and_right_with_any_of_them():
+    found = retrieve(AXES, TEXTS, IMAGE_OF, of=TEXT_OF)
+    assert found.image_retrieval.tolist() == [0, 1, 2, 3]
+    # by columns of TEXTS with rows at length 1: image 0 has 0.17 0.79 0.72 0.18 and its texts 0 and 3, behind two;
+    # image 1 has 0.85 0.53 0.64 0.55 and text 0 in front; image 2 has 0.51 0.13 0.16 0.37 and text 2, behind two;
+    # image 3 has 0.00 0.26 0.24 0.73 and text 2, behind two
+    assert found.text_retrieval.tolist() == [2, 0, 2, 2]
+    assert found.gallery == {"images": 4, "captions": 4}
+    metrics = recalls(found.ranks)
+    assert metrics["image_retrieval_recall@1"] == metrics["text_retrieval_recall@1"] == 0.25
+    assert metrics["image_retrieval_recall@5"] == 1
+
+
+def test_the_official_any_of_definition_on_random_links():
+    rng = np.random.default_rng(0)
+    images, texts = torch.randn(30, 6), torch.randn(40, 6)
+    links = sorted(
+        {(t, int(i)) for t in range(40) for i in rng.integers(0, 30, rng.integers(1, 4))} | {(i, i) for i in range(30)}
+    )
+    of, owner = np.array(links).T
+    shuffled = rng.permutation(len(of))
+    found = retrieve(images, texts, owner[shuffled], of=of[shuffled], tile=50)
+    s = (unit(images) @ unit(texts).T).numpy()
+    for k in (1, 5, 10):
+        right = [bool(set(np.argsort(-s[:, t])[:k]) & set(owner[of == t])) for t in range(40)]
+        assert (found.image_retrieval < k).tolist() == right
+        right = [bool(set(np.argsort(-s[i])[:k]) & set(of[owner == i])) for i in range(30)]
+        # an image's own other texts are no negatives here, which "any of its texts among the first k" agrees with
+        assert (found.text_retrieval < k).tolist() == right
+    units = per_image_hits(found.ranks, owner, of)
+    assert units.shape == (30,)
+    own = np.mean([found.image_retrieval[of[owner == 3]] < k for k in (1, 5, 10)])
+    other = np.mean([found.text_retrieval[3] < k for k in (1, 5, 10)])
+    assert units[3] == pytest.approx((own + other) / 2)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_links_of_one_image_each_change_no_bit(loss):
+    images, texts = torch.randn(50, 8), torch.randn(150, 8)
+    owner = np.random.default_rng(1).permutation(np.repeat(np.arange(50), 3))
+    plain = retrieve(images, texts, owner, loss=loss, scale=20)
+    linked = retrieve(images, texts, owner, of=np.arange(150), loss=loss, scale=20)
+    assert plain.loss == linked.loss
+    assert all(np.array_equal(plain.ranks[name], linked.ranks[name]) for name in plain.ranks)
+
+
+@pytest.mark.parametrize(
+    ("owner", "of", "says"),
+    [([0, 1, 2, 3], [0, 1, 2, 4], "there are 4 texts"), ([0, 1, 2, 3], [0, 1, 2, 2], "belongs to no image")],
+)
+def test_links_that_do_not_fit(owner, of, says):
+    with pytest.raises(HeadwiseError, match=says):
+        retrieve(AXES, TEXTS, np.array(owner), of=np.array(of))

@@ -125,6 +125,11 @@ def pixels(
     if len({shard.shape[1:] for shard in shards}) > 1:
         raise HeadwiseError(f"{model.name}: its processor gives pictures of different sizes; one size is needed.")
     if cache_size is not None:
+        used = sum(
+            shard.data.nbytes for shard in {key: shard for key, shard in zip(keys, shards, strict=True)}.values()
+        )
+        if used > cache_size:
+            raise _too_small(len(pairs), used, cache_size)
         trim(folder, cache_size, keep=set(keys))
     return PixelCache(tuple(shards), np.arange(len(pairs)), decoded)
 
@@ -147,16 +152,20 @@ def _check_room(folder: Path, images: int, missing: int, known: Probe, cache_siz
     """Refuse before the work starts what could not be kept."""
     each_takes = math.prod(known.shape) * (4 if known.table is None else 1)
     if cache_size is not None and images * each_takes > cache_size:
-        raise HeadwiseError(
-            f"{images:,} decoded images take {images * each_takes / 1e9:.1f} GB, more than the cache size of "
-            f"{cache_size / 1e9:.1f} GB. Raise it (--cache-size)."
-        )
+        raise _too_small(images, images * each_takes, cache_size)
     free = shutil.disk_usage(folder).free
     if missing * each_takes > free:
         raise HeadwiseError(
             f"Up to {missing * each_takes / 1e9:.1f} GB of decoded images would go to {folder}, which has "
             f"{free / 1e9:.1f} GB free. Free some space, or set HEADWISE_CACHE to another folder."
         )
+
+
+def _too_small(images: int, needed: int, cache_size: int) -> HeadwiseError:
+    return HeadwiseError(
+        f"{images:,} decoded images take {needed / 1e9:.3g} GB, more than the cache size of {cache_size / 1e9:.3g} GB. "
+        "Raise it (--cache-size)."
+    )
 
 
 def shard_key(spec: str, images: Sequence[ImageRef]) -> str:

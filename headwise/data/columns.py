@@ -9,7 +9,7 @@ from headwise.errors import HeadwiseError
 
 IMAGE = (
     "image", "images", "img", "image_path", "img_path", "filepath", "file_path", "file_name", "filename",
-    "image_file", "image_name", "path", "file", "jpg", "png", "webp", "url", "image_url",
+    "image_file", "image_name", "img_filename", "path", "file", "jpg", "png", "webp", "url", "image_url",
 )  # fmt: skip
 CAPTION = (
     "captions", "caption", "sentences", "sentence", "texts", "text", "raw", "title", "description", "alt_text",

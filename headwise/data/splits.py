@@ -16,6 +16,7 @@ MEANING = {
     "search": "search", "train": "search", "training": "search", "restval": "search",
     "pick": "pick", "val": "pick", "valid": "pick", "validation": "pick", "dev": "pick",
     "test": "test", "testing": "test",
+    "0": "search", "1": "pick", "2": "test",  # Waterbirds, CelebA and their kin
 }  # fmt: skip
 LEAST = 2  # images a split needs: with one, every recall is 100 %
 LISTED = 20
@@ -44,6 +45,7 @@ def split(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     near_duplicates: bool = True,
+    keep_groups: bool = True,
 ) -> Splits:
     """Split the images; the same images and seed give the same split, whatever their order.
 
@@ -55,6 +57,8 @@ def split(
         fractions: of the images, for search, pick and test.
         seed: of the hash that orders the images.
         near_duplicates: keep images that look the same on one side (not for given splits).
+        keep_groups: False where groups are an attribute that every split must have (worst-group accuracy): only
+            `group` asked for by name then keeps a group on one side.
 
     Raises:
         HeadwiseError: a split with fewer than two images; an unknown split name; the same image on two sides of a
@@ -68,9 +72,9 @@ def split(
         return _mixture(pairs, by, fractions, seed, near_duplicates)
     if by == "auto":
         several = pairs.splits is not None and len(set(pairs.splits)) > 1
-        by = "given" if several else "group" if pairs.groups is not None else "image"
+        by = "given" if several else "group" if pairs.groups is not None and keep_groups else "image"
     if by == "given":
-        parts, how = _given(pairs, fractions, seed)
+        parts, how = _given(pairs, fractions, seed, keep_groups)
     else:
         if by == "group" and pairs.groups is None:
             raise HeadwiseError(f"{pairs.name} has no group column to split by. Name one with group=COLUMN.")
@@ -102,7 +106,8 @@ def _mixture(pairs: Pairs, by: str, fractions: Sequence[float], seed: int, near:
     hows, start = [], 0
     for part in pairs.parts:
         own = part.split_by if part.split_by != "auto" else by
-        found = split(part.pairs, by=own, fractions=fractions, seed=seed, near_duplicates=near)
+        keep = "group" not in dict(part.goal).get("fitness", "")
+        found = split(part.pairs, by=own, fractions=fractions, seed=seed, near_duplicates=near, keep_groups=keep)
         for side, name in enumerate(NAMES):
             sides |= {start + i: (side, part.name) for i in getattr(found, name)}
         hows.append(f"{part.name}: {found.how}")
@@ -145,7 +150,7 @@ def evaluation_part(pairs: Pairs) -> Pairs:
     return pairs.subset(chosen)
 
 
-def _given(pairs: Pairs, fractions: Sequence[float], seed: int) -> tuple[list[list[int]], str]:
+def _given(pairs: Pairs, fractions: Sequence[float], seed: int, keep_groups: bool) -> tuple[list[list[int]], str]:
     if pairs.splits is None:
         raise HeadwiseError(f"{pairs.name} has no split column. Name one with split=COLUMN, or split by image.")
     _refuse_straddling(pairs)
@@ -161,7 +166,7 @@ def _given(pairs: Pairs, fractions: Sequence[float], seed: int) -> tuple[list[li
     how = "as given: " + ", ".join(f"{name} → {MEANING[name.lower().strip()]}" for name in dict.fromkeys(pairs.splits))
     if not parts["pick"] and parts["search"]:
         # the source knows no validation part: a share of the search part takes its place
-        clusters = _clusters(pairs, parts["search"], pairs.groups is not None, True)
+        clusters = _clusters(pairs, parts["search"], pairs.groups is not None and keep_groups, True)
         parts["search"], parts["pick"] = _fill(pairs, clusters, fractions[:2], seed)
         how += f"; pick taken from search, seed {seed}"
     return [parts[name] for name in NAMES], how

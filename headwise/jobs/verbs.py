@@ -10,7 +10,7 @@ from pathlib import Path
 from headwise.artefact import save_mask, write_files
 from headwise.data.pairs import Pairs
 from headwise.data.read import read
-from headwise.data.splits import Splits, split
+from headwise.data.splits import NAMES, Splits, split
 from headwise.engine import check_device
 from headwise.errors import HeadwiseError
 from headwise.export.merge import check_folds
@@ -78,7 +78,7 @@ def refine(
     Arguments:
         model: a name (`hf:openai/clip-vit-base-patch32`, a folder, `demo`) or what `load` or `wrap` gave.
         pairs: a source as `headwise.read` takes it.
-        out: the output folder: `head_mask.json`, `model/`, `results.json`, `report.md`, `heads.png`,
+        out: the output folder: `head_mask.json`, `model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
             `study.sqlite`. The same call on the same folder continues where it was interrupted.
         settings: how to search and select.
         goal: what to maximise; by default mean recall for captions, accuracy for labels.
@@ -96,7 +96,8 @@ def refine(
         _check_folder(folder)
     machine = machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
-    splits = split(given, by=split_by, seed=settings.seed)
+    # for a fitness over groups they are an attribute that every split needs, not something to hold out
+    splits = split(given, by=split_by, seed=settings.seed, keep_groups=goal is None or "group" not in goal.fitness)
     reporter.say(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
@@ -135,7 +136,13 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
             f"({report.relative_difference:.2e} relative) on {report.images} images."
         )
     write_report(results, folder)
-    write_files(folder, {"results.json": dump(results)})
+    write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
+
+
+def splits_json(bench: Bench) -> dict[str, object]:
+    """Which image was in which split, by the names that the source gives them."""
+    names = {name: [bench.pairs.ids[i] for i in bench.indices(name)] for name in NAMES}
+    return {"source": bench.pairs.name, "how": bench.splits.how, "hash": bench.splits.hash, **names}
 
 
 def dump(results: Mapping) -> str:

@@ -129,6 +129,11 @@ def test_chinese_clip_inverts_texts_of_several_images(tmp_path: Path, urlsafe: b
     pairs = read(f"chinese-clip:{tmp_path}")
     assert pairs.captions == (("鸟",), ("猫",), ("猫", "狗"))
     assert pairs.splits == ("test", "valid", "valid")
+    assert pairs.text_ids is not None
+    assert pairs.text_ids[1][0] == pairs.text_ids[2][0]  # one text, two images
+    assert pairs.text_count == 3
+    assert pairs.subset([2, 0]).same is not None
+    assert pairs.subset([2, 0]).same.tolist() == [0, 1, 2]
     assert pairs.images[1].read() == encoded(1)
     assert read(f"chinese-clip:{tmp_path}?split=test").texts == ("鸟",)
     assert "no split 'train'. Its splits are: test, valid" in fails(f"chinese-clip:{tmp_path}?split=train")
@@ -236,15 +241,15 @@ def test_local_files_by_url(images: Path) -> None:
 
 def test_many_rows_with_one_broken(images: Path) -> None:
     (images / "bomb.png").write_bytes(bomb())
-    lines = [f"{i % 10}.png,caption {i}" for i in range(20_000)]
-    lines[12_345] = "bomb.png,boom"
+    lines = [f"{i % 10}.png,caption {i}" for i in range(120_000)]
+    lines[112_345] = "bomb.png,boom"
     (images / "p.csv").write_text("image,caption\n" + "\n".join(lines) + "\n")
     message = fails(images / "p.csv")
-    assert "1 of 20,000 rows is bad" in message
-    assert "line 12347:" in message
+    assert "1 of 120,000 rows is bad" in message
+    assert "line 112347:" in message
     pairs = read(images / "p.csv", skip_bad=True)
     assert len(pairs) == 10
-    assert len(pairs.texts) == 19_999
+    assert len(pairs.texts) == 119_999
 
 
 def test_splits_follow_the_source(images: Path) -> None:
