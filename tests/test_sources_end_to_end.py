@@ -13,7 +13,7 @@ import pytest
 from headwise.cli import main
 from headwise.demo import pairs_file
 
-SMALL = ["--budget", "8", "--population", "8", "--controls", "2", "--finalists", "2", "--json"]
+SMALL = ["--budget", "12", "--population", "10", "--controls", "2", "--finalists", "2", "--json"]
 IMAGES = 36
 
 

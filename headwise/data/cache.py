@@ -125,9 +125,7 @@ def pixels(
     if len({shard.shape[1:] for shard in shards}) > 1:
         raise HeadwiseError(f"{model.name}: its processor gives pictures of different sizes; one size is needed.")
     if cache_size is not None:
-        used = sum(
-            shard.data.nbytes for shard in {key: shard for key, shard in zip(keys, shards, strict=True)}.values()
-        )
+        used = sum(shard.data.nbytes for shard in dict(zip(keys, shards, strict=True)).values())
         if used > cache_size:
             raise _too_small(len(pairs), used, cache_size)
         trim(folder, cache_size, keep=set(keys))
