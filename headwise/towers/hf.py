@@ -144,16 +144,12 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
             processor.save_pretrained(folder)
 
     spec = image_processor.to_dict()
-    plain = bool(spec.get("do_rescale", True) and spec.get("do_normalize", True))
-    plain = plain and abs(spec.get("rescale_factor", 1 / 255) * 255 - 1) < 1e-6
     return Model(
         name=name or f"hf:{getattr(module.config, '_name_or_path', '') or type(module).__name__}",
         tower=tower_of(module),
         module=module,
         preprocess=partial(_preprocess, image_processor),
         preprocess_spec={"class": type(image_processor).__name__, **_jsonable(spec)},
-        pixel_mean=tuple(spec["image_mean"]) if plain else None,
-        pixel_std=tuple(spec["image_std"]) if plain else None,
         encode_texts=partial(_encode_texts, module, processor.tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
         logit_scale=float(module.logit_scale.detach().exp()) if has_text else 100.0,

@@ -12,7 +12,8 @@ from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid
-from headwise.towers.base import Block, Model, Tower
+from headwise.towers.base import Model, Tower
+from headwise.towers.blocks import Block
 from headwise.towers.pool2d import build_trunk_head, is_pool2d
 from headwise.towers.timm_blocks import LatentPool, TimmBlock, reduce_tokens
 from headwise.towers.tools import need
@@ -213,8 +214,6 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
         module=module,
         preprocess=preprocess or timm.data.create_transform(**config, is_training=False),
         preprocess_spec={"class": "timm", "steps": str(preprocess) if preprocess else str(sorted(config.items()))},
-        pixel_mean=None if preprocess else tuple(config["mean"]),
-        pixel_std=None if preprocess else tuple(config["std"]),
         encode_texts=encode_texts,
         text_hash=getattr(encode_texts, "text_hash", ""),
         save=partial(_save, module),

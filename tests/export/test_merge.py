@@ -16,7 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.export.merge import folded, merge
 from headwise.mask import Head, Mask
 from headwise.towers import load, wrap
-from headwise.towers.base import HeadWeights
+from headwise.towers.blocks import HeadWeights
 
 HEADS = ["L0.H1", "L0.H2", "L2.H3"]
 
