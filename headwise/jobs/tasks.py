@@ -15,7 +15,7 @@ from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.progress import Reporter, Silent
-from headwise.objectives import Classification, Retrieval
+from headwise.objectives import Classification, Prototypes, Retrieval
 from headwise.prompts import class_embeddings, class_names, templates
 from headwise.towers.base import Model
 
@@ -43,9 +43,9 @@ class Task:
     """A goal with its text embeddings, computed once.
 
     Arguments:
-        kind: `retrieval` or `classification`.
+        kind: `retrieval`, `classification`, or `prototypes` (classification without texts).
         fitness: what searches maximise.
-        texts: of all captions (T, E), or one per class (C, E); float32.
+        texts: of all captions (T, E), or one per class (C, E); float32. Of prototypes, which need none, (C, 0).
         key: what the embeddings were made from, for the study's key.
     """
 
@@ -54,14 +54,20 @@ class Task:
     texts: torch.Tensor
     key: str
 
+    @property
+    def title(self) -> str:
+        """What results call it: clip_benchmark's names where it has one."""
+        return self.kind if self.kind == "prototypes" else "zeroshot_" + self.kind
+
     def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Retrieval | Classification:
         """The task within one split, its images in the order of `indices`."""
         part = pairs.subset(indices)
-        if self.kind == "classification":
+        if self.kind in ("classification", "prototypes"):
             assert part.labels is not None
             groups = part.groups if "group" in self.fitness else None
             labels = np.array(part.labels)
-            return Classification(self.texts, labels, groups, self.fitness, model.logit_scale, device)
+            objective = Prototypes if self.kind == "prototypes" else Classification
+            return objective(self.texts, labels, groups, self.fitness, model.logit_scale, device)
         first = np.searchsorted(pairs.owner, np.asarray(indices))  # where each image's captions begin
         mine = [start + k for start, i in zip(first, indices, strict=True) for k in range(len(pairs.captions[i]))]
         return Retrieval(
@@ -77,10 +83,13 @@ def make_task(
     Raises:
         HeadwiseError: a model without text tower, neither captions nor labels, or a fitness that does not fit.
     """
+    if model.encode_texts is None and pairs.labels is not None:
+        return _prototypes(model, pairs, goal, reporter or Silent())
     if model.encode_texts is None:
         raise HeadwiseError(
-            f"{model.name} has no text tower, and captions and class names need one. Use the whole model (for "
-            "transformers CLIPModel, not CLIPVisionModelWithProjection)."
+            f"{model.name} has no text tower, and captions need one. Use the whole model (for transformers CLIPModel, "
+            "not CLIPVisionModelWithProjection), give headwise.wrap a text encoder, or give images with labels: they "
+            "are classified by the means of their classes, without texts."
         )
     if pairs.texts:
         if goal.fitness not in ("auto", "mean_recall"):
@@ -99,6 +108,20 @@ def make_task(
     texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
     key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
     return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key)
+
+
+def _prototypes(model: Model, pairs: Pairs, goal: Goal, reporter: Reporter) -> Task:
+    """Classification of a labelled source by class means, for a model without a text tower."""
+    if goal.templates or goal.class_names:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, so classes are the means of their images; templates and class names "
+            "would not be used. Leave them out."
+        )
+    assert pairs.labels is not None
+    names = pairs.class_names or tuple(map(str, range(max(pairs.labels) + 1)))
+    reporter.say(f"No text tower: {len(names):,} classes by the means of their own images, each image left out.")
+    key = hashlib.sha256(json.dumps(["prototypes", *names]).encode()).hexdigest()[:32]
+    return Task("prototypes", "acc1" if goal.fitness == "auto" else goal.fitness, torch.empty(len(names), 0), key)
 
 
 def embed_texts(

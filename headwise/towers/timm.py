@@ -68,7 +68,10 @@ def build_trunk(
     """
     _check_vit(trunk)
     mixed = getattr(trunk, "rope_mixed", False)
-    for place in ("t_x", "t_y"):  # timm before 1.0.31 multiplies them by float32 frequencies, whatever the tower's dtype
+    for place in (
+        "t_x",
+        "t_y",
+    ):  # timm before 1.0.31 multiplies them by float32 frequencies, whatever the tower's dtype
         if isinstance(positions := getattr(getattr(trunk, "rope", None), place, None), torch.Tensor):
             positions.data = positions.data.float()
     has_rope = getattr(trunk, "rope", None) is not None
