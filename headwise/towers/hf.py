@@ -108,6 +108,11 @@ def _from_pretrained(call, reference: str, what: str):
     try:
         return call(reference)
     except Exception as error:  # transformers raises many kinds, also for a truncated file
+        if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
+            raise HeadwiseError(
+                f"The tokenizer of hf:{reference} needs sentencepiece, which is not installed here. "
+                "Install it with: pip install 'headwise[siglip]'"
+            ) from error
         where = "the folder" if Path(reference).exists() else "the hub (or the local cache)"
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HeadwiseError(
