@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import update_wrapper
 
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from headwise.errors import HeadwiseError
 from headwise.mask import Mask
 from headwise.operators import suppress
 from headwise.towers import Model, tower_of
-from headwise.towers.base import Tower, Transform, evaluating
+from headwise.towers.base import Tower, evaluating
+from headwise.towers.blocks import Transform
 
 
 @contextmanager
@@ -39,16 +41,16 @@ def apply(
     check_fits(tower, mask, check_weights=check_weights)
     touched = [row for row, gates in enumerate(mask.gates) if any(gate < 1.0 for gate in gates)]
     modules = [tower.blocks[row].module for row in touched]
-    old = [module.__dict__.get("forward") for module in modules]
+    old = [(type(module), module.__dict__.pop("forward", None)) for module in modules]
     try:
         before = None
         if probe and touched:
             # compared on the same code path: the library's own kernels round differently, which is no effect
-            for row, module in zip(touched, modules, strict=True):
-                module.forward = tower.blocks[row].live(lambda z, v: z)
+            for row, module, (own, _) in zip(touched, modules, old, strict=True):
+                module.__class__ = _with_forward(own, tower.blocks[row].live(lambda z, v: z))
             before = _probe(tower)
-        for row, module in zip(touched, modules, strict=True):
-            module.forward = tower.blocks[row].live(transform(tower, mask, row))
+        for row, module, (own, _) in zip(touched, modules, old, strict=True):
+            module.__class__ = _with_forward(own, tower.blocks[row].live(transform(tower, mask, row)))
         if before is not None and torch.equal(before, _probe(tower)):
             raise HeadwiseError(
                 f"The mask {mask} took no effect: a probe image has the same embedding with and without it. "
@@ -56,11 +58,21 @@ def apply(
             )
         yield
     finally:
-        for module, forward in zip(modules, old, strict=True):
+        for module, (own, forward) in zip(modules, old, strict=True):
+            module.__class__ = own
+            module.__dict__.pop("forward", None)  # one that a library put there meanwhile is the masked one
             if forward is not None:
                 module.forward = forward
-            else:
-                module.__dict__.pop("forward", None)
+
+
+def _with_forward(own: type[nn.Module], forward: Callable) -> type[nn.Module]:
+    """A class that differs from a module's own in `forward` alone.
+
+    Not an attribute of the module: DataParallel's replicas copy attributes, so theirs would compute with the
+    parameters of the original, on its device.
+    """
+    members = {"forward": update_wrapper(forward, own.forward, updated=()), "__module__": own.__module__}
+    return type(own)(own.__name__, (own,), members)
 
 
 def _tower(model: Model | Tower | nn.Module) -> Tower:

@@ -54,13 +54,12 @@ def models(as_json: JsonOption = False) -> None:
     if as_json:
         console.print_json([asdict(library) for library in families()])
         return
-    rows = []
-    for library in families():
+    for library in families():  # plain lines, not a table: a name has to be copied whole
         state = library.version or f"not installed: pip install 'headwise[{library.extra}]'"
-        rows.append((library.name, state, "\n".join(library.examples), ", ".join(library.families)))
-    console.print_table(
-        "Where models come from", ("library", "version", "names, for example", "families"), rows, text=True
-    )
+        lines = [f"{library.name} {state}", f"  {', '.join(library.families)}"]
+        lines += [f"  {form:32}  {meaning}" for form, meaning in library.forms.items()]
+        lines += [f"    for example {example}" for example in library.examples]
+        console.out.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
 
 
 @data.command()

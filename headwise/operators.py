@@ -62,7 +62,7 @@ def suppress(
     Raises:
         HeadwiseError: `mean` without its constants; `self` where queries are not tokens.
     """
-    g = gates.to(z.dtype)[..., None, None]  # (..., H, 1, 1)
+    g = gates.to(z)[..., None, None]  # (..., H, 1, 1), where z is: it may be on a replica's device
     if operator == "zero":
         return g * z
     if operator == "cls_row":
@@ -83,7 +83,7 @@ def suppress(
     elif operator == "mean":
         if mean is None:
             raise HeadwiseError("Operator 'mean' needs the heads' mean outputs; compute them with engine.head_means.")
-        a0v = mean.to(z.dtype)[:, None, :]  # (H, 1, d)
+        a0v = mean.to(z)[:, None, :]  # (H, 1, d)
     else:
         raise HeadwiseError(f"{operator!r} is not an operator. There are: {', '.join(OPERATORS)}.")
     return g * z + (1 - g) * a0v

@@ -18,7 +18,8 @@ row() {
     "$home/bin/python" -m pip install --quiet --editable ".[dev]" "$@"
     "$home/bin/python" -m pip list 2>/dev/null |
         grep -iE '^(torch|transformers|open_clip_torch|timm|sentence-transformers) '
-    HF_HUB_OFFLINE=1 "$home/bin/python" -m pytest tests/towers tests/test_engine.py tests/test_live.py -n 2 -W "$strict"
+    HF_HUB_OFFLINE=1 "$home/bin/python" -m pytest tests/towers tests/export tests/test_engine.py tests/test_live.py \
+        -n 2 -W "$strict"
 }
 
 wanted=${1:-all}
@@ -30,7 +31,7 @@ lowest | newest | all) ;;
     ;;
 esac
 if [ "$wanted" != newest ]; then
-    row lowest default torch==2.6.0 torchvision==0.21.0 transformers==5.0.0 open_clip_torch==3.0.0 timm==1.0.20 \
+    row lowest default torch==2.6.0 torchvision==0.21.0 transformers==5.0.0 open_clip_torch==3.0.0 timm==1.0.26 \
         sentence-transformers==5.4.0
 fi
 if [ "$wanted" != lowest ]; then

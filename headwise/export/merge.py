@@ -25,7 +25,8 @@ from headwise.artefact import CARD_FILE, MASK_FILE, cannot_write, dumps, plain_c
 from headwise.errors import HeadwiseError
 from headwise.mask import Mask
 from headwise.towers import load, wrap
-from headwise.towers.base import Block, HeadWeights, Model, Tower, evaluating
+from headwise.towers.base import Model, Tower, evaluating
+from headwise.towers.blocks import Block, HeadWeights
 
 if TYPE_CHECKING:
     from headwise.engine import Means, Pixels

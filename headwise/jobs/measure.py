@@ -136,7 +136,7 @@ def evaluate(
         "dataset": given.name,
         "model": ready.name,
         "mask": str(chosen),
-        "task": "zeroshot_" + bench.task.kind,
+        "task": bench.task.title,
         "images": len(given),
         "captions": given.text_count,
         "metrics": score.metrics,

@@ -16,7 +16,16 @@ from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.progress import Reporter, Silent
-from headwise.objectives import Classification, Combined, MultiObject, Objective, Part, Retrieval, SingleObject
+from headwise.objectives import (
+    Classification,
+    Combined,
+    MultiObject,
+    Objective,
+    Part,
+    Prototypes,
+    Retrieval,
+    SingleObject,
+)
 from headwise.prompts import class_embeddings, class_names, templates
 from headwise.towers.base import Model
 
@@ -44,9 +53,11 @@ class Task:
     """A goal with its text embeddings, computed once.
 
     Arguments:
-        kind: `retrieval`, `classification`, `cola_multi_object`, `cola_single_object` or `mix`.
+        kind: `retrieval`, `classification`, `prototypes` (classification without texts), `cola_multi_object`,
+            `cola_single_object` or `mix`.
         fitness: what searches maximise.
-        texts: of all captions (T, E), or one per class or query (C, E); float32. Empty for a mixture.
+        texts: of all captions (T, E), or one per class or query (C, E); float32. Of prototypes, which need none,
+            (C, 0); empty for a mixture.
         key: what the embeddings were made from, for the study's key.
         parts: the tasks of a mixture's parts.
     """
@@ -57,16 +68,22 @@ class Task:
     key: str
     parts: tuple[Task, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What results call it: clip_benchmark's names where it has one."""
+        return "zeroshot_" + self.kind if self.kind in ("retrieval", "classification") else self.kind
+
     def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Objective:
         """The task within one split, its images in the order of `indices` (of a mixture: ascending)."""
         if self.parts:
             return self._combined(model, pairs, indices, device)
         part = pairs.subset(indices)
-        if self.kind == "classification":
+        if self.kind in ("classification", "prototypes"):
             assert part.labels is not None
             groups = part.groups if "group" in self.fitness else None
             labels = np.array(part.labels)
-            return Classification(self.texts, labels, groups, self.fitness, model.logit_scale, device)
+            objective = Prototypes if self.kind == "prototypes" else Classification
+            return objective(self.texts, labels, groups, self.fitness, model.logit_scale, device)
         if self.kind == "cola_single_object":
             present, counted = (_table(rows, len(self.texts)) for rows in (part.present, part.counted))
             return SingleObject(self.texts, present, counted, device)
@@ -102,13 +119,16 @@ def make_task(
     Raises:
         HeadwiseError: a model without text tower, neither captions nor labels, or a fitness that does not fit.
     """
-    if model.encode_texts is None:
-        raise HeadwiseError(
-            f"{model.name} has no text tower, and captions and class names need one. Use the whole model (for "
-            "transformers CLIPModel, not CLIPVisionModelWithProjection)."
-        )
     if pairs.parts:
         return _mixture(model, pairs, goal, cache_dir, reporter)
+    if model.encode_texts is None and pairs.labels is not None:
+        return _prototypes(model, pairs, goal, reporter or Silent())
+    if model.encode_texts is None:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, and captions need one. Use the whole model (for transformers CLIPModel, "
+            "not CLIPVisionModelWithProjection), give headwise.wrap a text encoder, or give images with labels: they "
+            "are classified by the means of their classes, without texts."
+        )
     if pairs.kind is not None:
         return _cola(model, pairs, goal, cache_dir, reporter)
     if pairs.texts:
@@ -167,6 +187,20 @@ def _cola(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, report
     return Task(
         pairs.kind, fitness, texts, hashlib.sha256(json.dumps([pairs.hash, patterns]).encode()).hexdigest()[:32]
     )
+
+
+def _prototypes(model: Model, pairs: Pairs, goal: Goal, reporter: Reporter) -> Task:
+    """Classification of a labelled source by class means, for a model without a text tower."""
+    if goal.templates or goal.class_names:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, so classes are the means of their images; templates and class names "
+            "would not be used. Leave them out."
+        )
+    assert pairs.labels is not None
+    names = pairs.class_names or tuple(map(str, range(max(pairs.labels) + 1)))
+    reporter.say(f"No text tower: {len(names):,} classes by the means of their own images, each image left out.")
+    key = hashlib.sha256(json.dumps(["prototypes", *names]).encode()).hexdigest()[:32]
+    return Task("prototypes", "acc1" if goal.fitness == "auto" else goal.fitness, torch.empty(len(names), 0), key)
 
 
 def embed_texts(

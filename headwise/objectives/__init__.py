@@ -3,7 +3,18 @@
 from headwise.objectives.classes import Classification
 from headwise.objectives.cola import MultiObject, SingleObject
 from headwise.objectives.combined import Combined, Part
+from headwise.objectives.prototypes import Prototypes
 from headwise.objectives.retrieval import Retrieval
 from headwise.objectives.score import Objective, Score
 
-__all__ = ["Classification", "Combined", "MultiObject", "Objective", "Part", "Retrieval", "Score", "SingleObject"]
+__all__ = [
+    "Classification",
+    "Combined",
+    "MultiObject",
+    "Objective",
+    "Part",
+    "Prototypes",
+    "Retrieval",
+    "Score",
+    "SingleObject",
+]

@@ -11,7 +11,8 @@ from types import ModuleType
 from torch import nn
 
 from headwise.errors import HeadwiseError
-from headwise.towers.base import Block, Model, Tower
+from headwise.towers.base import Model, Tower
+from headwise.towers.blocks import Block
 from headwise.towers.tools import verify
 
 __all__ = ["Block", "Model", "Tower", "load", "tower_of", "wrap"]

@@ -4,174 +4,23 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid, Mask
-from headwise.operators import FOLDABLE, NEEDS_CLASS_TOKEN, OPERATORS
+from headwise.operators import NEEDS_CLASS_TOKEN, OPERATORS
+from headwise.towers.blocks import Block
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (z, v) → z'
-
-
-@dataclass(frozen=True)
-class HeadWeights:
-    """The library's own parameters that folding writes to, as views (H heads of d values, width D)."""
-
-    out: torch.Tensor  # (D, H·d) out-projection
-    out_bias: torch.Tensor | None  # (D)
-    query: torch.Tensor | None = None  # (H·d, D) query projection
-    query_bias: torch.Tensor | None = None  # (H·d)
-
-
-class Block:
-    """One row of heads: attention cut open just before its out-projection.
-
-    A library's file in `towers/` subclasses this and uses the library's own modules and parameters.
-
-    Arguments:
-        module: the library's block, whose forward a live mask replaces.
-        heads, head_dim, width: H, d and D.
-        folds: the operators that fold exactly into this block's weights.
-        operators: the operators that are defined for this block.
-        latents: how many queries attention pooling has (0: the queries are the tokens themselves).
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        heads: int,
-        head_dim: int,
-        width: int,
-        folds: Collection[str] = FOLDABLE,
-        operators: Collection[str] = tuple(OPERATORS),
-        latents: int = 0,
-    ):
-        self.module: Any = module  # its attributes are its library's own
-        self.heads = heads
-        self.head_dim = head_dim
-        self.width = width
-        self.operators = frozenset(operators)
-        self.folds = frozenset(folds) & self.operators
-        self.latents = latents
-
-    @property
-    def tokenwise(self) -> bool:
-        """Queries are tokens (False for attention pooling)."""
-        return not self.latents
-
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Everything up to the out-projection.
-
-        Arguments:
-            x: residual stream, (B, N, D).
-            queries: the rows of x to compute outputs for (None: all).
-
-        Returns:
-            z: head outputs, (B, H, Q, d), and v: values, (B, H, N, d).
-        """
-        raise NotImplementedError
-
-    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        """Out-projection, residual, MLP.
-
-        Arguments:
-            x: the query rows of the residual stream, (B, Q, D).
-            z: head outputs, (B, H, Q, d).
-
-        Returns:
-            The residual stream after the block, (B, Q, D).
-        """
-        raise NotImplementedError
-
-    def weights(self) -> HeadWeights:
-        """The parameters that folding a mask writes to."""
-        raise NotImplementedError
-
-    def live(self, transform: Transform) -> Callable:
-        """A replacement for `module.forward` that passes the head outputs through `transform`."""
-
-        def forward(x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            refuse_tensors(self.module, (*args, *kwargs.values()))
-            z, v = self.attend(x)  # (B, H, N, d) twice
-            return self.finish(x, transform(z, v))
-
-        return forward
-
-    @cached_property
-    def _finish_parameters(self) -> int:
-        inner = self.heads * self.head_dim
-        return max(sum(p.numel() for p in self.module.parameters()) - 3 * self.width * inner, 0)
-
-    def cost(self, tokens: int, queries: int) -> tuple[float, float]:
-        """Multiply-adds of (attend, finish) for one image, counted from the block's parameters."""
-        inner = self.heads * self.head_dim
-        attend = inner * self.width * (2 * tokens + queries) + 2 * queries * tokens * inner
-        return float(attend), float(queries * self._finish_parameters)
-
-
-class PoolBlock(Block):
-    """Attention pooling: Q learned queries look at the tokens. Its heads are the grid's last row.
-
-    Arguments:
-        before: residual stream (B, N, D) → what the library's pooling module receives.
-        read: the queries that the embedding is made from (None: all).
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        heads: int,
-        head_dim: int,
-        width: int,
-        *,
-        before: Callable[[torch.Tensor], torch.Tensor],
-        latents: int,
-        read: slice | None = None,
-        folds: Collection[str] = FOLDABLE,
-        class_token: bool = False,
-    ):
-        count = len(range(latents)[read]) if read else latents
-        operators = ("zero", "mean", "uniform", "cls") if class_token else ("zero", "mean", "uniform")
-        super().__init__(module, heads, head_dim, width, folds, operators, latents=count)
-        self.before = before
-        self.read = read
-
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The module's input (B, N, D) → z (B, H, Q, d) of the queries `read`, and v (B, H, N, d)."""
-        raise NotImplementedError
-
-    def project(self, z: torch.Tensor) -> torch.Tensor:
-        """Head outputs (B, H, Q, d) → pooled vectors (B, Q, D): out-projection, and an MLP where there is one."""
-        raise NotImplementedError
-
-    def after(self, y: torch.Tensor) -> torch.Tensor:
-        """Pooled vectors (B, Q, D) → what the library's pooling module returns."""
-        return y
-
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.look(self.before(x), self.read)
-
-    def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return self.project(z)
-
-    def live(self, transform: Transform) -> Callable:
-        def forward(h: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            refuse_tensors(self.module, (*args, *kwargs.values()))
-            z, v = self.look(h, None)  # (B, H, Q, d), (B, H, N, d)
-            return self.after(self.project(transform(z, v)))
-
-        return forward
 
 
 @dataclass(frozen=True)
@@ -296,7 +145,6 @@ class Model:
         module: the library's model.
         preprocess: a picture → pixels (3, R, R), float32.
         preprocess_spec: plain JSON values that change when the preprocessing does (part of the cache's key).
-        pixel_mean, pixel_std: the last step of `preprocess`, if it is (p/255 − mean)/std; lets the cache keep bytes.
         encode_texts: texts → embeddings (T, E), float32, not normalised; None where there is no text tower.
         text_hash: hash of the text tower's parameters.
         logit_scale, logit_bias: similarity → logit.
@@ -312,8 +160,6 @@ class Model:
     save: Callable[[Path], None]
     encode_texts: Callable[[Sequence[str]], torch.Tensor] | None = None
     text_hash: str = ""
-    pixel_mean: tuple[float, ...] | None = None
-    pixel_std: tuple[float, ...] | None = None
     logit_scale: float = 100.0
     logit_bias: float = 0.0
     loss: str = "softmax"
@@ -335,16 +181,6 @@ def weights_hash(module: nn.Module, *, skip: tuple[str, ...] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, N, H·d) → (B, H, N, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(z: torch.Tensor) -> torch.Tensor:
-    """(B, H, Q, d) → (B, Q, H·d)."""
-    return z.transpose(1, 2).flatten(2)
-
-
 def rows(x: torch.Tensor, queries: slice | None) -> torch.Tensor:
     """The query rows of a residual stream, (B, N, D) → (B, Q, D)."""
     return x if queries is None else x[:, queries]
@@ -360,15 +196,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
-
-
-def refuse_tensors(module: nn.Module, extra: Sequence[object]) -> None:
-    """
-    Raises:
-        HeadwiseError: a block is called with an attention mask, which a head mask would drop.
-    """
-    if any(isinstance(value, torch.Tensor) for value in extra):
-        raise HeadwiseError(
-            f"{type(module).__name__} was called with an attention mask while a head mask is applied; image towers "
-            "attend to all tokens. Call the model without one."
-        )

@@ -92,6 +92,7 @@ def families() -> list[Library]:
                 "timm:NAME/FILE": "a checkpoint (an absolute path gives two slashes)",
                 "timm:local-dir:DIR": "a folder that timm wrote; it needs no prefix",
                 "timm:hf-hub:ORG/REPO": "a model of the hub in timm's format",
+                "headwise.wrap(model, (preprocess, encode_texts))": "in Python: with a text tower of yours",
             },
             ("timm:vit_base_patch16_clip_224.openai", "timm:vit_base_patch16_siglip_224.webli"),
             ("ViT", "EVA, EVA02", "ViTamin"),

@@ -108,6 +108,11 @@ def _from_pretrained(call, reference: str, what: str):
     try:
         return call(reference)
     except Exception as error:  # transformers raises many kinds, also for a truncated file
+        if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
+            raise HeadwiseError(
+                f"The tokenizer of hf:{reference} needs sentencepiece, which is not installed here. "
+                "Install it with: pip install 'headwise[siglip]'"
+            ) from error
         where = "the folder" if Path(reference).exists() else "the hub (or the local cache)"
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HeadwiseError(
@@ -144,16 +149,12 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
             processor.save_pretrained(folder)
 
     spec = image_processor.to_dict()
-    plain = bool(spec.get("do_rescale", True) and spec.get("do_normalize", True))
-    plain = plain and abs(spec.get("rescale_factor", 1 / 255) * 255 - 1) < 1e-6
     return Model(
         name=name or f"hf:{getattr(module.config, '_name_or_path', '') or type(module).__name__}",
         tower=tower_of(module),
         module=module,
         preprocess=partial(_preprocess, image_processor),
         preprocess_spec={"class": type(image_processor).__name__, **_jsonable(spec)},
-        pixel_mean=tuple(spec["image_mean"]) if plain else None,
-        pixel_std=tuple(spec["image_std"]) if plain else None,
         encode_texts=partial(_encode_texts, module, processor.tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
         logit_scale=float(module.logit_scale.detach().exp()) if has_text else 100.0,

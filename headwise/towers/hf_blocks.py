@@ -12,7 +12,8 @@ from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid
-from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, Transform, join_heads, rows, split_heads
+from headwise.towers.base import Tower, rows
+from headwise.towers.blocks import Block, HeadWeights, PoolBlock, Transform, join_heads, split_heads
 from headwise.towers.tools import attention, refuse_unknown
 
 

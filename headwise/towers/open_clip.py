@@ -158,7 +158,6 @@ def _transform(module: Any) -> Callable:
 def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None, name: str) -> Model:
     module.eval()
     has_text = hasattr(module, "encode_text") and tokenizer is not None
-    normalize = _normalisation(preprocess)
     bias = getattr(module, "logit_bias", None)
     scale = getattr(module, "logit_scale", None)
     return Model(
@@ -168,8 +167,6 @@ def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None,
         preprocess=preprocess,
         # a configuration that was read from JSON has lists where open_clip has tuples
         preprocess_spec={"class": "open_clip", "steps": str(preprocess).replace("[", "(").replace("]", ")")},
-        pixel_mean=normalize[0] if normalize else None,
-        pixel_std=normalize[1] if normalize else None,
         encode_texts=partial(_encode_texts, module, tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("visual.", "logit_")) if has_text else "",
         logit_scale=float(scale.detach().exp()) if scale is not None else 100.0,
@@ -177,14 +174,6 @@ def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None,
         loss="softmax" if bias is None else "sigmoid",
         save=partial(_save, module, tokenizer, config),
     )
-
-
-def _normalisation(preprocess: Callable) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation of a torchvision pipeline that ends in ToTensor and Normalize."""
-    steps: list[Any] = list(getattr(preprocess, "transforms", ()))
-    if [type(step).__name__.removeprefix("Maybe") for step in steps[-2:]] != ["ToTensor", "Normalize"]:
-        return None
-    return tuple(map(float, steps[-1].mean)), tuple(map(float, steps[-1].std))
 
 
 @torch.inference_mode()

@@ -12,7 +12,8 @@ from torch import nn
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid
 from headwise.operators import FOLDABLE, OPERATORS
-from headwise.towers.base import Block, HeadWeights, PoolBlock, Tower, join_heads, split_heads
+from headwise.towers.base import Tower
+from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, split_heads
 from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown
 
 BLOCK_PARTS = ("ln_1", "attn", "ln_attn", "ls_1", "ln_2", "mlp", "ls_2")
@@ -33,12 +34,11 @@ class OpenClipBlock(Block):
         refuse_unknown(module, BLOCK_PARTS, "open_clip")
         refuse_unknown(attn, ATTENTION_PARTS, "open_clip")
         inner, width = attn.in_proj_weight.shape[0] // 3, attn.in_proj_weight.shape[1]
-        self.inner_norm = active(getattr(attn, "ln_inner", None))
         normed = active(getattr(attn, "ln_q", None)) is not None
         folds = [op for op in FOLDABLE if not (normed and op == "uniform")]
         # with a norm over all heads before the out-projection, z is what leaves the norm: only what acts on a
         # head's output itself is defined there
-        operators = ("zero", "mean", "cls_row") if self.inner_norm else tuple(OPERATORS)
+        operators = ("zero", "mean", "cls_row") if active(getattr(attn, "ln_inner", None)) else tuple(OPERATORS)
         super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
 
     def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,8 +52,8 @@ class OpenClipBlock(Block):
         z = attention(q, k, v, dropout=p)  # (B, H, Q, d)
         if (scale := getattr(attn, "head_scale", None)) is not None:
             z, v = z * scale, v * scale
-        if self.inner_norm is not None:
-            z = split_heads(self.inner_norm(join_heads(z)), self.heads)  # (B, H, Q, d)
+        if (norm := active(getattr(attn, "ln_inner", None))) is not None:
+            z = split_heads(norm(join_heads(z)), self.heads)  # (B, H, Q, d)
         return z, v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from torch import nn
 
 from headwise.mask import Grid
 from headwise.operators import FOLDABLE
-from headwise.towers.base import HeadWeights, PoolBlock, Tower, Transform, join_heads, split_heads
+from headwise.towers.base import Tower
+from headwise.towers.blocks import HeadWeights, PoolBlock, Transform, join_heads, split_heads
 from headwise.towers.tools import attention, packed_qkv
 
 
@@ -21,10 +22,10 @@ class Pool2dBlock(PoolBlock):
     """
 
     def __init__(self, module: Any):
-        self.out: nn.Linear = module.c_proj if hasattr(module, "c_proj") else module.proj
-        width = self.out.in_features
+        out = _out(module)
+        width = out.in_features
         heads = module.num_heads
-        folds = FOLDABLE if isinstance(self.out, nn.Linear) else ()
+        folds = FOLDABLE if isinstance(out, nn.Linear) else ()
         super().__init__(
             module, heads, width // heads, width, before=nn.Identity(), latents=1, read=slice(0, 1), folds=folds
         )
@@ -36,7 +37,7 @@ class Pool2dBlock(PoolBlock):
         first = x.mean(dim=1, keepdim=True) if first is None else first.expand(len(x), -1, -1)
         x = torch.cat([first, x], dim=1)  # (B, 1 + h·w, C)
         for name in ("positional_embedding", "pos_embed"):
-            if isinstance(table := getattr(self.module, name, None), nn.Parameter):
+            if isinstance(table := getattr(self.module, name, None), torch.Tensor):
                 x = x + table.unsqueeze(0).to(x.dtype)
         return x
 
@@ -53,20 +54,21 @@ class Pool2dBlock(PoolBlock):
         return attention(q, k, v), v  # (B, H, 1, d), (B, H, N, d)
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
-        return self.out(join_heads(z))  # (B, 1, E)
+        return _out(self.module)(join_heads(z))  # (B, 1, E)
 
     def weights(self) -> HeadWeights:
-        pool = self.module
+        pool, out = self.module, _out(self.module)
         if getattr(pool, "qkv", None) is None:
             query = self._separate()[0]
-            return HeadWeights(self.out.weight, self.out.bias, query.weight, query.bias)
+            return HeadWeights(out.weight, out.bias, query.weight, query.bias)
         bias = None if pool.qkv.bias is None else pool.qkv.bias[: self.width]
-        return HeadWeights(self.out.weight, self.out.bias, pool.qkv.weight[: self.width], bias)
+        return HeadWeights(out.weight, out.bias, pool.qkv.weight[: self.width], bias)
 
     def live(self, transform: Transform) -> Callable:
-        def forward(features: torch.Tensor) -> torch.Tensor:
-            z, v = self.look(self.tokens(features), None)  # (B, H, 1, d), (B, H, N, d)
-            return self.project(transform(z, v))[:, 0]  # (B, E)
+        def forward(module: nn.Module, features: torch.Tensor) -> torch.Tensor:
+            block = self.on(module)
+            z, v = block.look(block.tokens(features), None)  # (B, H, 1, d), (B, H, N, d)
+            return block.project(transform(z, v))[:, 0]  # (B, E)
 
         return forward
 
@@ -82,6 +84,10 @@ class Pool2dBlock(PoolBlock):
         rope = torch.cat(rope, dim=-1) if isinstance(rope, tuple) else rope
         half = {"half": True} if getattr(self.module, "rotate_half", False) else {}
         return torch.cat([k[:, :, :1], apply_rot_embed_cat(k[:, :, 1:], rope, **half)], dim=2)
+
+
+def _out(module: Any) -> nn.Linear:
+    return module.c_proj if hasattr(module, "c_proj") else module.proj
 
 
 def is_pool2d(module: Any) -> bool:

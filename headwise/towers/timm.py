@@ -12,7 +12,8 @@ from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid
-from headwise.towers.base import Block, Model, Tower
+from headwise.towers.base import Model, Tower
+from headwise.towers.blocks import Block
 from headwise.towers.pool2d import build_trunk_head, is_pool2d
 from headwise.towers.timm_blocks import LatentPool, TimmBlock, reduce_tokens
 from headwise.towers.tools import need
@@ -67,6 +68,12 @@ def build_trunk(
     """
     _check_vit(trunk)
     mixed = getattr(trunk, "rope_mixed", False)
+    for place in (
+        "t_x",
+        "t_y",
+    ):  # timm before 1.0.31 multiplies them by float32 frequencies, whatever the tower's dtype
+        if isinstance(positions := getattr(getattr(trunk, "rope", None), place, None), torch.Tensor):
+            positions.data = positions.data.float()
     has_rope = getattr(trunk, "rope", None) is not None
     ropes = [
         partial(_rope, trunk, index if mixed else None) if has_rope else None for index in range(len(trunk.blocks))
@@ -213,8 +220,6 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
         module=module,
         preprocess=preprocess or timm.data.create_transform(**config, is_training=False),
         preprocess_spec={"class": "timm", "steps": str(preprocess) if preprocess else str(sorted(config.items()))},
-        pixel_mean=None if preprocess else tuple(config["mean"]),
-        pixel_std=None if preprocess else tuple(config["std"]),
         encode_texts=encode_texts,
         text_hash=getattr(encode_texts, "text_hash", ""),
         save=partial(_save, module),

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from headwise.operators import FOLDABLE, OPERATORS
-from headwise.towers.base import (
+from headwise.towers.base import rows
+from headwise.towers.blocks import (
     Block,
     HeadWeights,
     PoolBlock,
     Transform,
     join_heads,
     refuse_tensors,
-    rows,
     split_heads,
 )
 from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown
@@ -42,16 +43,14 @@ class TimmBlock(Block):
         refuse_unknown(attn, ATTENTION_PARTS, "timm")
         self.rope = rope
         self.post_norm = not hasattr(module, "ls1") and not hasattr(module, "gamma_1")
-        self.inner_norm = active(getattr(attn, "norm", None))
-        self.gate = getattr(attn, "gate", None)
         folds = set(FOLDABLE)
         if active(attn.q_norm) is not None:
             folds.discard("uniform")  # a normalised zero query is the norm's bias, not zero
-        if attn.proj.bias is None or self.gate is not None:
+        if attn.proj.bias is None or getattr(attn, "gate", None) is not None:
             folds.discard("mean")  # nowhere to put the constant, or it would have to pass the gate
         # with a norm over all heads before the out-projection, z is what leaves the norm: only what acts on a
         # head's output itself is defined there
-        operators = ("zero", "mean", "cls_row") if self.inner_norm else tuple(OPERATORS)
+        operators = ("zero", "mean", "cls_row") if active(getattr(attn, "norm", None)) else tuple(OPERATORS)
         inner = attn.proj.in_features
         width = (attn.qkv if attn.qkv is not None else attn.q_proj).in_features
         super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
@@ -73,15 +72,15 @@ class TimmBlock(Block):
         if queries is not None and not alone:
             q = q[:, :, queries]  # (B, H, Q, d)
         z = attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)  # (B, H, Q, d)
-        if self.inner_norm is not None:
-            z = split_heads(self.inner_norm(join_heads(z)), self.heads)  # (B, H, Q, d)
+        if (norm := active(getattr(attn, "norm", None))) is not None:
+            z = split_heads(norm(join_heads(z)), self.heads)  # (B, H, Q, d)
         return z, v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         block, attn = self.module, self.module.attn
         y = join_heads(z)  # (B, Q, H·d)
-        if self.gate is not None:
-            y = y * self.gate(self._normed(x)).sigmoid()
+        if (gate := getattr(attn, "gate", None)) is not None:
+            y = y * gate(self._normed(x)).sigmoid()
         y = attn.proj_drop(attn.proj(y))  # (B, Q, D)
         if self.post_norm:
             x = x + block.drop_path1(block.norm1(y))  # (B, Q, D)
@@ -100,10 +99,13 @@ class TimmBlock(Block):
         return HeadWeights(attn.proj.weight, attn.proj.bias, query, query_bias)
 
     def live(self, transform: Transform) -> Callable:
-        def forward(x: torch.Tensor, *args: object, rope: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor:
-            refuse_tensors(self.module, (*args, *kwargs.values()))
-            z, v = self.attend(x, rope=rope)  # (B, H, N, d) twice; the caller's resolution may be another
-            return self.finish(x, transform(z, v))
+        def forward(
+            module: nn.Module, x: torch.Tensor, *args: object, rope: torch.Tensor | None = None, **kwargs: object
+        ) -> torch.Tensor:
+            refuse_tensors(module, (*args, *kwargs.values()))
+            block = self.on(module)
+            z, v = block.attend(x, rope=rope)  # (B, H, N, d) twice; the caller's resolution may be another
+            return block.finish(x, transform(z, v))
 
         return forward
 

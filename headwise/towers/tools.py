@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
-from headwise.towers.base import Tower, evaluating, rows, split_heads
+from headwise.towers.base import Tower, evaluating, rows
+from headwise.towers.blocks import split_heads
 
 
 def attention(

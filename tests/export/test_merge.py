@@ -16,7 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.export.merge import folded, merge
 from headwise.mask import Head, Mask
 from headwise.towers import load, wrap
-from headwise.towers.base import HeadWeights
+from headwise.towers.blocks import HeadWeights
 
 HEADS = ["L0.H1", "L0.H2", "L2.H3"]
 
@@ -257,9 +257,8 @@ def test_a_vision_tower_alone_merges(clip_module, images, tmp_path):
 def test_timm_reads_its_merged_model(tmp_path):
     import timm
 
-    name = "vit_tiny_patch16_224"
-    module = randomise(timm.create_model(name, num_classes=0, img_size=32, depth=2))
-    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    module = randomise(timm.create_model("test_vit", num_classes=0))
+    images = torch.randn(4, 3, 160, 160, generator=torch.Generator().manual_seed(1))
     tower = wrap(module).tower
     mask = Mask.suppress(tower.grid, ["L0.H1", "L1.H0"], "uniform")
     with live.apply(module, mask):

@@ -7,6 +7,7 @@ import torch
 from cases import built
 from golden import randomise
 
+from headwise.look import models
 from headwise.mask import Mask
 from headwise.towers import NAMES, tower_of, wrap
 from headwise.towers.describe import families, inspect
@@ -66,6 +67,18 @@ def test_every_name_form_is_listed_and_every_example_has_a_known_form():
             assert example.partition(":")[0] in {"demo", *NAMES}
     installed = {library.name: library.version for library in listed}
     assert installed["timm"] == __import__("timm").__version__
+
+
+def test_models_prints_every_form_and_whole_names(capsys, monkeypatch):
+    monkeypatch.setattr("headwise.towers.describe._version", lambda package: None if package == "timm" else "1.0")
+    models()
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for library in families():
+        for form, meaning in library.forms.items():
+            assert any(line.startswith(form) and line.endswith(meaning) for line in lines), form
+        for example in library.examples:
+            assert f"for example {example}" in lines
+    assert "timm not installed: pip install 'headwise[timm]'" in lines
 
 
 def test_operators_in_inspect_are_those_that_masks_accept(siglip):

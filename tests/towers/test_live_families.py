@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from cases import CASES, built, hf_model, open_clip_model, timm_model
-from golden import pictures, randomise
+from golden import PLAN, pictures, randomise
 from torch import nn
 
+from headwise import engine
 from headwise.errors import HeadwiseError
 from headwise.live import apply
 from headwise.mask import Mask
@@ -126,6 +127,54 @@ def test_wrapped_models_are_recognised(wrapper):
         with apply(wrapped, mask):
             assert torch.equal(wrapped(pixel_values=images).image_embeds, expected)
     torch.compiler.reset()
+
+
+def replica(module: nn.Module, scale: float) -> nn.Module:
+    """A replica as `torch.nn.parallel.replicate` makes them, with other parameter values in place of another device."""
+    copied = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        copied._modules[name] = None if child is None else replica(child, scale)
+    for name, parameter in module._parameters.items():
+        if parameter is None:
+            copied._parameters[name] = None
+        else:  # not a leaf, so not a parameter
+            setattr(copied, name, parameter * scale)
+    return copied
+
+
+@pytest.mark.parametrize("name", [*NAMES, "open_clip RN50", "timm EVA02, average", "timm gate before the projection"])
+@pytest.mark.parametrize("operator", ["zero", "mean"])
+def test_replicas_compute_with_their_own_parameters(name, operator):
+    """What DataParallel runs on each GPU: a replica of the masked model, whose parameters are its own."""
+    model, scale = built(name), 0.75
+    tower = tower_of(model)
+    images = pictures(tower, 2)
+    mask = Mask(tower.grid, a_mask(model).gates, operator)
+    if operator == "mean":
+        mask = engine.with_means(mask, engine.head_means(tower, images, PLAN))
+    scaled = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in scaled.parameters():
+            parameter.mul_(scale)
+        with apply(scaled, mask):
+            expected = call(scaled, images, name)
+        with apply(model, mask):
+            out = call(replica(model, scale), images, name)
+        plain = call(replica(model, scale), images, name)
+    assert torch.equal(out, expected)
+    assert not torch.allclose(plain, expected, atol=1e-4)
+
+
+def test_a_copy_of_a_masked_model_is_masked_and_independent():
+    model = copy.deepcopy(built("hf CLIP vision"))
+    images, mask = pictures(tower_of(model), 2), a_mask(model)
+    with torch.no_grad():
+        with apply(model, mask):
+            masked = model(pixel_values=images).image_embeds
+            copied = copy.deepcopy(model)
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert torch.equal(copied(pixel_values=images).image_embeds, masked)
 
 
 def checkpointing(name: str) -> nn.Module:

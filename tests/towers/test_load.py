@@ -8,7 +8,7 @@ import textwrap
 import golden
 import pytest
 import torch
-from cases import built, hf_model, open_clip_model, timm_model
+from cases import SIGLIP_TEXT, built, hf_model, open_clip_model, timm_model
 from processors import clip, real_pairs
 from torch import nn
 
@@ -275,6 +275,19 @@ def test_a_missing_library_says_which_extra_to_install(name, package, extra, mon
     monkeypatch.setitem(sys.modules, package, None)  # what Python does for a package that is not there
     with pytest.raises(HeadwiseError, match=rf"headwise\[{extra}\]"):
         load(name)
+
+
+def test_a_missing_tokenizer_library_says_which_extra_to_install(tmp_path, monkeypatch):
+    import transformers
+
+    hf_model("Siglip", SIGLIP_TEXT).save_pretrained(tmp_path)
+
+    def needs_sentencepiece(*_args, **_options):  # what transformers raises where it is not installed
+        raise ImportError("SiglipTokenizer requires the SentencePiece library but it was not found.")
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", needs_sentencepiece)
+    with pytest.raises(HeadwiseError, match=r"headwise\[siglip\]"):
+        load(f"hf:{tmp_path}")
 
 
 def test_importing_the_towers_imports_no_optional_library():

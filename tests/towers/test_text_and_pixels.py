@@ -95,9 +95,6 @@ def test_pictures_are_preprocessed_and_embedded_as_by_the_library(family, folder
     identity = Mask.identity(model.tower.grid)
     ours = dict(engine.embed(model.tower, pixels, [identity], golden.PLAN))[identity]
     assert golden.difference(ours, expected) < 1e-5
-    mean, std = torch.tensor(model.pixel_mean)[:, None, None], torch.tensor(model.pixel_std)[:, None, None]
-    levels = (pixels * std + mean) * 255  # what the cache keeps as bytes
-    assert (levels - levels.round()).abs().max() < 1e-3
 
 
 def test_chinese_texts_are_cut_at_the_context_of_the_training(folders):
@@ -148,7 +145,6 @@ def test_open_clips_texts_and_pictures(tiny_open_clip):
     identity = Mask.identity(model.tower.grid)
     ours = dict(engine.embed(model.tower, pixels, [identity], golden.PLAN))[identity]
     assert golden.difference(ours, own) < 1e-5
-    assert model.pixel_mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
 
 
 def test_timms_pictures_and_a_text_tower_of_the_users():
