@@ -105,6 +105,8 @@ def print_refined(results: Mapping, folder: object) -> None:
     columns = ("", "heads", "t2i R@1", "i2t R@1", "mean recall", "change", "95 % interval", "p")
     print_table(title, columns, rows)
     out.print(words.verdict(results), highlight=False, soft_wrap=True)
+    for first in results["first_order"]:
+        out.print(words.first_order_agreement(first), highlight=False, soft_wrap=True)
     if results["test_reads"] > 1:
         out.print(
             f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "
