@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from headwise.engine import ffe
+from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
 from headwise.mask import Grid, Head, Mask
-from headwise.objectives import Retrieval, Score
+from headwise.objectives import Classification, Retrieval, Score
 from headwise.search.contract import Found, best_of
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.sweep import Sweep, sweep
@@ -159,9 +160,18 @@ class Texts:
 
     @classmethod
     def of(cls, bench: Bench) -> Texts:
+        """
+        Raises:
+            HeadwiseError: an objective of another kind.
+        """
         target = bench.objective("search")
         if isinstance(target, Retrieval):
             return cls(target.texts, target.owner, target.loss, target.scale, target.bias)
+        if not isinstance(target, Classification):
+            raise HeadwiseError(
+                f"{bench.pairs.name}: gradients need captions or labels, not the objective {target.name}. Use the "
+                "strategies greedy, genetic or screened, with the sweep."
+            )
         return cls(target.classes, target.labels, "cross_entropy", target.scale, 0.0)
 
 

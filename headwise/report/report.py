@@ -53,6 +53,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),
         finalists=lambda: _finalists(results),
+        searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=lambda text: shlex.quote(str(text)),
@@ -93,6 +94,20 @@ def _chosen_heads(results: Results) -> list[dict[str, Any]]:
     return [
         {"gate": chosen["gates"].get(name, 0.0), **alone.get(name, unknown), "head": name} for name in chosen["heads"]
     ]
+
+
+def _notes(one: Results) -> str:
+    """What else a strategy has to say: why it ended, how good its estimates were."""
+    notes = [f"ended by: {one['why']}"] if "why" in one else []
+    if "best_epoch" in one:
+        notes.append(f"gates of epoch {one['best_epoch']}")
+    if "estimated" in one:
+        guess, better = (
+            "undefined" if one[name] is None else f"{one[name]:.2f}"
+            for name in ("correlation", "corrected_correlation")
+        )
+        notes.append(f"{one['estimated']} masks estimated; with the exact fitness r = {guess}, corrected {better}")
+    return "; ".join(notes)
 
 
 def _finalists(results: Results) -> list[dict[str, Any]]:

@@ -170,10 +170,8 @@ def first_order_scores(first: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def first_order_agreement(first: Mapping[str, Any]) -> str:
-    """How far first-order scores agree with the sweep, as a sentence."""
+    """How far first-order scores agree with the sweep that was run, as a sentence."""
     rank = first["rank_correlation"]
-    if rank is None:
-        return f"First-order scores ({first['operator']}): no sweep was run to compare them with."
     loss, fitness = ("undefined" if rank[name] is None else f"{rank[name]:.2f}" for name in ("loss", "fitness"))
     return (
         f"First-order scores ({first['operator']}) rank the heads as the sweep does with a rank correlation of {loss} "
