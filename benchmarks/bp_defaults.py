@@ -1,12 +1,15 @@
 """Which settings of AAT-BP do best on images that they were not learned on: where its defaults come from.
 
-    python benchmarks/bp_defaults.py                        the packaged model on the packaged pairs
+    python benchmarks/bp_defaults.py --images 120 --few --out bp.jsonl      the packaged model and pairs, minutes
+    python benchmarks/bp_defaults.py --out bp.jsonl                         all settings, the whole search split
+    python benchmarks/bp_defaults.py --pairs pairs-openmoji/pairs.parquet --operator zero --seeds 5
     python benchmarks/bp_defaults.py --damaged              random CLIPs, a third of whose heads were damaged
-    python benchmarks/bp_defaults.py --operator zero --seeds 5 --out bp.json
 
-Gates are learned on the search split and judged on the pick split; the test split is not read. Each setting differs
-from the defaults in one thing. `soft`: gates as learned; `cut`: cut at one half; `top`: the best on the search split
-of the ranking's first 1, 2, … heads. Numbers are mean recall on the pick split minus identity's, in points.
+Gates are learned on the search split, each seed on --images other ones of it, and judged on the whole pick split;
+the test split is not read. Each setting differs from the defaults in one thing. `soft`: gates as learned; `cut`: cut
+at one half; `top`: the best on the search split of the ranking's first 1, 2, … heads. Numbers are mean recall on the
+pick split minus identity's, in points, means over the seeds (in brackets the standard deviation over them). Every
+finished run is a line of --out: the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,34 +34,48 @@ from headwise.search.gradient import GradientSettings, learn_gates
 from headwise.towers.base import Tower
 
 CUTS = 12
+MEASURES = ("soft", "cut", "top", "heads cut", "heads top", "epochs", "FFE", "seconds")
+
+
+FEW = ("default", "learning_rate 0.1", "learning_rate 1.0", "penalty -0.3", "penalty 0.3", "hard_concrete, rate 0.3, "
+       "penalty 0.0", "top_k 4")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Case:
-    """A tower with two splits: (pixels, captions' embeddings (T, E), owner (T,))."""
+    """A tower with two splits: (pixels, captions' embeddings (T, E), owner (T,)); `facts` tell it from others."""
 
     tower: Tower
     search: tuple[Pixels, torch.Tensor, np.ndarray]
     pick: tuple[Pixels, torch.Tensor, np.ndarray]
     scale: float
     layout: Plan
+    facts: dict[str, object]
 
 
-def packaged() -> Case:
+def real(model: str, source: str, seeds: int, images: int) -> list[Case]:
+    """A case per seed, with its own images of the search split (0: all of them)."""
     from headwise.data.read import read
     from headwise.data.splits import split
     from headwise.demo import pairs_file
     from headwise.jobs.bench import prepare
     from headwise.towers import load
 
-    pairs = read(str(pairs_file()))
-    bench = prepare(load("demo"), pairs, split(pairs), dtype="float32")
-    parts = []
-    for name in ("search", "pick"):
-        objective = bench.objective(name)
-        assert isinstance(objective, Retrieval)
-        parts.append((bench.cache.take(bench.indices(name)), objective.texts, objective.owner))
-    return Case(bench.tower, parts[0], parts[1], bench.model.logit_scale, bench.layout)
+    pairs = read(str(pairs_file()) if source == "demo" else source)
+    bench = prepare(load(model), pairs, split(pairs), dtype="float32")
+    cases = []
+    for seed in range(seeds):
+        search = bench.splits.search
+        if images:
+            search = tuple(sorted(random.Random(seed).sample(search, min(images, len(search)))))
+        parts = []
+        for chosen in (search, bench.splits.pick):
+            objective = bench.task.objective(bench.model, pairs, chosen, "cpu")
+            assert isinstance(objective, Retrieval)
+            parts.append((bench.cache.take(chosen), objective.texts, objective.owner))
+        facts: dict[str, object] = {"weights": bench.tower.weights_hash, "data": pairs.hash, "images": len(search)}
+        cases.append(Case(bench.tower, parts[0], parts[1], bench.model.logit_scale, bench.layout, facts))
+    return cases
 
 
 def damaged(seed: int, images: int = 600) -> Case:
@@ -93,7 +111,8 @@ def damaged(seed: int, images: int = 600) -> Case:
             weight += 0.2 * torch.randn(weight.shape, generator=generator)
     texts = clean + 0.5 * clean.std(0) * torch.randn(clean.shape, generator=generator) - clean.mean(0)  # (N, E)
     half, owner = images // 2, np.arange(images // 2)
-    return Case(tower, (pixels[:half], texts[:half], owner), (pixels[half:], texts[half:], owner), 20.0, layout)
+    search, pick = (pixels[:half], texts[:half], owner), (pixels[half:], texts[half:], owner)
+    return Case(tower, search, pick, 20.0, layout, {"damaged": seed, "images": half})
 
 
 def trials() -> Iterator[tuple[str, GradientSettings]]:
@@ -135,32 +154,56 @@ def measure(case: Case, operator: str, settings: GradientSettings) -> dict[str, 
         name: 100 * (score.fitness - identity.fitness)
         for name, score in zip(("soft", "cut", "top"), judged, strict=True)
     }
-    return {**gains, "heads cut": found.binary.size, "heads top": top.size, "FFE": found.spent, "seconds": seconds}
+    sizes = {"heads cut": found.binary.size, "heads top": top.size}
+    return {**gains, **sizes, "epochs": len(found.history), "FFE": found.spent, "seconds": seconds}
+
+
+def row(name: str, runs: list[dict[str, float]]) -> str:
+    """A line of the table."""
+    cells = []
+    for key in MEASURES:
+        values = [run[key] for run in runs]
+        spread = f" ({np.std(values):.2f})" if key in ("soft", "cut", "top") else ""
+        cells.append(f"{np.mean(values):.2f}{spread}")
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--damaged", action="store_true", help="random damaged CLIPs instead of the packaged model")
+    parser.add_argument("--damaged", action="store_true", help="random damaged CLIPs instead of a real model")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--pairs", default="demo")
+    parser.add_argument("--images", type=int, default=0, help="of the search split; 0: all")
     parser.add_argument("--operator", default="uniform")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--few", action="store_true", help="a handful of settings")
     parser.add_argument("--only", help="settings whose name contains this text")
-    parser.add_argument("--out", type=Path, help="also write the numbers of every run as JSON")
+    parser.add_argument("--out", type=Path, help="JSON lines, one per run; the same command continues there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cases = [damaged(seed) for seed in range(options.seeds)] if options.damaged else [packaged()] * options.seeds
-    results: dict[str, list[dict[str, float]]] = {}
+    if options.damaged:
+        cases = [damaged(seed) for seed in range(options.seeds)]
+    else:
+        cases = real(options.model, options.pairs, options.seeds, options.images)
+    lines = options.out.read_text().splitlines() if options.out and options.out.exists() else []
+    known = [json.loads(line) for line in lines]
+    print("| setting | " + " | ".join(MEASURES) + " |\n|---" + "|---:" * len(MEASURES) + "|", flush=True)
     for name, settings in trials():
-        if options.only and options.only not in name:
+        if (options.only and options.only not in name) or (options.few and name not in FEW):
             continue
-        runs = [measure(case, options.operator, replace(settings, seed=seed)) for seed, case in enumerate(cases)]
-        if not results:
-            print("| setting | " + " | ".join(runs[0]) + " |\n|---" + "|---" * len(runs[0]) + "|")
-        results[name] = runs
-        means = [np.mean([run[key] for run in runs]) for key in runs[0]]
-        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in means) + " |", flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(results, indent=1))
+        runs = []
+        for seed, case in enumerate(cases):
+            chosen = replace(settings, seed=seed)
+            facts = json.loads(json.dumps({**case.facts, "operator": options.operator, "settings": asdict(chosen)}))
+            found = next((run for run in known if facts.items() <= run.items()), None)
+            if found is None:
+                found = {"name": name, **facts, **measure(case, options.operator, chosen)}
+                if options.out:
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(found) + "\n")
+            runs.append(found)
+        print(row(name, runs), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Does the screened search reach the plain AAT-GA's fitness with a tenth of its FFE?
 
-    python benchmarks/screened.py --images 200 --budget 200 --seeds 5 --json screened.json
+    python benchmarks/screened.py --pairs demo,pairs-openmoji/pairs.parquet,pairs-pixel/pairs.parquet \
+        --seeds 5 --folder screened/
 
-On the packaged model and pairs, or on --model and --pairs, search split alone. For each seed: the plain search
-with the budget, then the screened one with a tenth of it; both start from the same sweep. The sweep and the
-collection of the heads' changes (one walk, free if the sweep keeps its embeddings) are not in either budget and
-are printed. Masks that both searches ask for run once; FFE are counted as if they did not.
+On the search split of each source (of --images images, by default all of them), for each seed: the plain search, as
+`headwise refine` sets it up but with no limit besides its budget, then the screened one with a tenth of that budget.
+Both start from the same sweep, which also gives the screened search its estimates; the sweep is in neither budget,
+and the ratio is also printed with the sweep counted for both. Each source has a study in the folder, and each
+finished seed a line in `rows.jsonl`: the same command continues where it stopped. FFE are counted as if nothing had
+come from the study. (`recipes/demo/package_pairs.py` makes the folders of pairs.)
 """
 
 from __future__ import annotations
@@ -17,113 +20,155 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.demo import pairs_file
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench, prepare
-from headwise.search.deltas import HeadDeltas, collect
-from headwise.search.genetic import GeneticSettings, genetic
-from headwise.search.screened import ScreenedSettings, screened
+from headwise.jobs.settings import Settings
+from headwise.search.deltas import Collector, HeadDeltas, collect
+from headwise.search.genetic import genetic
+from headwise.search.screened import screened
 from headwise.search.sweep import Sweep, sweep
 from headwise.towers import load
 
 
-class Memory:
-    """What an evaluator needs of a study, kept in memory."""
-
-    def __init__(self) -> None:
-        self.known: dict = {}
-
-    def get(self, _split: str, masks) -> dict:
-        return {mask.key: self.known[mask.key] for mask in masks if mask.key in self.known}
-
-    def put(self, _split: str, scores) -> None:
-        self.known.update({mask.key: score for mask, score in scores})
-
-
-def fresh(bench: Bench, memory: Memory, swept: Sweep | None = None) -> Evaluator:
-    """An evaluator that has spent nothing; what the sweep asked for is free to it."""
-    evaluator = bench.evaluator("search")
-    evaluator.study = memory  # type: ignore[assignment]
-    if swept:
-        sweep(evaluator, swept.grid, swept.operator)
-    return evaluator
-
-
-def compare(bench: Bench, memory: Memory, swept: Sweep, deltas: HeadDeltas, budget: float, seed: int) -> dict:
-    grid, operator = swept.grid, swept.operator
-    evaluate = fresh(bench, memory, swept)
-    settings = GeneticSettings(generations=200, patience=200, budget=budget, seed=seed)
-    plain = genetic(evaluate, grid, operator, settings, ranking=swept.ranking)
-    begun = time.perf_counter()
-    short = screened(
-        fresh(bench, memory, swept),
-        grid,
-        operator,
-        deltas,
-        bench.objective("search"),
-        ScreenedSettings(budget=budget / 10, rounds=1000, patience=1000, seed=seed),
-        ranking=swept.ranking,
+def prepared(source: str, args: argparse.Namespace) -> Bench:
+    pairs = read(str(pairs_file()) if source == "demo" else source)
+    splits = split(pairs)
+    part = splits.search[: args.images] if args.images else splits.search
+    name = "demo" if source == "demo" else Path(source).parent.name
+    return prepare(
+        load(args.model, device=args.device),
+        pairs,
+        replace(splits, search=part, hash=f"{splits.hash} {len(part)}"),
+        device=args.device,
+        study=args.folder / f"{name}-{len(part)}.sqlite",
     )
+
+
+def fresh(bench: Bench, operator: str) -> tuple[Evaluator, Sweep]:
+    """An evaluator that has asked for the sweep and nothing else."""
+    evaluate = bench.evaluator("search")
+    evaluate.means = bench.means if operator == "mean" else None
+    return evaluate, sweep(evaluate, bench.tower.grid, operator)
+
+
+def compare(bench: Bench, deltas: HeadDeltas, operator: str, budget: float, seed: int) -> dict:
+    """One seed: the plain search, then the screened one."""
+    evaluate, swept = fresh(bench, operator)
+    swept_ffe = evaluate.spent
+    options = replace(Settings().genetic, generations=10_000, patience=10_000, budget=budget, seed=seed)
+    plain = genetic(evaluate, swept.grid, operator, options, ranking=swept.ranking)
+    evaluate, _ = fresh(bench, operator)
+    short = replace(Settings().screened, rounds=10_000, patience=10_000, budget=budget / 10, seed=seed)
+    begun = time.perf_counter()
+    found = screened(evaluate, swept.grid, operator, deltas, bench.objective("search"), short, ranking=swept.ranking)
     return {
-        "seed": seed,
+        "identity": swept.identity.fitness,
+        "best_head": swept.best.score.fitness,
+        "sweep_ffe": swept_ffe,
         "plain": plain.best.score.fitness,
         "plain_ffe": plain.ffe,
         "plain_mask": str(plain.best.mask),
-        "screened": short.best.score.fitness,
-        "screened_ffe": short.ffe,
-        "screened_mask": str(short.best.mask),
+        "screened": found.best.score.fitness,
+        "screened_ffe": found.ffe,
+        "screened_mask": str(found.best.mask),
         "screened_seconds": round(time.perf_counter() - begun, 1),
-        "estimated": short.estimated,
-        "evaluated": short.history[-1].evaluated,
-        "correlation": short.correlation,
-        "corrected": short.corrected,
-        "plain_ffe_to_reach": next((r.ffe for r in plain.history if r.best >= short.best.score.fitness), None),
+        "estimated": found.estimated,
+        "evaluated": found.history[-1].evaluated,
+        "correlation": found.correlation,
+        "corrected": found.corrected,
+        # how soon each had what the plain search had at the end
+        "ffe_to_reach_plain": next((r.ffe for r in found.history if r.best >= plain.best.score.fitness), None),
+        "plain_ffe_to_reach_screened": next((r.ffe for r in plain.history if r.best >= found.best.score.fitness), None),
     }
+
+
+def table(rows: list[dict]) -> list[str]:
+    """One line per source, medians over seeds."""
+    lines = [
+        "| pairs | images | identity | best head | plain GA | screened | difference, each seed | median | FFE: plain, "
+        "screened | with the sweep | r estimate, exact | r corrected | seconds |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in dict.fromkeys(row["pairs"] for row in rows):
+        mine = [row for row in rows if row["pairs"] == name]
+
+        def middle(key: str, mine: list[dict] = mine) -> float:
+            return statistics.median(row[key] for row in mine)
+
+        gaps = [100 * (row["screened"] - row["plain"]) for row in mine]
+        ffe, short, swept = middle("plain_ffe"), middle("screened_ffe"), middle("sweep_ffe")
+        cells = (
+            name,
+            str(mine[0]["images"]),
+            *(f"{100 * middle(key):.2f}" for key in ("identity", "best_head", "plain", "screened")),
+            " ".join(f"{gap:+.2f}" for gap in gaps),
+            f"{statistics.median(gaps):+.2f}",
+            f"{ffe:.0f}, {short:.1f}",
+            f"{ffe + swept:.0f}, {short + swept:.0f}",
+            *(f"{middle(key):.2f}" for key in ("correlation", "corrected")),
+            f"{middle('screened_seconds'):.0f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--pairs", default=str(pairs_file()))
+    parser.add_argument("--pairs", default="demo", help="sources, separated by commas; demo: the packaged pairs")
     parser.add_argument("--operator", default="uniform")
-    parser.add_argument("--images", type=int, default=200, help="of the search split")
+    parser.add_argument("--images", type=int, default=0, help="of the search split; 0: all")
     parser.add_argument("--budget", type=float, default=200.0, help="FFE of the plain search")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("screened"), help="studies and rows.jsonl")
     args = parser.parse_args()
-    pairs = read(args.pairs)
-    splits = split(pairs)
-    bench = prepare(
-        load(args.model, device=args.device),
-        pairs,
-        replace(splits, search=splits.search[: args.images], hash=""),
-        device=args.device,
-    )
-    memory = Memory()
-    evaluate = fresh(bench, memory)
-    swept = sweep(evaluate, bench.tower.grid, args.operator)
-    deltas = collect(bench.tower, bench.cache.take(bench.indices("search")), args.operator, bench.layout)
-    print(f"{len(bench.indices('search'))} images, operator {args.operator}, {bench.layout.dtype} on {args.device}")
-    print(f"identity {100 * swept.identity.fitness:.2f}, best single head {100 * swept.best.score.fitness:.2f}")
-    print(f"sweep {evaluate.spent:.1f} FFE, collecting the changes {deltas.ffe:.1f} FFE (neither is in a budget)")
+    torch.set_num_threads(args.threads)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    record = args.folder / "rows.jsonl"
+    known = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     rows = []
-    for seed in range(args.seeds):
-        row = compare(bench, memory, swept, deltas, args.budget, seed)
-        rows.append(row)
-        print(
-            f"seed {seed}: plain {100 * row['plain']:.2f} after {row['plain_ffe']:.0f} FFE; screened "
-            f"{100 * row['screened']:.2f} after {row['screened_ffe']:.1f} FFE ({row['estimated']} estimates, "
-            f"{row['screened_seconds']} s); estimate against exact r = {row['correlation']:.2f}, corrected "
-            f"{row['corrected']:.2f}; the plain search reached that after {row['plain_ffe_to_reach'] or 'never'} FFE",
-            flush=True,
-        )
-    gap = statistics.median(row["screened"] - row["plain"] for row in rows)
-    print(f"median difference of fitness, screened minus plain: {100 * gap:+.2f} points")
-    if args.json:
-        args.json.write_text(json.dumps({"settings": {**vars(args), "json": None}, "rows": rows}, indent=1))
+    for source in args.pairs.split(","):
+        bench = prepared(source, args)
+        deltas = None
+        for seed in range(args.seeds):
+            facts = {
+                "pairs": source,
+                "weights": bench.model.tower.weights_hash,
+                "data": bench.pairs.hash,
+                "images": len(bench.indices("search")),
+                "operator": args.operator,
+                "precision": bench.layout.dtype,
+                "budget": args.budget,
+                "seed": seed,
+            }
+            row = next((row for row in known if facts.items() <= row.items()), None)
+            if row is None:
+                if deltas is None:
+                    deltas = changes(bench, args.operator)
+                row = facts | compare(bench, deltas, args.operator, args.budget, seed)
+                with record.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            rows.append(row)
+            print(
+                f"{source} seed {seed}: plain {100 * row['plain']:.2f} after {row['plain_ffe']:.0f} FFE, screened "
+                f"{100 * row['screened']:.2f} after {row['screened_ffe']:.1f} FFE ({row['estimated']} estimates, "
+                f"{row['screened_seconds']} s)",
+                flush=True,
+            )
+    print("\n".join(table(rows)))
+
+
+def changes(bench: Bench, operator: str) -> HeadDeltas:
+    """Collected apart, because a study that continues knows the sweep's scores and not its embeddings."""
+    pixels, means = bench.cache.take(bench.indices("search")), bench.means if operator == "mean" else None
+    return collect(Collector(bench.tower.grid, operator), bench.tower, pixels, bench.layout, means=means)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,11 @@ def refine(
     out: OutOption,
     operator: OperatorOption = "uniform",
     strategy: Annotated[
-        str, typer.Option("--strategy", help="Searches after the sweep: greedy,genetic.")
+        str, typer.Option("--strategy", help="Searches after the sweep: greedy, genetic, screened, taylor, bp.")
     ] = "greedy,genetic",
+    no_sweep: Annotated[
+        bool, typer.Option("--no-sweep", help="Skip the sweep: first-order scores rank the heads (one gradient pass).")
+    ] = False,
     budget: Annotated[float, typer.Option("--budget", help="Most FFE (passes of the whole tower) for AAT-GA.")] = 200.0,
     max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, searches, controls and statistics.")] = 0,
@@ -133,6 +136,7 @@ def refine(
         base,
         operators=names(operator),
         strategies=names(strategy),
+        sweep=not no_sweep,
         genetic=replace(base.genetic, budget=budget, **given(asked)),
         gradient=replace(base.gradient, **given(learned)),
         keep_soft=keep_soft,
@@ -196,6 +200,9 @@ def sweep(
     fitness: FitnessOption = "auto",
     templates: TemplatesOption = None,
     class_names: ClassNamesOption = None,
+    taylor: Annotated[
+        bool, typer.Option("--taylor", help="First-order scores beside the sweep, from one gradient pass.")
+    ] = False,
     image: ImageOption = None,
     caption: CaptionOption = None,
     label: LabelOption = None,
@@ -219,6 +226,7 @@ def sweep(
         out,
         operator=operator,
         goal=goal(fitness, templates, class_names),
+        taylor=taylor,
         machine=machine(dtype, device, chunk, cache_size),
         reporter=console.Terminal(quiet=as_json),
         image=image,
@@ -233,9 +241,17 @@ def sweep(
         return
     heads = sorted(results["sweep"]["heads"], key=lambda head: -head["delta"])
     shown = heads if len(heads) <= 12 else [*heads[:8], *heads[-4:]]
+    columns, first = ("head", "points", "p (max-T)"), words.first_order_scores(results["first_order"])
     rows = [(h["head"], words.change(h["delta"]), words.p_value(h["p_max_t"])) for h in shown]
+    if first:
+        columns = (*columns, "loss falls by", "first order")
+        rows = [
+            (*row, f"{-h['loss_delta']:+.4f}", f"{first[h['head']]:+.4f}") for row, h in zip(rows, shown, strict=True)
+        ]
     title = f"Change of mean recall when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
-    console.print_table(title, ("head", "points", "p (max-T)"), rows)
+    console.print_table(title, columns, rows)
+    if first:
+        console.out.print(words.first_order_agreement(results["first_order"]), highlight=False, soft_wrap=True)
 
 
 @app.command()

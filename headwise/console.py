@@ -104,6 +104,11 @@ def print_refined(results: Mapping, folder: object) -> None:
     columns = ("", "heads", *shown, "change", "95 % interval", "p")
     print_table(title, columns, rows)
     out.print(words.verdict(results), highlight=False, soft_wrap=True)
+    for first in results["first_order"]:
+        if first["rank_correlation"]:
+            out.print(words.first_order_agreement(first), highlight=False, soft_wrap=True)
+    if not results["sweep"]:
+        out.print("No sweep was run; first-order scores ranked the heads.", highlight=False)
     if results["test_reads"] > 1:
         out.print(
             f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "

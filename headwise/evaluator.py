@@ -15,6 +15,7 @@ from headwise.towers.base import Tower
 
 Objective = Callable[[torch.Tensor], Score]  # embeddings (N, E) float32 → score
 Progress = Callable[[float], None]  # FFE done since the last call
+Observe = Callable[[Mask, torch.Tensor], object]
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Evaluator:
         split: the split's name in the study.
         means: constants of operator `mean`, per row (H, d).
         progress: called with the FFE done since the last call, run or found in the study.
+        observe: gets every mask that is run, not those found in the study, with its embeddings (N, E) float32.
         spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
             the requests alone, so that a budgeted search that is resumed makes the same decisions.
     """
@@ -41,6 +43,7 @@ class Evaluator:
     split: str = "search"
     means: Means | None = None
     progress: Progress | None = None
+    observe: Observe | None = None
     spent: float = 0.0
     _scores: dict[str, Score] = field(default_factory=dict)
 
@@ -64,7 +67,11 @@ class Evaluator:
             self.progress(cost - sum(ffe(self.tower, batch) for batch in walks(missing)))
         for batch in walks(missing):
             found = embed(self.tower, self.pixels, batch, self.layout, means=self.means, progress=self.progress)
-            scores = [(mask, self.objective(embeddings)) for mask, embeddings in found]
+            scores = []
+            for mask, embeddings in found:
+                scores.append((mask, self.objective(embeddings)))
+                if self.observe:
+                    self.observe(mask, embeddings)
             if self.study:  # one transaction a walk: a resumed run repeats whole walks or nothing
                 self.study.put(self.split, scores)
             self._scores.update({mask.key: score for mask, score in scores})

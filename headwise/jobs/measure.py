@@ -14,8 +14,8 @@ from headwise.errors import HeadwiseError
 from headwise.export.merge import MergeReport
 from headwise.export.merge import merge as write_merged
 from headwise.jobs.progress import Reporter, Silent
-from headwise.jobs.results import sweep_json
-from headwise.jobs.searching import metered
+from headwise.jobs.results import first_order_json, sweep_json
+from headwise.jobs.starting import first_order, metered
 from headwise.jobs.tasks import Goal
 from headwise.jobs.verbs import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.mask import Mask
@@ -32,6 +32,7 @@ def sweep(
     out: str | Path | None = None,
     *,
     operator: str = "uniform",
+    taylor: bool = False,
     goal: Goal | None = None,
     machine: Machine | None = None,
     reporter: Reporter | None = None,
@@ -42,6 +43,7 @@ def sweep(
     Arguments:
         out: a folder for `sweep.json`, `heads.png` and the study; None writes nothing.
         operator: what a suppressed head emits.
+        taylor: first-order scores too (one gradient pass), with their rank correlation with the sweep.
         others: as for `refine`.
 
     Returns:
@@ -68,6 +70,7 @@ def sweep(
         "model": ready.name,
         "data": {"source": given.name, "images": len(given), "captions": given.text_count},
         "sweep": sweep_json(swept, seed=0),
+        "first_order": first_order_json(first_order(bench, evaluate, operator), swept) if taylor else None,
         "ffe": evaluate.spent,
     }
     if folder is not None:

@@ -32,7 +32,7 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     evaluate.means = _means(bench, settings.operators)
     with metered(bench, evaluate, "Finalists on the pick split", None):
         scores = evaluate([identity, *(found.mask for _, found in best)])
-    finalists = [Finalist(identity, "identity", searched[0].sweep.identity, scores[0])]
+    finalists = [Finalist(identity, "identity", searched[0].start.identity, scores[0])]
     for (found_by, found), score in zip(best, scores[1:], strict=True):
         finalists.append(Finalist(found.mask, found_by, found.score, score))
     choice = stats.choose(
@@ -44,7 +44,7 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
 def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
     """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
     chosen = picked.chosen.mask
-    bests = {"best single head": best_of(result.sweep.best for result in searched)}
+    bests = {"best single head": best_of(result.start.best for result in searched)}
     for name in settings.strategies:
         bests[name] = best_of(s.best for result in searched for s in result.strategies if s.name == name)
     # with no chosen heads the controls still answer what as many heads as the searches' best mask do by chance
@@ -109,7 +109,9 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
         bench.tower.check_operator(operator)
     evaluate = bench.evaluator("search")
     evaluate.means = _means(bench, settings.operators)
-    searched = [search(bench, evaluate, operator, settings) for operator in settings.operators]
+    searched: list[Searched] = []
+    for operator in settings.operators:
+        searched.append(search(bench, evaluate, operator, settings, searched))
     picked = pick(bench, searched, settings)
     reads = _remember_test(bench, picked.chosen.mask)
     tested = read_test(bench, searched, picked, settings)

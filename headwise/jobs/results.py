@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from headwise import stats
-from headwise.engine import ffe
 from headwise.jobs.bench import Bench
-from headwise.jobs.searching import Searched
+from headwise.jobs.searching import Searched, number
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
 from headwise.objectives import Score
 from headwise.search.sweep import Sweep
+from headwise.search.taylor import Taylor, agreement
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ def results_json(
             "chunk": bench.layout.chunk,
             "objective": bench.objective("search").spec,
         },
-        "sweep": [sweep_json(result.sweep, settings.seed) for result in searched],
+        "sweep": [sweep_json(r.start.sweep, settings.seed) for r in searched if r.start.sweep],
+        "first_order": [first_order_json(r.start.first, r.start.sweep) for r in searched if r.start.first],
         "strategies": [
-            {"operator": r.sweep.operator, "name": s.name, "best": str(s.best.mask), "ffe": s.ffe, **s.facts}
+            {"operator": r.start.operator, "name": s.name, "best": str(s.best.mask), "ffe": s.ffe, **s.facts}
             for r in searched
             for s in r.strategies
         ],
@@ -101,7 +102,8 @@ def results_json(
         "gap": {"search_delta": search_delta, "test_delta": test_delta, "gap": search_delta - test_delta},
         "mcnemar_i2t_r1": tested["mcnemar"],
         "ffe": {
-            "sweep": _ffe_of_sweeps(bench, searched),
+            "sweep": sum(r.start.ffe for r in searched),
+            **_first_order_ffe(searched),
             **{
                 name: sum(s.ffe for r in searched for s in r.strategies if s.name == name)
                 for name in settings.strategies
@@ -134,10 +136,9 @@ def _parts(bench: Bench) -> list[dict]:
     return found
 
 
-def _ffe_of_sweeps(bench: Bench, searched: Sequence[Searched]) -> float:
-
-    grid = bench.tower.grid
-    return sum(ffe(bench.tower, [Mask.identity(grid), *(e.found.mask for e in r.sweep.heads)]) for r in searched)
+def _first_order_ffe(searched: Sequence[Searched]) -> dict[str, float]:
+    spent = [r.start.first.spent for r in searched if r.start.first]
+    return {"first_order": sum(spent)} if spent else {}
 
 
 def sweep_json(swept: Sweep, seed: int) -> dict:
@@ -151,6 +152,17 @@ def sweep_json(swept: Sweep, seed: int) -> dict:
             {"head": str(e.head), "delta": e.delta, "loss_delta": e.loss_delta, "p_max_t": float(p[i])}
             for i, e in enumerate(swept.heads)
         ],
+    }
+
+
+def first_order_json(first: Taylor, swept: Sweep | None) -> dict:
+    """First-order scores as plain JSON values, with their rank correlation with the sweep where there is one."""
+    rank = agreement(first, swept) if swept else None
+    return {
+        "operator": first.operator,
+        "loss": first.loss,
+        "heads": [{"head": str(head), "score": score} for head, score in first.scores.items()],
+        "rank_correlation": rank and {name: number(value) for name, value in rank.items()},
     }
 
 

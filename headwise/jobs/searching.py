@@ -1,24 +1,20 @@
-"""The searches of one operator on the search split: the sweep, then every strategy that was asked for."""
+"""The searches of one operator on the search split: what they start from, then every strategy that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
-from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
+from headwise.jobs.starting import Start, Texts, begin, exact, metered, scratch
 from headwise.mask import Mask
-from headwise.objectives import Retrieval
 from headwise.search.contract import Found, best_of
-from headwise.search.sweep import Sweep, sweep
-from headwise.towers.base import Tower
 
 
 @dataclass(frozen=True)
@@ -44,154 +40,125 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Searched:
-    """The sweep and the strategies of one operator."""
+    """The strategies of one operator and what they started from.
 
-    sweep: Sweep
+    Arguments:
+        start: the sweep, or what stood in for it.
+        strategies: in the order of the settings.
+        unmasked: embeddings of the unchanged model, (N, E), where the screened search needed them.
+    """
+
+    start: Start
     strategies: tuple[Strategy, ...]
+    unmasked: torch.Tensor | None = None
 
     def candidates(self) -> Iterator[tuple[str, Found]]:
         """Every mask worth comparing on the pick split, and what found it."""
-        yield "best single head", self.sweep.best
+        yield "best single head", self.start.best
         for strategy in self.strategies:
             yield from ((strategy.name, found) for found in strategy.masks if found.mask.size)
 
 
-def search(bench: Bench, evaluate: Evaluator, operator: str, settings: Settings) -> Searched:
-    """Sweep, then every strategy of the settings, in their order; later ones start from what earlier ones found."""
-    grid = bench.tower.grid
-    total = evaluate.cost([Mask.suppress(grid, [head], operator) for head in grid])
-    with metered(bench, evaluate, f"Sweep ({operator})", total):
-        swept = sweep(evaluate, grid, operator)
+def search(
+    bench: Bench, evaluate: Evaluator, operator: str, settings: Settings, before: Sequence[Searched] = ()
+) -> Searched:
+    """Sweep, then every strategy of the settings, in their order; later ones start from what earlier ones found.
+
+    Arguments:
+        bench: from `headwise.jobs.bench.prepare`.
+        evaluate: of the search split.
+        operator: what a suppressed head emits.
+        settings: what to run.
+        before: what the same evaluator found with other operators.
+    """
+    start = begin(bench, evaluate, operator, settings, before[0].unmasked if before else None)
     done: list[Strategy] = []
     for name in settings.strategies:
-        done.append(RUN[name](bench, evaluate, swept, settings, done))
-    return Searched(swept, tuple(done))
+        done.append(RUN[name](bench, evaluate, start, settings, done))
+    unmasked = start.deltas.identity if start.deltas else None
+    return Searched(replace(start, deltas=None), tuple(done), unmasked)
 
 
-@contextmanager
-def metered(bench: Bench, evaluate: Evaluator, title: str, total: float | None) -> Iterator[None]:
-    """Shows the evaluator's work as one stage."""
-    with bench.reporter.stage(title, total, "FFE") as advance:
-        evaluate.progress = advance
-        try:
-            yield
-        finally:
-            evaluate.progress = None
-
-
-def _greedy(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
+def _greedy(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
     from headwise.search.greedy import greedy
 
-    with metered(bench, evaluate, f"Greedy ({swept.operator})", None):
+    with metered(bench, evaluate, f"Greedy ({start.operator})", None):
         found = greedy(
-            evaluate, swept.grid, swept.operator, swept.ranking, width=settings.width, max_heads=settings.max_heads
+            evaluate, start.grid, start.operator, start.ranking, width=settings.width, max_heads=settings.max_heads
         )
     return Strategy("greedy", found.path, found.ffe, {"why": found.why})
 
 
-def _genetic(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, done: list[Strategy]) -> Strategy:
+def _genetic(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
     from headwise.search.genetic import genetic
 
     options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench, evaluate, f"AAT-GA ({swept.operator})", options.budget):
-        found = genetic(evaluate, swept.grid, swept.operator, options, ranking=swept.ranking, seeds=seeds)
+    with metered(bench, evaluate, f"AAT-GA ({start.operator})", options.budget):
+        found = genetic(evaluate, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
     facts = {"why": found.why, "generations": len(found.history)}
     return Strategy("genetic", found.front, found.ffe, facts)
 
 
-def _screened(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, done: list[Strategy]) -> Strategy:
-    from headwise.search.deltas import HeadDeltas, collect
+def _screened(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
     from headwise.search.screened import screened
 
-    path = _scratch(bench, f"deltas-{swept.operator}.safetensors")
-    if path is not None and path.exists():
-        deltas = HeadDeltas.load(path)
-    else:
-        with metered(bench, evaluate, f"Heads' changes ({swept.operator})", None):
-            deltas = collect(
-                evaluate.tower,
-                evaluate.pixels,
-                swept.operator,
-                evaluate.layout,
-                means=evaluate.means,
-                progress=evaluate.progress,
-            )
-        if path is not None:
-            deltas.save(path)
+    assert start.deltas is not None  # `begin` made them
     options = replace(settings.screened, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench, evaluate, f"Screened AAT-GA ({swept.operator})", options.budget):
+    with metered(bench, evaluate, f"Screened AAT-GA ({start.operator})", options.budget):
         found = screened(
             evaluate,
-            swept.grid,
-            swept.operator,
-            deltas,
+            start.grid,
+            start.operator,
+            start.deltas,
             evaluate.objective,
             options,
-            ranking=swept.ranking,
+            ranking=start.ranking,
             seeds=seeds,
+            heads=start.deltas.heads,
         )
-    facts = {
+    facts: dict[str, object] = {
         "why": found.why,
         "estimated": found.estimated,
-        "correlation": found.correlation,
-        "corrected_correlation": found.corrected,
-        "ffe_of_changes": deltas.ffe,
+        "correlation": number(found.correlation),
+        "corrected_correlation": number(found.corrected),
+        "ffe_of_changes": 0.0,  # they come with the evaluations of single heads, which `Start.ffe` counts
     }
     return Strategy("screened", found.by_size, found.ffe, facts)
 
 
-def _taylor(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
-    from headwise.search.taylor import agreement, taylor
-
-    target = _captions(bench, swept)
-    start = evaluate.spent
-    with metered(bench, evaluate, f"First-order scores ({swept.operator})", None):
-        first = taylor(
-            _exact(bench),
-            evaluate.pixels,
-            target.texts,
-            target.owner,
-            swept.operator,
-            means=evaluate.means,
-            loss=target.loss,
-            scale=target.scale,
-            bias=target.bias,
-            chunk=evaluate.layout.chunk,
-            progress=evaluate.progress,
-        )
-        most = min(settings.max_heads or swept.grid.size, sum(score > 0 for score in first.scores.values()))
-        cuts = [Mask.suppress(swept.grid, first.ranking[:size], swept.operator) for size in range(1, max(most, 1) + 1)]
+def _taylor(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
+    first, spent = start.first, evaluate.spent
+    assert first is not None  # `begin` made them
+    most = min(settings.max_heads or start.grid.size, sum(score > 0 for score in first.scores.values()))
+    cuts = [Mask.suppress(start.grid, first.ranking[:size], start.operator) for size in range(1, max(most, 1) + 1)]
+    with metered(bench, evaluate, f"Heads by first-order score ({start.operator})", evaluate.cost(cuts)):
         scores = evaluate(cuts)
     found = tuple(Found(mask, score) for mask, score in zip(cuts, scores, strict=True))
-    facts: dict[str, object] = {
-        "scores": {str(head): score for head, score in first.scores.items()},
-        "rank_correlation_with_the_sweep": agreement(first, swept),
-    }
-    return Strategy("taylor", found, first.spent + evaluate.spent - start, facts)
+    return Strategy("taylor", found, evaluate.spent - spent)
 
 
-def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
+def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
     from headwise.search.gradient import learn_gates
 
-    target = _captions(bench, swept)
-    start = evaluate.spent
-    with metered(bench, evaluate, f"AAT-BP ({swept.operator})", None):
+    texts, spent = Texts.of(bench), evaluate.spent
+    with metered(bench, evaluate, f"AAT-BP ({start.operator})", None):
         learned = learn_gates(
-            _exact(bench),
+            exact(bench),
             evaluate.pixels,
-            target.texts,
-            target.owner,
-            swept.operator,
+            texts.embeddings,
+            texts.owner,
+            start.operator,
             replace(settings.gradient, seed=settings.seed),
             means=evaluate.means,
-            loss=target.loss,
-            scale=target.scale,
-            bias=target.bias,
-            checkpoint=_scratch(bench, f"bp-{swept.operator}.safetensors"),
+            loss=texts.loss,
+            scale=texts.scale,
+            bias=texts.bias,
+            checkpoint=scratch(bench, f"bp-{start.operator}.safetensors"),
             progress=evaluate.progress,
         )
+        evaluate.spent += learned.spent
         most = settings.max_heads or max(1, learned.binary.size)
         masks = [mask for mask in (*learned.cuts(most), learned.binary) if mask.size <= most]
         if settings.keep_soft:
@@ -201,34 +168,15 @@ def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
     found = tuple(Found(mask, score) for mask, score in zip(masks, scores, strict=True))
     gates = {str(head): learned.soft.gate(head) for head in learned.soft.grid}
     facts: dict[str, object] = {"gates": gates, "best_epoch": learned.best}
-    return Strategy("bp", found, learned.spent + evaluate.spent - start, facts)
+    return Strategy("bp", found, evaluate.spent - spent, facts)
 
 
-def _captions(bench: Bench, swept: Sweep) -> Retrieval:
-    """The search split's captions, which gradients need.
-
-    Raises:
-        HeadwiseError: the source has no captions, or is a mixture.
-    """
-    target = bench.objective("search")
-    if not isinstance(target, Retrieval):
-        raise HeadwiseError(
-            f"{bench.pairs.name} is measured by {bench.task.fitness}; gradients of the gates ({swept.operator}) need "
-            "one source of captions. Use the strategies greedy, genetic or screened."
-        )
-    return target
+def number(value: float) -> float | None:
+    """JSON has no nan."""
+    return None if math.isnan(value) else value
 
 
-def _exact(bench: Bench) -> Tower:
-    """The tower in float32: gradients are not taken through a bfloat16 copy."""
-    return bench.model.tower.cast(bench.layout.device, torch.float32)
-
-
-def _scratch(bench: Bench, name: str) -> Path | None:
-    return bench.study.path.parent / name if bench.study else None
-
-
-RUN: dict[str, Callable[[Bench, Evaluator, Sweep, Settings, list[Strategy]], Strategy]] = {
+RUN: dict[str, Callable[[Bench, Evaluator, Start, Settings, list[Strategy]], Strategy]] = {
     "greedy": _greedy,
     "genetic": _genetic,
     "screened": _screened,

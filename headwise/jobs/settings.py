@@ -21,6 +21,7 @@ class Settings:
     Arguments:
         operators: what suppressed heads emit; with several, the pick split decides.
         strategies: searches to run after the sweep, of `STRATEGIES`.
+        sweep: evaluate every head alone first; without it first-order scores rank the heads.
         genetic, screened, gradient: the settings of AAT-GA, of its screened form and of AAT-BP; their seed and
             max_heads are those below.
         keep_soft: AAT-BP's soft gates are a finalist too.
@@ -33,6 +34,7 @@ class Settings:
 
     operators: tuple[str, ...] = ("uniform",)
     strategies: tuple[str, ...] = ("greedy", "genetic")
+    sweep: bool = True
     genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, budget=200.0))
     screened: ScreenedSettings = field(default_factory=ScreenedSettings)
     gradient: GradientSettings = field(default_factory=GradientSettings)

@@ -20,17 +20,19 @@ def heat_map(
     grid: Grid,
     *,
     chosen: Mapping[str, Iterable[Head]] | None = None,
-    measure: str = "mean recall",
-    split: str = "search split",
+    title: str = "Change of mean recall on the search split, in points,\nwhen this head alone is suppressed",
+    unit: str = "points",
+    factor: float = 100.0,
 ) -> bytes:
     """Draw the effects of single heads.
 
     Arguments:
-        effects: operator → head → change of the measure when this head alone is suppressed, as a fraction.
+        effects: operator → head → what suppressing this head alone does, above 0 where it helps.
         grid: the model's heads.
         chosen: operator → the heads to outline.
-        measure: what changed.
-        split: where it was measured.
+        title: what the colours show.
+        unit: of the colour scale.
+        factor: effect → number in this unit.
 
     Returns:
         A PNG. The same input gives the same bytes.
@@ -45,7 +47,7 @@ def heat_map(
 
     if not any(effects.values()):
         raise HeadwiseError("There is no sweep to draw: give the effects of at least one operator.")
-    tables = {operator: _table(grid, heads) for operator, heads in effects.items()}
+    tables = {operator: _table(grid, heads, factor) for operator, heads in effects.items()}
     limit, extend = scale([value for table in tables.values() for row in table for value in row])
     rows, columns = len(grid.rows), max(grid.rows)
     small = rows <= ANNOTATE and columns <= ANNOTATE
@@ -66,11 +68,10 @@ def heat_map(
         for axis in axes[len(tables) :]:
             axis.set_visible(False)
         outlined = any(heads for heads in (chosen or {}).values())
-        title = f"Change of {measure} on the {split}, in points,\nwhen this head alone is suppressed"
         figure.suptitle(title + (" (outlined: chosen)" if outlined else ""), fontsize=10)
         assert image is not None
         bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, pad=0.02, fraction=0.05)
-        bar.set_label("← hurts      points      helps →", fontsize=8)
+        bar.set_label(f"← hurts      {unit}      helps →", fontsize=8)
         bar.ax.tick_params(labelsize=8)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -79,6 +80,8 @@ def heat_map(
 
 def heatmap_png(results: Mapping[str, Any]) -> bytes:
     """The heat map of the sweeps in results, with the chosen heads outlined where there are any.
+
+    Where the sweep was skipped it shows the first-order scores, and says so.
 
     Arguments:
         results: what `headwise.refine` returns and `results.json` holds; of it, `model` and `sweep` are needed.
@@ -92,16 +95,24 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
     try:
         model, chosen = results["model"], results.get("chosen")
         grid = Grid(tuple(model["layers"]), model.get("pool_heads", 0))
+        outlined = {chosen["operator"]: [Head.parse(name) for name in chosen["heads"]]} if chosen else {}
+        if not results["sweep"]:
+            scores = {
+                first["operator"]: {Head.parse(head["head"]): head["score"] for head in first["heads"]}
+                for first in results.get("first_order", [])
+            }
+            title = "First-order scores (no sweep was run): fall of the loss\non the search split, to first order, by this head alone"
+            return heat_map(scores, grid, chosen=outlined, title=title, unit="loss × 1000", factor=1000.0)
         effects = {
             sweep["operator"]: {Head.parse(head["head"]): head["delta"] for head in sweep["heads"]}
             for sweep in results["sweep"]
         }
-        measure = metric_name(main_metric(results, results["sweep"][0]["identity"])) if effects else ""
-        outlined = {chosen["operator"]: [Head.parse(name) for name in chosen["heads"]]} if chosen else {}
+        measure = metric_name(main_metric(results, results["sweep"][0]["identity"]))
     except KeyError as error:
         raise HeadwiseError(f"The results lack the field {error}; no heat map can be drawn.") from error
     split = "search split" if chosen else "pairs given"
-    return heat_map(effects, grid, chosen=outlined, measure=measure, split=split)
+    title = f"Change of {measure} on the {split}, in points,\nwhen this head alone is suppressed"
+    return heat_map(effects, grid, chosen=outlined, title=title)
 
 
 def scale(points: Iterable[float]) -> tuple[float, str]:
@@ -121,11 +132,11 @@ def scale(points: Iterable[float]) -> tuple[float, str]:
     return limit, {(False, False): "neither", (True, False): "min", (False, True): "max"}.get(beyond, "both")
 
 
-def _table(grid: Grid, effects: Mapping[Head, float]) -> list[list[float]]:
-    """Points, rows × columns, NaN where there is no such head or it was not measured."""
+def _table(grid: Grid, effects: Mapping[Head, float], factor: float) -> list[list[float]]:
+    """Effects times the factor, rows × columns, NaN where there is no such head or it was not measured."""
     table = [[math.nan] * max(grid.rows) for _ in grid.rows]
     for head, effect in effects.items():
-        table[grid.row_of(head)][head.index] = 100 * effect
+        table[grid.row_of(head)][head.index] = factor * effect
     return table
 
 

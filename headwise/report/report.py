@@ -9,7 +9,7 @@ from typing import Any
 
 from headwise.artefact import write_files
 from headwise.report.heatmap import heatmap_png
-from headwise.report.words import Results, grid_of, main_metric, metric_name, render
+from headwise.report.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
 
 REPORT_FILE = "report.md"
 HEATMAP_FILE = "heads.png"
@@ -50,8 +50,10 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         merged=merged,
         heatmap=HEATMAP_FILE,
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
+        unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),
         finalists=lambda: _finalists(results),
+        searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=lambda text: shlex.quote(str(text)),
@@ -61,13 +63,22 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
 
 def _summary(results: Results, sweep: Results) -> dict[str, Any]:
     heads = sorted(sweep["heads"], key=lambda head: (-head["delta"], head["loss_delta"]))
+    first = next((one for one in results.get("first_order", []) if one["operator"] == sweep["operator"]), None)
     return {
+        "first": first,
+        "scores": first_order_scores(first),
         "operator": sweep["operator"],
         "total": grid_of(results).size,
         "gains": sum(head["delta"] > 0 for head in heads),
         "sure": [head["head"] for head in heads if head["delta"] > 0 and head["p_max_t"] < 0.05],
         "top": heads[:SHOWN_HEADS],
     }
+
+
+def _first_order(first: Results) -> dict[str, Any]:
+    heads = sorted(first["heads"], key=lambda head: -head["score"])
+    harmful = sum(head["score"] > 0 for head in heads)
+    return {"operator": first["operator"], "total": len(heads), "harmful": harmful, "top": heads[:SHOWN_HEADS]}
 
 
 def _chosen_heads(results: Results) -> list[dict[str, Any]]:
@@ -83,6 +94,20 @@ def _chosen_heads(results: Results) -> list[dict[str, Any]]:
     return [
         {"gate": chosen["gates"].get(name, 0.0), **alone.get(name, unknown), "head": name} for name in chosen["heads"]
     ]
+
+
+def _notes(one: Results) -> str:
+    """What else a strategy has to say: why it ended, how good its estimates were."""
+    notes = [f"ended by: {one['why']}"] if "why" in one else []
+    if "best_epoch" in one:
+        notes.append(f"gates of epoch {one['best_epoch']}")
+    if "estimated" in one:
+        guess, better = (
+            "undefined" if one[name] is None else f"{one[name]:.2f}"
+            for name in ("correlation", "corrected_correlation")
+        )
+        notes.append(f"{one['estimated']} masks estimated; with the exact fitness r = {guess}, corrected {better}")
+    return "; ".join(notes)
 
 
 def _finalists(results: Results) -> list[dict[str, Any]]:

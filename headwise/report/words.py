@@ -164,6 +164,21 @@ def before_after(results: Results) -> str:
     return "\n".join(lines)
 
 
+def first_order_scores(first: Mapping[str, Any] | None) -> dict[str, float]:
+    """Head → first-order score, of an entry of `first_order`; nothing without one."""
+    return {row["head"]: row["score"] for row in first["heads"]} if first else {}
+
+
+def first_order_agreement(first: Mapping[str, Any]) -> str:
+    """How far first-order scores agree with the sweep that was run, as a sentence."""
+    rank = first["rank_correlation"]
+    loss, fitness = ("undefined" if rank[name] is None else f"{rank[name]:.2f}" for name in ("loss", "fitness"))
+    return (
+        f"First-order scores ({first['operator']}) rank the heads as the sweep does with a rank correlation of {loss} "
+        f"(by the loss) and {fitness} (by the metric that is maximised)."
+    )
+
+
 def render(template: str, results: Results, **values: object) -> str:
     """Fill in a template.
 
@@ -202,6 +217,7 @@ def _environment() -> Environment:
     environment.globals.update(
         before_after=before_after,
         counted=counted,
+        first_order_agreement=first_order_agreement,
         grid_of=grid_of,
         main_metric=main_metric,
         metric_name=metric_name,

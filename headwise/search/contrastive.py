@@ -2,7 +2,8 @@
 
 It is the loss of `headwise.metrics.retrieve` (with one batch of all images the same number), differentiable, and
 with fewer images in the text → image direction: captions come from a memory that is computed once, because the
-text tower stays as it is; images change with every step, so only those of the batch can be negatives.
+text tower stays as it is; images change with every step, so only those of the batch can be negatives. With labels
+it is the cross-entropy of `headwise.objectives.Classification`, a mean over images.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Captions:
     """All captions of a split, as negatives of every batch, and how the model turns similarity into a loss.
 
     Arguments:
-        texts: embeddings at length 1, (T, E), on the device of the image embeddings.
-        owner: the image of each caption, (T,) int64, on the same device.
-        loss: `softmax` or `sigmoid`.
+        texts: embeddings at length 1, (T, E), on the device of the image embeddings; with labels one per class.
+        owner: the image of each caption, (T,) int64, on the same device; with labels the class of each image, (N,).
+        loss: `softmax`, `sigmoid` or, with labels, `cross_entropy`.
         scale, bias: similarity → logit; tensors where they are trained.
     """
 
@@ -49,21 +50,34 @@ def captions(
     """The captions of a split, checked.
 
     Arguments:
-        texts: embeddings (T, E), normalised or not.
-        owner: (T,), the image of each caption.
+        texts: embeddings (T, E), normalised or not; for `cross_entropy` one per class.
+        owner: (T,), the image of each caption; for `cross_entropy` (N,), the class of each image.
         images: how many images the split has.
-        loss, scale, bias: the model's own.
+        loss, scale, bias: the model's own; `cross_entropy` for labels.
         device: where the images will be embedded.
 
     Raises:
         HeadwiseError: owners that do not fit, an unknown loss, a scale that no model has, texts that are not finite.
     """
-    check_loss(loss, scale, bias)
-    numbers = torch.as_tensor(checked_owner(owner, images, len(texts)), device=device)  # (T)
+    if loss == "cross_entropy":
+        check_loss("softmax", scale, bias)
+        numbers = torch.as_tensor(_checked_labels(owner, images, len(texts)), device=device)  # (N)
+    else:
+        check_loss(loss, scale, bias)
+        numbers = torch.as_tensor(checked_owner(owner, images, len(texts)), device=device)  # (T)
     if not bool(torch.isfinite(texts).all()):
         raise HeadwiseError("A caption's embedding is not finite. Check the model's text tower.")
     with torch.no_grad():  # normalising makes a copy, so that inference tensors can take part in gradients
         return Captions(unit(texts.to(device)), numbers, loss, scale, bias)
+
+
+def _checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+    labels = np.asarray(labels, dtype=np.int64)
+    if labels.shape != (images,):
+        raise HeadwiseError(f"{images} images need a label each; the labels have shape {labels.shape}.")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise HeadwiseError(f"Labels reach from {labels.min()} to {labels.max()}; there are {classes} classes, from 0.")
+    return labels
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:
@@ -78,6 +92,7 @@ def contrastive(embeddings: torch.Tensor, numbers: torch.Tensor, memory: Caption
     ½ · (−log softmax of L[i, t] among t and all foreign captions of the split) + ½ · (−log softmax of L[i, t] among
     the batch's images); for `sigmoid`, with L = scale · cosine + bias, softplus(−L[i, t]), and over the batch's
     images softplus(L) of all their foreign captions. Captions of one image are never each other's negatives.
+    For `cross_entropy`: the mean over the batch's images of −log softmax of L[i, class] among the classes.
 
     Arguments:
         embeddings: of the batch's images, (B, E), not normalised; gradients flow through it.
@@ -89,6 +104,8 @@ def contrastive(embeddings: torch.Tensor, numbers: torch.Tensor, memory: Caption
     """
     x = unit(embeddings)  # (B, E)
     logits = memory.scale * (x @ memory.texts.to(x.dtype).T) + memory.bias  # (B, T)
+    if memory.loss == "cross_entropy":
+        return F.cross_entropy(logits, memory.owner[numbers])
     own = numbers[:, None] == memory.owner[None, :]  # (B, T)
     image, text = own.nonzero(as_tuple=True)  # (P) each: the batch's captions and their images
     positive = logits[image, text]  # (P)
@@ -116,6 +133,10 @@ def contrastive_terms(
     Yields:
         Scalars.
     """
+    if memory.loss == "cross_entropy":
+        for part in torch.arange(len(numbers), device=numbers.device).split(max(1, tile // len(memory.texts))):
+            yield contrastive(embeddings[part], numbers[part], memory) * (len(part) / len(numbers))
+        return
     place = torch.full((int(memory.owner.max()) + 1,), -1, device=numbers.device)
     place[numbers] = torch.arange(len(numbers), device=numbers.device)  # image of the split → row of embeddings
     text = (place[memory.owner] >= 0).nonzero()[:, 0]  # (P): the captions of these images

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
-from headwise.engine import Means, Pixels, Plan, embed, ffe
+from headwise.engine import Means, Pixels, Plan, embed
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
+from headwise.mask import Grid, Head, Mask
 from headwise.towers.base import Tower
-
-if TYPE_CHECKING:
-    pass
 
 
 class Deltas(Protocol):
@@ -34,21 +33,21 @@ class HeadDeltas:
         grid: the heads.
         operator: what a suppressed head emits.
         identity: embeddings of the unchanged model, (N, E) float32.
-        changes: what suppressing each head alone adds to them, (heads, N, E) float16, in the order of the grid.
-        ffe: what collecting them cost; 0 when they were a by-product of the sweep.
+        changes: what suppressing each head alone adds to them, (heads, N, E) float16.
+        heads: whose changes they are, in this order.
     """
 
     grid: Grid
     operator: str
     identity: torch.Tensor
     changes: torch.Tensor
-    ffe: float = 0.0
+    heads: tuple[Head, ...]
 
     def embeddings(self, mask: Mask) -> torch.Tensor:
         """Identity's embeddings plus (1 − gate) times the change of every head, (N, E) float32.
 
         Raises:
-            HeadwiseError: a mask of another grid or operator.
+            HeadwiseError: a mask of another grid or operator, or with heads whose changes are not known.
         """
         if mask.grid != self.grid or (mask.heads and mask.operator != self.operator):
             raise HeadwiseError(
@@ -56,20 +55,26 @@ class HeadDeltas:
                 f"the mask is {mask.operator} on {mask.grid}."
             )
         total = self.identity.clone()  # (N, E)
-        for number, gate in enumerate(gate for row in mask.gates for gate in row):
-            if gate < 1.0:
-                total.add_(self.changes[number].float(), alpha=1.0 - gate)
+        for head in mask.heads:
+            if head not in self._place:
+                raise HeadwiseError(f"The change by {head} was not collected. Collect it, or leave the head out.")
+            total.add_(self.changes[self._place[head]].float(), alpha=1.0 - mask.gate(head))
         return total
+
+    @cached_property
+    def _place(self) -> dict[Head, int]:
+        return {head: i for i, head in enumerate(self.heads)}
 
     def save(self, path: Path | str) -> None:
         """Write them to a safetensors file, whole or not at all."""
         from safetensors.torch import save_file
 
         path = Path(path)
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may share an output folder
         facts = {"layers": " ".join(map(str, self.grid.layers)), "pool": str(self.grid.pool), "operator": self.operator}
+        facts["heads"] = " ".join(map(str, self.heads))
         try:
-            save_file({"identity": self.identity, "changes": self.changes}, part, facts | {"ffe": repr(self.ffe)})
+            save_file({"identity": self.identity, "changes": self.changes}, part, facts)
             part.replace(path)
         except Exception as error:  # safetensors raises its own kinds, also for a full disk
             part.unlink(missing_ok=True)
@@ -89,45 +94,72 @@ class HeadDeltas:
                 facts = file.metadata()
                 grid = Grid(tuple(map(int, facts["layers"].split())), int(facts["pool"]))
                 tensors = file.get_tensor("identity"), file.get_tensor("changes")
-                return cls(grid, facts["operator"], *tensors, float(facts["ffe"]))
+                return cls(grid, facts["operator"], *tensors, tuple(map(Head.parse, facts["heads"].split())))
         except Exception as error:  # a damaged file gives many kinds
             raise HeadwiseError(
                 f"Cannot read the heads' changes from {path}: {error}. Delete it; it is made again."
             ) from error
 
 
-def collect(
-    tower: Tower,
-    pixels: Pixels,
-    operator: str,
-    layout: Plan,
-    *,
-    means: Means | None = None,
-    observe: Callable[[Mask, torch.Tensor], object] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> HeadDeltas:
-    """Run identity and every single head, as the sweep does, and keep how the embeddings change.
+class Collector:
+    """Keeps the changes while the sweep's masks run: an `Evaluator`'s `observe`.
 
     Memory: heads × images × E × 2 bytes.
 
     Arguments:
-        tower, pixels, layout, means, progress: as `engine.embed`.
+        grid: the heads of the model.
         operator: what a suppressed head emits.
-        observe: gets every mask with its exact embeddings (N, E), so that the sweep need not run them again.
+        heads: whose changes to keep; empty: all.
+        identity: embeddings of the unchanged model, (N, E), if they are known: identity need not run then.
+    """
+
+    def __init__(self, grid: Grid, operator: str, heads: Sequence[Head] = (), identity: torch.Tensor | None = None):
+        self.grid, self.heads = grid, tuple(heads or grid)
+        singles = [Mask.suppress(grid, [head], operator) for head in self.heads]
+        self.operator = singles[0].operator
+        self._identity = identity
+        self.masks = singles if identity is not None else [Mask.identity(grid, self.operator), *singles]
+        self._place = {mask.key: i for i, mask in enumerate(singles)}
+        self._missing = set(self._place)
+        self._changes = torch.empty(0)
+
+    def __call__(self, mask: Mask, embeddings: torch.Tensor) -> None:
+        """Take a mask's embeddings (N, E); a walk runs identity before all others."""
+        if mask.is_identity and self._identity is None:
+            self._identity = embeddings.clone()  # (N, E)
+        elif mask.key in self._place and self._identity is not None:
+            if not len(self._changes):
+                self._changes = torch.empty(len(self._place), *embeddings.shape, dtype=torch.float16)
+            self._changes[self._place[mask.key]] = (embeddings - self._identity).half()  # (N, E)
+            self._missing.discard(mask.key)
+
+    @property
+    def deltas(self) -> HeadDeltas | None:
+        """The changes; None while a head is missing, for instance because the study knew its score."""
+        if self._identity is None or self._missing:
+            return None
+        return HeadDeltas(self.grid, self.operator, self._identity, self._changes, self.heads)
+
+
+def collect(
+    keep: Collector,
+    tower: Tower,
+    pixels: Pixels,
+    layout: Plan,
+    *,
+    means: Means | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> HeadDeltas:
+    """Run every head alone in the walks of a sweep, so that the changes have the bits that the sweep's own have.
+
+    Arguments:
+        keep: what to collect; what it already has is replaced.
+        tower, pixels, layout, means, progress: as `engine.embed`.
 
     Raises:
         HeadwiseError: an operator that the tower does not have.
     """
-    grid = tower.grid
-    singles = [Mask.suppress(grid, [head], operator) for head in grid]
-    masks: Sequence[Mask] = [Mask.identity(grid, operator), *singles]
-    number = {mask.key: i for i, mask in enumerate(singles)}
-    ((_, identity),) = embed(tower, pixels, masks[:1], layout, means=means, progress=progress)
-    changes = torch.empty(len(singles), *identity.shape, dtype=torch.float16)
-    if observe:
-        observe(masks[0], identity)
-    for mask, embeddings in embed(tower, pixels, singles, layout, means=means, progress=progress):
-        changes[number[mask.key]] = (embeddings - identity).half()  # (N, E)
-        if observe:
-            observe(mask, embeddings)
-    return HeadDeltas(grid, singles[0].operator, identity, changes, ffe(tower, masks[:1]) + ffe(tower, singles))
+    for mask, embeddings in embed(tower, pixels, keep.masks, layout, means=means, progress=progress):
+        keep(mask, embeddings)
+    assert keep.deltas is not None  # every mask ran
+    return keep.deltas

@@ -134,6 +134,7 @@ def genetic(
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
+    heads: Sequence[Head] = (),
     progress: Callable[[Generation], None] | None = None,
 ) -> Genetic:
     """Search binary masks for the highest fitness.
@@ -149,12 +150,13 @@ def genetic(
         seeds: masks to start from besides identity, the best single heads and the best heads together, such as
             the path of the greedy search. Masks of another operator, soft masks and masks that are too large are
             left out.
+        heads: those that may be suppressed; empty: all of them.
         progress: called after each generation.
 
     Raises:
         HeadwiseError: a budget that does not pay for a single mask.
     """
-    breeder = Breeder(grid, operator, settings, ranking)
+    breeder = Breeder(grid, operator, settings, ranking, heads)
     start = evaluate.spent
     archive: dict[Genome, Order] = {}  # sort keys alone: scores carry a rank for every query
     by_size: dict[int, Found] = {}

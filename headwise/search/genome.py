@@ -21,15 +21,25 @@ ATTEMPTS = 60  # draws for one new child before giving it up
 class Breeder:
     """Draws genomes; every draw comes from one generator, so that a seed fixes all of them."""
 
-    def __init__(self, grid: Grid, operator: str, settings: GeneticSettings, ranking: Sequence[Head]):
+    def __init__(
+        self,
+        grid: Grid,
+        operator: str,
+        settings: GeneticSettings,
+        ranking: Sequence[Head],
+        heads: Sequence[Head] = (),
+    ):
         self.grid, self.operator, self.settings = grid, operator, settings
         self.random = random.Random(settings.seed)
         self.heads = list(grid)
         number = {head: i for i, head in enumerate(self.heads)}
         self.row = [row for row, count in enumerate(grid.rows) for _ in range(count)]  # of each head
-        self.ranking = [number[head] for head in ranking] or self.random.sample(range(grid.size), grid.size)
+        allowed = {number[head] for head in heads or grid}
+        self.allowed = sorted(allowed)
+        ranked = [number[head] for head in ranking if number[head] in allowed]
+        self.ranking = ranked or self.random.sample(self.allowed, len(self.allowed))
         self.good = self.ranking[: max(2, math.ceil(settings.good * len(self.ranking)))] if ranking else self.ranking
-        self.most = min(grid.size, settings.max_heads or grid.size)
+        self.most = min(len(self.allowed), settings.max_heads or grid.size)
 
     def mask(self, genome: Genome) -> Mask:
         return Mask.suppress(self.grid, [self.heads[i] for i in genome], self.operator)
@@ -53,7 +63,8 @@ class Breeder:
         return first + self._new(size - len(first), dict.fromkeys(first), self.combination)
 
     def _own(self, mask: Mask) -> bool:
-        return mask.grid == self.grid and (mask.is_identity or mask.operator == self.operator)
+        fits = mask.grid == self.grid and (mask.is_identity or mask.operator == self.operator)
+        return fits and set(self.genome(mask)) <= set(self.allowed)
 
     def combination(self) -> Genome:
         """A few good heads; small combinations and heads from the top of the ranking come more often."""
@@ -113,15 +124,15 @@ class Breeder:
 
     def mutate(self, genome: Genome) -> Genome:
         """Flip one head, swap a suppressed head for a kept one, or flip every head with a small probability."""
-        kind, total = self.random.random(), self.grid.size
+        kind, total = self.random.random(), len(self.allowed)
         if kind < self.settings.one_head:
-            flips = {self.random.randrange(total)}
+            flips = {self.random.choice(self.allowed)}
         elif kind < self.settings.one_head + self.settings.swap and 0 < len(genome) < total:
-            kept = [i for i in range(total) if i not in genome]
+            kept = [i for i in self.allowed if i not in genome]
             flips = {self.random.choice(genome), self.random.choice(kept)}
         else:
             rate = self.settings.flip or 1 / total
-            flips = {i for i in range(total) if self.random.random() < rate}
+            flips = {i for i in self.allowed if self.random.random() < rate}
         return tuple(sorted(flips.symmetric_difference(genome)))
 
     def _fit(self, genome: Genome) -> Genome:

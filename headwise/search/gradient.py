@@ -134,12 +134,13 @@ def learn_gates(
     Arguments:
         tower: the image tower; its parameters are not trained, and it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        texts: embeddings of its captions, (T, E).
-        owner: (T,), the image of each caption.
+        texts: embeddings of its captions, (T, E), or of its classes, (C, E).
+        owner: (T,), the image of each caption; with classes (N,), the class of each image.
         operator: what a suppressed head emits.
         settings: see `GradientSettings`.
         means: operator `mean`: per row of the grid, (H, d).
-        loss, scale, bias: the model's own: `softmax` (CLIP) or `sigmoid` (SigLIP), similarity → logit.
+        loss, scale, bias: the model's own: `softmax` (CLIP) or `sigmoid` (SigLIP), similarity → logit;
+            `cross_entropy` with classes.
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
             and ends with the same bytes on a CPU. None keeps nothing.
         progress: called with the FFE done since the last call.

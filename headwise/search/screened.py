@@ -121,6 +121,7 @@ def screened(
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
+    heads: Sequence[Head] = (),
     progress: Callable[[Round], None] | None = None,
 ) -> Screened:
     """Search binary masks for the highest fitness with few exact evaluations.
@@ -135,6 +136,7 @@ def screened(
         deltas: estimated embeddings, such as `HeadDeltas`.
         objective: embeddings → score, the same that `evaluate` uses.
         settings: every setting of the search.
+        heads: those that may be suppressed, all with an estimate; empty: all of them.
         progress: called after each round.
 
     Raises:
@@ -154,9 +156,12 @@ def screened(
         surrogate.fit([(item.mask, item.score.fitness) for item in found.values()])
         return len(paid)
 
+    allowed = set(heads or grid)
+    ranking = [head for head in ranking if head in allowed]
     singles = [Mask.suppress(grid, [head], operator) for head in ranking[: settings.batch]]
     most = settings.max_heads or grid.size
-    given = [m for m in seeds if m.is_binary and m.size <= most and m.with_operator(operator) == m]
+    fits = [m for m in seeds if m.is_binary and m.size <= most and m.with_operator(operator) == m]
+    given = [mask for mask in fits if set(mask.heads) <= allowed]
     known = list({mask.key: mask for mask in (Mask.identity(grid, operator), *singles, *given)}.values())
     if not learn(known):
         raise HeadwiseError(f"Screened search: a budget of {settings.budget} FFE does not pay for a single mask.")
@@ -164,7 +169,7 @@ def screened(
     history: list[Round] = []
     best, stale, why = best_of(found.values()), 0, ""
     while not why:
-        _explore(surrogate, grid, operator, settings, len(history), ranking, list(found.values()))
+        _explore(surrogate, grid, operator, settings, len(history), ranking, sorted(allowed), list(found.values()))
         masks = surrogate.promising(settings.batch, settings.optimism, exclude=found)
         before = [(surrogate.estimate(mask), surrogate.predict(mask)) for mask in masks]
         paid = learn(masks)
@@ -215,14 +220,16 @@ def _explore(
     settings: ScreenedSettings,
     number: int,
     ranking: Sequence[Head],
+    heads: Sequence[Head],
     found: list[Found],
 ) -> None:
     """A genetic search on the estimates, then the neighbours of the best exact result; the surrogate keeps both."""
     inner = replace(settings.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found, key=lambda item: item.order)[: settings.inner.population // 3]
     promising = surrogate.promising(settings.inner.population // 3, 0.0, exclude={})
-    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=[*(item.mask for item in parents), *promising])
-    nearby = [parents[0].mask ^ Mask.suppress(grid, [head], operator) for head in grid]
+    seeds = [*(item.mask for item in parents), *promising]
+    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads)
+    nearby = [parents[0].mask ^ Mask.suppress(grid, [head], operator) for head in heads]
     surrogate([mask for mask in nearby if mask.size <= (settings.max_heads or grid.size)])
 
 

@@ -68,11 +68,11 @@ def taylor(
     Arguments:
         tower: the image tower; it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        texts: embeddings of its captions, (T, E).
-        owner: (T,), the image of each caption.
+        texts: embeddings of its captions, (T, E), or of its classes, (C, E).
+        owner: (T,), the image of each caption; with classes (N,), the class of each image.
         operator: what a suppressed head emits.
         means: operator `mean`: per row of the grid, (H, d).
-        loss, scale, bias: the model's own.
+        loss, scale, bias: the model's own (`softmax`, `sigmoid`); `cross_entropy` with classes.
         chunk: images at a time.
         recompute: activation checkpointing.
         progress: called with the FFE done since the last call.

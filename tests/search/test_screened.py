@@ -6,14 +6,17 @@ import pytest
 import torch
 from synthetic import Counting, bits, score
 
-from headwise.engine import Plan, embed
+from headwise.engine import Plan, embed, ffe
 from headwise.errors import HeadwiseError
+from headwise.evaluator import Evaluator
 from headwise.mask import Grid, Mask
-from headwise.search.deltas import HeadDeltas, collect
+from headwise.objectives import Retrieval
+from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.screened import ScreenedSettings, screened
 from headwise.search.surrogate import Correction, Surrogate
 from headwise.search.sweep import sweep
+from headwise.study import Study
 
 GRID = Grid((6,) * 6)
 IMAGES, WIDTH = 200, 16
@@ -53,7 +56,7 @@ class World:
     def deltas(self) -> HeadDeltas:
         identity = self.embeddings(Mask.identity(GRID))
         changes = torch.stack([self.embeddings(Mask.suppress(GRID, [head])) - identity for head in GRID])
-        return HeadDeltas(GRID, "zero", identity, changes.half())
+        return HeadDeltas(GRID, "zero", identity, changes.half(), tuple(GRID))
 
 
 def run(world: World, **settings):
@@ -122,7 +125,7 @@ def test_every_round_is_one_call_of_new_masks():
 def test_a_tiny_grid_is_exhausted():
     grid = Grid((2,))
     world = Counting(lambda mask: mask.size / 4)
-    deltas = HeadDeltas(grid, "zero", torch.ones(3, 2), torch.ones(2, 3, 2).half())
+    deltas = HeadDeltas(grid, "zero", torch.ones(3, 2), torch.ones(2, 3, 2).half(), tuple(grid))
     found = screened(world, grid, "zero", deltas, lambda e: score(0.5), ScreenedSettings(patience=99, rounds=99))
     assert found.why == "exhausted"
     assert len(world.known) == 4
@@ -143,28 +146,67 @@ def test_what_it_cannot_do_is_refused():
 
 
 def test_deltas_from_the_engine_are_exact_for_single_heads_and_close_for_pairs(tower, images, tmp_path):
-    seen = {}
-    deltas = collect(tower, images, "uniform", Plan(), observe=lambda mask, e: seen.update({mask.key: e.clone()}))
+    deltas = collect(Collector(tower.grid, "uniform"), tower, images, Plan())
     masks = [Mask.suppress(tower.grid, [head], "uniform") for head in tower.grid]
     exact = {mask.key: e for mask, e in embed(tower, images, [Mask.identity(tower.grid), *masks], Plan())}
-    assert torch.equal(seen["identity"], exact["identity"])
+    assert torch.equal(deltas.identity, exact["identity"])
     for mask in masks:
         torch.testing.assert_close(deltas.embeddings(mask), exact[mask.key], atol=2e-3, rtol=2e-3)
-        torch.testing.assert_close(seen[mask.key], exact[mask.key])
     pair = masks[0] | masks[7]
     ((_, truth),) = embed(tower, images, [pair], Plan())
     change, guess = truth - exact["identity"], deltas.embeddings(pair) - exact["identity"]
     assert torch.nn.functional.cosine_similarity(change.flatten(), guess.flatten(), dim=0) > 0.9
     half = deltas.embeddings(Mask.suppress(tower.grid, ["L0.H0"], "uniform", gate=0.5))
     torch.testing.assert_close(half - exact["identity"], (deltas.embeddings(masks[0]) - exact["identity"]) / 2)
-    assert deltas.ffe > 1
+
+
+def test_the_sweep_gives_the_changes_that_a_collection_gives_bit_for_bit(tower, images, tmp_path):
+    """Also for a later operator, whose sweep does not run identity again; a resumed sweep gives none."""
+    texts = torch.randn(len(images), 24, generator=torch.Generator().manual_seed(2))
+    objective = Retrieval(texts, np.arange(len(images)), scale=20.0)
+    with Study(tmp_path / "s.sqlite", {"a": 1}) as study:
+        evaluate = Evaluator(tower, Plan(chunk=4), images, objective, study)
+        identity = None
+        for operator in ("zero", "uniform"):
+            keep = Collector(tower.grid, operator, identity=identity)
+            evaluate.observe = keep
+            spent = evaluate.spent
+            sweep(evaluate, tower.grid, operator)
+            assert evaluate.spent - spent == pytest.approx(ffe(tower, keep.masks), abs=1.0)
+            again = collect(Collector(tower.grid, operator, identity=identity), tower, images, Plan(chunk=4))
+            assert keep.deltas is not None
+            assert torch.equal(keep.deltas.changes, again.changes)
+            assert torch.equal(keep.deltas.identity, again.identity)
+            identity = keep.deltas.identity
+        keep = Collector(tower.grid, "zero")
+        sweep(Evaluator(tower, Plan(chunk=4), images, objective, study, observe=keep), tower.grid, "zero")
+        assert keep.deltas is None
+
+
+def test_changes_of_some_heads_alone_limit_the_search_to_them(tower, images):
+    heads = list(tower.grid)[2:5]
+    deltas = collect(Collector(tower.grid, "zero", heads), tower, images, Plan())
+    assert deltas.heads == tuple(heads)
+    assert len(deltas.changes) == 3
+    with pytest.raises(HeadwiseError, match=r"L0\.H0"):
+        deltas.embeddings(Mask.suppress(tower.grid, ["L0.H0"], "zero"))
+    world = World(0)
+    few, evaluate = list(GRID)[10:18], World(0).evaluator()
+    ranking = sweep(world.evaluator(), GRID, "zero").ranking
+    seeds = [Mask.suppress(GRID, ["L0.H0"], "zero")]
+    found = screened(
+        evaluate, GRID, "zero", world.deltas(), world.objective, ScreenedSettings(rounds=3), ranking=ranking,
+        seeds=seeds, heads=few,
+    )  # fmt: skip
+    assert found.best.mask.size
+    assert all(set(mask.heads) <= set(few) for mask in evaluate.asked)
 
 
 def test_deltas_are_saved_whole_and_loaded_equal(tmp_path):
     deltas = World(0).deltas()
     deltas.save(tmp_path / "deltas.safetensors")
     again = HeadDeltas.load(tmp_path / "deltas.safetensors")
-    assert (again.grid, again.operator, again.ffe) == (deltas.grid, deltas.operator, deltas.ffe)
+    assert (again.grid, again.operator, again.heads) == (deltas.grid, deltas.operator, deltas.heads)
     assert torch.equal(again.changes, deltas.changes)
     assert torch.equal(again.identity, deltas.identity)
     assert [path.name for path in tmp_path.iterdir()] == ["deltas.safetensors"]

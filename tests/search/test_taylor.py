@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from planted import HEAD, SCALE, planted
@@ -10,7 +11,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.mask import Head, Mask
 from headwise.metrics import retrieve
-from headwise.objectives import Retrieval
+from headwise.objectives import Classification, Retrieval
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
 from headwise.search.taylor import agreement, taylor
@@ -105,3 +106,27 @@ def test_bad_input_is_refused(case):
         scores(replace(case, images=case.images * float("inf")), "zero")
     with pytest.raises(HeadwiseError, match="chunk"):
         scores(case, "zero", chunk=0)
+
+
+def test_labels_slope_of_the_cross_entropy_that_evaluation_reports(case):
+    double = replace(case, tower=case.tower.cast("cpu", torch.float64), images=case.images.double())
+    classes = torch.randn(5, case.texts.shape[1], generator=torch.Generator().manual_seed(3)).double()
+    labels = np.arange(len(case.images)) % 5
+    found = taylor(double.tower, double.images, classes, labels, "zero", loss="cross_entropy", scale=SCALE, chunk=7)
+    objective = Classification(classes, labels, scale=SCALE)
+
+    def value(head, gate):
+        mask = Mask.suppress(case.tower.grid, [head], "zero", gate)
+        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower))
+        return objective(embeddings).loss
+
+    identity = value(Head.parse(HEAD), 1.0)
+    assert found.loss == pytest.approx(identity, rel=1e-4)
+    steepest = max(map(abs, found.scores.values()))
+    for head, score in found.scores.items():
+        slope = (3 * identity - 4 * value(head, 0.99) + value(head, 0.98)) / 0.02
+        assert score == pytest.approx(slope, abs=0.02 * steepest)
+    with pytest.raises(HeadwiseError, match="label each"):
+        taylor(case.tower, case.images, classes, labels[:-1], "zero", loss="cross_entropy")
+    with pytest.raises(HeadwiseError, match="5 classes"):
+        taylor(case.tower, case.images, classes, labels + 1, "zero", loss="cross_entropy")
