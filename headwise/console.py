@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
-from headwise.report import words
+from headwise.report import kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -105,6 +105,10 @@ def print_refined(results: Mapping, folder: object) -> None:
     columns = ("", "heads", "t2i R@1", "i2t R@1", "mean recall", "change", "95 % interval", "p")
     print_table(title, columns, rows)
     out.print(words.verdict(results), highlight=False, soft_wrap=True)
+    if results["kept"]:
+        print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
+    if raced := kept.race_sentence(results):
+        out.print(raced, highlight=False, soft_wrap=True)
     if results["test_reads"] > 1:
         out.print(
             f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "

@@ -29,6 +29,10 @@ OperatorOption = Annotated[
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
 ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep-domain", help="Pairs that a mask must not break; may be given several times."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
 ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
 CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]

@@ -33,6 +33,7 @@ class Bench:
         layout: precision, chunk and device of every evaluation.
         study: where scores are kept.
         reporter: where progress goes.
+        kept: domains that a mask for these pairs must not break.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Bench:
     layout: Plan
     study: Study | None
     reporter: Reporter = field(default_factory=Silent)
+    kept: tuple[Bench, ...] = ()
 
     def indices(self, split: str) -> tuple[int, ...]:
         return getattr(self.splits, split)
@@ -61,6 +63,25 @@ class Bench:
             study=self.study,
             split=split,
         )
+
+    def data_json(self) -> dict[str, object]:
+        """What results say of the data."""
+        pairs = self.pairs
+
+        def part(name: str) -> dict[str, int]:
+            subset = self.indices(name)
+            return {"images": len(subset), "captions": sum(len(pairs.captions[i]) for i in subset)}
+
+        return {
+            "source": pairs.name,
+            "hash": pairs.hash,
+            "images": len(pairs),
+            "captions": len(pairs.texts),
+            "split_how": self.splits.how,
+            "split_hash": self.splits.hash,
+            "splits": {name: part(name) for name in ("search", "pick", "test")},
+            "skipped": pairs.skipped,
+        }
 
     def model_json(self) -> dict[str, object]:
         """What results say of the model."""

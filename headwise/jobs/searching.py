@@ -80,13 +80,21 @@ def metered(bench: Bench, evaluate: Evaluator, title: str, total: float | None) 
 
 
 def _greedy(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, _done: list[Strategy]) -> Strategy:
+    from headwise.jobs.racing import Contest
     from headwise.search.greedy import greedy
 
+    contest = Contest(bench, evaluate, swept, settings.race) if settings.race else None
     with metered(bench, evaluate, f"Greedy ({swept.operator})", None):
         found = greedy(
-            evaluate, swept.grid, swept.operator, swept.ranking, width=settings.width, max_heads=settings.max_heads
+            evaluate,
+            swept.grid,
+            swept.operator,
+            swept.ranking,
+            width=settings.width,
+            max_heads=settings.max_heads,
+            contest=contest,
         )
-    return Strategy("greedy", found.path, found.ffe, {"why": found.why})
+    return Strategy("greedy", found.path, found.ffe, {"why": found.why, **({"race": contest.facts} if contest else {})})
 
 
 def _genetic(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, done: list[Strategy]) -> Strategy:
@@ -204,6 +212,22 @@ def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
     return Strategy("bp", found, learned.spent + evaluate.spent - start, facts)
 
 
+def _front(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings, done: list[Strategy]) -> Strategy:
+    from headwise.jobs.keeping import evaluators
+    from headwise.search.fronts import domain_front
+
+    if not bench.kept:
+        raise HeadwiseError("The strategy front trades a domain against another. Give one with --keep-domain.")
+    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
+    seeds = [found.mask for strategy in done for found in strategy.masks]
+    keep = evaluators(bench, "search", evaluate.means)
+    with metered(bench, evaluate, f"Front ({swept.operator})", None):
+        found = domain_front(evaluate, keep, swept.grid, swept.operator, options, ranking=swept.ranking, seeds=seeds)
+    points = [found.identity, *(p for p in found.keeping(settings.max_loss / 100) if p.mask.size)]
+    masks = tuple(Found(point.mask, point.scores[0]) for point in points)
+    return Strategy("front", masks, found.ffe, {"why": found.why, "points": len(found.points)})
+
+
 def _captions(bench: Bench, swept: Sweep) -> Retrieval:
     """The search split's captions, which gradients need.
 
@@ -234,4 +258,5 @@ RUN: dict[str, Callable[[Bench, Evaluator, Sweep, Settings, list[Strategy]], Str
     "screened": _screened,
     "taylor": _taylor,
     "bp": _gradient,
+    "front": _front,
 }
