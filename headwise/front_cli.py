@@ -78,11 +78,15 @@ def front(
     from headwise.report.front import COLUMNS, heading, shown_rows, verdict
 
     base = FrontSettings()
-    asked = {"population": population, "generations": generations}
     settings = replace(
         base,
         operator=operator,
-        genetic=replace(base.genetic, budget=budget, max_heads=max_heads, **given(asked)),
+        genetic=replace(
+            base.genetic,
+            budget=budget,
+            max_heads=max_heads,
+            **given({"population": population, "generations": generations}),
+        ),
         size=size,
         max_loss=max_loss,
         seed=seed,

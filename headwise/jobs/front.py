@@ -53,7 +53,7 @@ class FrontSettings:
 
     operator: str = "uniform"
     genetic: GeneticSettings = field(
-        default_factory=lambda: GeneticSettings(population=24, generations=200, budget=200.0)
+        default_factory=lambda: GeneticSettings(population=24, generations=200, elites=1, immigrants=0, budget=200.0)
     )
     size: int | None = None
     max_loss: float | None = None

@@ -173,6 +173,7 @@ def front_png(results: Results) -> bytes:
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     domains = results["kind"] == "domains"
     with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
@@ -198,7 +199,7 @@ def front_png(results: Results) -> bytes:
         if limit is not None:
             axis.axvline(-limit, color="black", linestyle=":", linewidth=1.2, label=f"limit: −{limit:g} points")
         if not domains:
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
         axis.set_title(f"{results['model']['name']} on {results['data']['source']}", fontsize=9)
