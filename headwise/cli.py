@@ -138,6 +138,8 @@ def refine(
     }
     if max_loss is not None and not keep_domain:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    if (race or width is not None) and "greedy" not in names(strategy):
+        raise HeadwiseError("--race and --width are about the greedy search; add greedy to --strategy.")
     base = Settings()
     settings = replace(
         base,

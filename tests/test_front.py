@@ -280,6 +280,8 @@ def test_bad_options_are_sentences(run, model, new, old, tmp_path):
     refused(run("front", model, new, *out, "--keep-domain", tmp_path / "none.csv"), "none.csv")
     refused(run("refine", model, new, "-o", tmp_path / "q", "--strategy", "front"), "--keep-domain")
     refused(run("refine", model, new, "-o", tmp_path / "r", "--width", "0"), "width")
+    refused(run("refine", model, new, "-o", tmp_path / "s", "--strategy", "genetic", "--race"), "greedy")
+    refused(run("refine", model, new, "-o", tmp_path / "s", "--strategy", "genetic", "--width", "4"), "greedy")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
     refused(run("front", model, new, "-o", tmp_path / "thesis"), "not empty")
