@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwise import look
+from headwise import front_cli, look
 from headwise.errors import HeadwiseError
 from headwise.options import (
     CacheOption,
@@ -25,6 +25,7 @@ from headwise.options import (
     ImageOption,
     ImagesOption,
     JsonOption,
+    KeepOption,
     LabelOption,
     ModelArgument,
     OperatorOption,
@@ -87,6 +88,14 @@ def refine(
     epochs: Annotated[int | None, typer.Option(help="AAT-BP: most passes over the search split.")] = None,
     batch: Annotated[int | None, typer.Option(help="AAT-BP: images a step.")] = None,
     penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
+    keep_domain: KeepOption = None,
+    max_loss: Annotated[
+        float | None, typer.Option("--max-loss", help="Most points a kept domain may lose on its pick split; 0.5.")
+    ] = None,
+    race: Annotated[
+        bool, typer.Option("--race", help="Greedy: drop candidates on growing subsets once they cannot win.")
+    ] = False,
+    width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
     fitness: FitnessOption = "auto",
@@ -112,6 +121,7 @@ def refine(
     from headwise import console
     from headwise.jobs.settings import Settings
     from headwise.jobs.verbs import refine as run
+    from headwise.search.racing import RaceSettings
 
     asked = {
         "population": population,
@@ -131,9 +141,14 @@ def refine(
         "penalty": penalty,
         "k": max_heads if gates == "top_k" else None,
     }
+    if max_loss is not None and not keep_domain:
+        raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    if (race or width is not None) and "greedy" not in names(strategy):
+        raise HeadwiseError("--race and --width are about the greedy search; add greedy to --strategy.")
     base = Settings()
     settings = replace(
         base,
+        **given({"max_loss": max_loss, "width": width, "race": RaceSettings(seed=seed) if race else None}),
         operators=names(operator),
         strategies=names(strategy),
         sweep=not no_sweep,
@@ -153,6 +168,7 @@ def refine(
         goal=goal(fitness, templates, class_names),
         machine=machine(dtype, device, chunk, cache_size),
         split_by=split_by,
+        keep=keep_domain or (),
         reporter=console.Terminal(quiet=as_json),
         image=image,
         caption=caption,
@@ -378,6 +394,7 @@ def merge(
     )
 
 
+app.command()(front_cli.front)
 app.command()(look.inspect)
 app.command()(look.models)
 app.add_typer(look.data, name="data")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
-from headwise.report import words
+from headwise.report import kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -109,6 +109,10 @@ def print_refined(results: Mapping, folder: object) -> None:
             out.print(words.first_order_agreement(first), highlight=False, soft_wrap=True)
     if not results["sweep"]:
         out.print("No sweep was run; first-order scores ranked the heads.", highlight=False)
+    if results["kept"]:
+        print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
+    if raced := kept.race_sentence(results):
+        out.print(raced, highlight=False, soft_wrap=True)
     if results["test_reads"] > 1:
         out.print(
             f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "

@@ -38,6 +38,10 @@ CacheOption = Annotated[
         help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
     ),
 ]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep-domain", help="Pairs that a mask must not break; may be given several times."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
 ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
 CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]

@@ -33,6 +33,7 @@ class Bench:
         layout: precision, chunk and device of every evaluation.
         study: where scores are kept.
         reporter: where progress goes.
+        kept: domains that a mask for these pairs must not break.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Bench:
     layout: Plan
     study: Study | None
     reporter: Reporter = field(default_factory=Silent)
+    kept: tuple[Bench, ...] = ()
 
     def indices(self, split: str) -> tuple[int, ...]:
         return getattr(self.splits, split)
@@ -61,6 +63,48 @@ class Bench:
             study=self.study,
             split=split,
         )
+
+    def data_json(self) -> dict[str, object]:
+        """What results say of the data."""
+        pairs = self.pairs
+
+        def part(name: str) -> dict[str, int]:
+            subset = self.indices(name)
+            return {"images": len(subset), "captions": pairs.subset(subset).text_count}
+
+        return {
+            "source": pairs.name,
+            "hash": pairs.hash,
+            "images": len(pairs),
+            "captions": pairs.text_count,
+            "split_how": self.splits.how,
+            "split_hash": self.splits.hash,
+            "splits": {name: part(name) for name in ("search", "pick", "test")},
+            "skipped": pairs.skipped,
+            **({"parts": self._parts()} if pairs.parts else {}),
+        }
+
+    def _parts(self) -> list[dict]:
+        """What a mixture is made of, with the images of each split."""
+        found = []
+        for k, part in enumerate(self.pairs.parts):
+            own = {name: self.pairs.by_part(self.indices(name))[k][1] for name in ("search", "pick", "test")}
+            splits = {
+                name: {"images": len(images), "captions": part.pairs.subset(images).text_count}
+                for name, images in own.items()
+            }
+            found.append(
+                {
+                    "name": part.name,
+                    "source": part.pairs.name,
+                    "hash": part.pairs.hash,
+                    "weight": part.weight,
+                    "task": self.task.parts[k].kind,
+                    "fitness": self.task.parts[k].fitness,
+                    "splits": splits,
+                }
+            )
+        return found
 
     def model_json(self) -> dict[str, object]:
         """What results say of the model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -10,23 +11,27 @@ import numpy as np
 from headwise import stats
 from headwise.engine import Means, with_means
 from headwise.jobs.bench import Bench
-from headwise.jobs.results import Finalist, Picked, results_json
+from headwise.jobs.keeping import check, read_kept_tests
+from headwise.jobs.results import Finalist, Guard, Picked, results_json
 from headwise.jobs.searching import Searched, metered, search
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
 from headwise.search.contract import Found, best_of
 from headwise.search.controls import controls
 
+SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+
 
 def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
-    """The pick split decides between identity and the searches' best masks, by the one-standard-error rule."""
-    named: dict[tuple[str, int], tuple[str, Found]] = {}  # the best of every operator and size
-    for result in searched:
-        for found_by, found in result.candidates():
-            place = (found.mask.operator, found.mask.size)
-            if place not in named or found.order < named[place][1].order:
-                named[place] = (found_by, found)
-    best = sorted(named.values(), key=lambda item: item[1].order)[: settings.finalists]
+    """The pick split decides between identity and the searches' best masks, by the one-standard-error rule.
+
+    Masks that lose too much on a kept domain never get there; more of them are tried, so that some remain.
+    """
+    if bench.kept:
+        best, guard = guarded(bench, candidates(searched, SPARE)[: SPARE * settings.finalists], settings)
+    else:
+        best, guard = candidates(searched, 1), None
+    best = best[: settings.finalists]
     identity = Mask.identity(bench.tower.grid)
     evaluate = bench.evaluator("pick")
     evaluate.means = _means(bench, settings.operators)
@@ -38,7 +43,40 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     choice = stats.choose(
         [f.pick.units for f in finalists], [f.mask.size for f in finalists], [f.pick.loss for f in finalists]
     )
-    return Picked(tuple(finalists), finalists[choice.index])
+    return Picked(tuple(finalists), finalists[choice.index], guard)
+
+
+def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
+    """The best masks of every operator and size, at most `each` of them, with what found them; best first."""
+    everything = [item for result in searched for item in result.candidates()]
+    seen: set[str] = set()
+    places: Counter[tuple[str, int]] = Counter()
+    best = []
+    for found_by, found in sorted(everything, key=lambda item: item[1].order):
+        place = (found.mask.operator, found.mask.size)
+        if found.mask.key not in seen and places[place] < each:
+            seen.add(found.mask.key)
+            places[place] += 1
+            best.append((found_by, found))
+    return best
+
+
+def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) -> tuple[list[tuple[str, Found]], Guard]:
+    """Those of the masks that lose at most `settings.max_loss` points on every kept domain's pick split."""
+    checked = check(bench, [item.mask for _, item in found], _means(bench, settings.operators))
+    passed = [checked.passes(i, settings.max_loss) for i in range(len(found))]
+    rows = [
+        {
+            "mask": str(item.mask),
+            "found_by": found_by,
+            "size": item.mask.size,
+            "delta": [each.delta for each in changes],
+            "se": [each.error for each in changes],
+            "passed": ok,
+        }
+        for (found_by, item), changes, ok in zip(found, checked.changes, passed, strict=True)
+    ]
+    return [item for item, ok in zip(found, passed, strict=True) if ok], Guard(rows, checked.ffe)
 
 
 def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
@@ -113,10 +151,11 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     for operator in settings.operators:
         searched.append(search(bench, evaluate, operator, settings, searched))
     picked = pick(bench, searched, settings)
-    reads = _remember_test(bench, picked.chosen.mask)
+    reads = remember_test(bench, picked.chosen.mask)
     tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
-    results = results_json(bench, settings, evaluate.spent, searched, picked, tested, reads)
+    kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.operators), settings.seed)
+    results = results_json(bench, settings, evaluate.spent, searched, picked, tested, kept, reads)
     mask = with_means(chosen.mask, bench.means) if chosen.mask.operator == "mean" else chosen.mask
     return mask.with_provenance(
         base_model=bench.model.name,
@@ -128,7 +167,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     ), results
 
 
-def _remember_test(bench: Bench, mask: Mask) -> int:
+def remember_test(bench: Bench, mask: Mask) -> int:
     """For how many different chosen masks this study has read its test split; more than one is not honest."""
     if bench.study is None:
         return 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from headwise import stats
 from headwise.jobs.bench import Bench
+from headwise.jobs.keeping import Tested
 from headwise.jobs.searching import Searched, number
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
@@ -28,11 +29,20 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """The check on the kept domains: a row for every mask, as plain JSON values, and what it cost."""
+
+    rows: list[dict]
+    ffe: float
+
+
+@dataclass(frozen=True)
 class Picked:
-    """All finalists, identity first, and the chosen one."""
+    """All finalists, identity first, and the chosen one; with kept domains, what was checked on them."""
 
     finalists: tuple[Finalist, ...]
     chosen: Finalist
+    guard: Guard | None = None
 
     @property
     def identity(self) -> Finalist:
@@ -46,34 +56,20 @@ def results_json(
     searched: Sequence[Searched],
     picked: Picked,
     tested: dict,
+    kept: Tested,
     reads: int,
 ) -> dict:
     from headwise import __version__
 
-    pairs = bench.pairs
     chosen, identity = picked.chosen, picked.identity
     search_delta = chosen.search.fitness - identity.search.fitness
     test_delta = tested["table"][-1]["delta"]
-
-    def part(name: str) -> dict[str, int]:
-        subset = bench.indices(name)
-        return {"images": len(subset), "captions": pairs.subset(subset).text_count}
 
     return {
         "format": 1,
         "headwise_version": __version__,
         "model": bench.model_json(),
-        "data": {
-            "source": pairs.name,
-            "hash": pairs.hash,
-            "images": len(pairs),
-            "captions": pairs.text_count,
-            "split_how": bench.splits.how,
-            "split_hash": bench.splits.hash,
-            "splits": {name: part(name) for name in ("search", "pick", "test")},
-            "skipped": pairs.skipped,
-            **({"parts": _parts(bench)} if pairs.parts else {}),
-        },
+        "data": bench.data_json(),
         "settings": {
             **settings.as_json(),
             "dtype": bench.layout.dtype,
@@ -89,6 +85,7 @@ def results_json(
             for s in r.strategies
         ],
         "finalists": [_finalist(f, identity, f is chosen) for f in picked.finalists],
+        "kept": picked.guard and {"max_loss": settings.max_loss, "checked": picked.guard.rows, "domains": kept.domains},
         "chosen": {
             "mask": str(chosen.mask),
             "found_by": chosen.found_by,
@@ -110,30 +107,9 @@ def results_json(
             },
             "search": search_ffe,
             "test": tested["ffe"],
+            **({"kept": picked.guard.ffe + kept.ffe} if picked.guard else {}),
         },
     }
-
-
-def _parts(bench: Bench) -> list[dict]:
-    """What a mixture is made of, with the images of each split."""
-    found = []
-    for k, part in enumerate(bench.pairs.parts):
-        own = {name: bench.pairs.by_part(bench.indices(name))[k][1] for name in ("search", "pick", "test")}
-        found.append(
-            {
-                "name": part.name,
-                "source": part.pairs.name,
-                "hash": part.pairs.hash,
-                "weight": part.weight,
-                "task": bench.task.parts[k].kind,
-                "fitness": bench.task.parts[k].fitness,
-                "splits": {
-                    name: {"images": len(images), "captions": part.pairs.subset(images).text_count}
-                    for name, images in own.items()
-                },
-            }
-        )
-    return found
 
 
 def _first_order_ffe(searched: Sequence[Searched]) -> dict[str, float]:

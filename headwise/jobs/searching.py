@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 
+from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
@@ -80,13 +81,21 @@ def search(
 
 
 def _greedy(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
+    from headwise.jobs.racing import Contest
     from headwise.search.greedy import greedy
 
+    contest = Contest(bench, evaluate, start, settings.race) if settings.race else None
     with metered(bench, evaluate, f"Greedy ({start.operator})", None):
         found = greedy(
-            evaluate, start.grid, start.operator, start.ranking, width=settings.width, max_heads=settings.max_heads
+            evaluate,
+            start.grid,
+            start.operator,
+            start.ranking,
+            width=settings.width,
+            max_heads=settings.max_heads,
+            contest=contest,
         )
-    return Strategy("greedy", found.path, found.ffe, {"why": found.why})
+    return Strategy("greedy", found.path, found.ffe, {"why": found.why, **({"race": contest.facts} if contest else {})})
 
 
 def _genetic(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
@@ -171,6 +180,22 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
     return Strategy("bp", found, evaluate.spent - spent, facts)
 
 
+def _front(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
+    from headwise.jobs.keeping import evaluators
+    from headwise.search.fronts import domain_front
+
+    if not bench.kept:
+        raise HeadwiseError("The strategy front trades a domain against another. Give one with --keep-domain.")
+    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
+    seeds = [found.mask for strategy in done for found in strategy.masks]
+    keep = evaluators(bench, "search", evaluate.means)
+    with metered(bench, evaluate, f"Front ({start.operator})", None):
+        found = domain_front(evaluate, keep, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
+    points = [found.identity, *(p for p in found.keeping(settings.max_loss / 100) if p.mask.size)]
+    masks = tuple(Found(point.mask, point.scores[0]) for point in points)
+    return Strategy("front", masks, found.ffe, {"why": found.why, "points": len(found.points)})
+
+
 def number(value: float) -> float | None:
     """JSON has no nan."""
     return None if math.isnan(value) else value
@@ -182,4 +207,5 @@ RUN: dict[str, Callable[[Bench, Evaluator, Start, Settings, list[Strategy]], Str
     "screened": _screened,
     "taylor": _taylor,
     "bp": _gradient,
+    "front": _front,
 }

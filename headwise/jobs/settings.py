@@ -9,9 +9,10 @@ from headwise.errors import HeadwiseError
 from headwise.operators import canonical_operator
 from headwise.search.genetic import GeneticSettings
 from headwise.search.gradient import GradientSettings
+from headwise.search.racing import RaceSettings
 from headwise.search.screened import ScreenedSettings
 
-STRATEGIES = ("greedy", "genetic", "screened", "taylor", "bp")
+STRATEGIES = ("greedy", "genetic", "screened", "taylor", "bp", "front")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Settings:
         max_heads: most heads to suppress.
         finalists: most masks that the pick split compares, besides identity.
         controls: layer-matched random masks on the test split.
+        race: compare the greedy search's candidates on growing subsets and drop those that cannot win; None: all
+            of them are evaluated whole.
+        max_loss: most points that a kept domain may lose on its pick split; only with kept domains.
         seed: of the searches, controls and statistics.
     """
 
@@ -43,6 +47,8 @@ class Settings:
     max_heads: int | None = None
     finalists: int = 12
     controls: int = 20
+    race: RaceSettings | None = None
+    max_loss: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +58,8 @@ class Settings:
         for name in self.strategies:
             if name not in STRATEGIES:
                 raise HeadwiseError(f"{name!r} is not a strategy. There are: {', '.join(STRATEGIES)}.")
+        if not 0 <= self.max_loss <= 100:
+            raise HeadwiseError(f"max_loss is {self.max_loss} points; it must lie between 0 and 100.")
         for name, least in (("finalists", 1), ("controls", 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise HeadwiseError(f"{name} is {getattr(self, name)}; it must be at least {least}.")

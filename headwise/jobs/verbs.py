@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.export.merge import check_folds
 from headwise.export.merge import merge as write_merged
 from headwise.jobs.bench import Bench, prepare
+from headwise.jobs.keeping import with_kept
 from headwise.jobs.progress import Reporter, Silent, counted
 from headwise.jobs.refine import find
 from headwise.jobs.settings import Settings
@@ -70,6 +71,7 @@ def refine(
     goal: Goal | None = None,
     machine: Machine | None = None,
     split_by: str = "auto",
+    keep: Sequence[PairsLike] = (),
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Refined:
@@ -84,6 +86,7 @@ def refine(
         goal: what to maximise; by default mean recall for captions, accuracy for labels.
         machine: precision, device, cache.
         split_by: see `headwise.data.splits.split`.
+        keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
         reporter: where progress goes.
         columns: passed to `headwise.read`: image, caption, split, group, skip_bad, …
 
@@ -93,7 +96,7 @@ def refine(
     reporter, settings = reporter or Silent(), settings or Settings()
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _check_folder(folder)
+        check_folder(folder)
     machine = machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     # for a fitness over groups they are an attribute that every split needs, not something to hold out
@@ -102,6 +105,7 @@ def refine(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
+    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
     mask, results = find(bench, settings)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
@@ -152,7 +156,7 @@ def dump(results: Mapping) -> str:
 # ---- parts of the verbs
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
     if folder.is_dir() and not (folder / "study.sqlite").exists() and any(folder.iterdir()):
@@ -180,6 +184,20 @@ def whole(pairs: Pairs) -> Splits:
     """All images as one split."""
     everything = tuple(range(len(pairs)))
     return Splits(everything, everything, everything, how="all images", hash=pairs.hash)
+
+
+def kept_benches(
+    model: Model, keep: Sequence[PairsLike], folder: Path | None, seed: int, machine: Machine, reporter: Reporter
+) -> list[Bench]:
+    """The kept domains, each with a study of its own; columns and goal are what the source itself says."""
+    benches = []
+    for number, source in enumerate(keep, 1):
+        pairs = read_pairs(source, reporter, {})
+        splits = split(pairs, seed=seed)
+        reporter.say(f"Kept domain {pairs.name}: {len(pairs):,} images; split {splits.how}.")
+        study = folder and folder / f"kept-{number}.sqlite"
+        benches.append(prepared(model, pairs, splits, study, None, machine, reporter))
+    return benches
 
 
 def prepared(

@@ -9,6 +9,7 @@ from typing import Any
 
 from headwise.artefact import write_files
 from headwise.report.heatmap import heatmap_png
+from headwise.report.kept import kept_section, race_sentence
 from headwise.report.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
 
 REPORT_FILE = "report.md"
@@ -55,6 +56,8 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         finalists=lambda: _finalists(results),
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
+        kept_section=lambda: kept_section(results),
+        race_sentence=lambda: race_sentence(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=lambda text: shlex.quote(str(text)),
         dump=lambda value: json.dumps(value, indent=2, ensure_ascii=False),

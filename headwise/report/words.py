@@ -116,9 +116,10 @@ def verdict(results: Results) -> str:
     chosen, test = results["chosen"], results["data"]["splits"]["test"]
     heads = grid_of(results).size
     if not chosen["size"]:
+        within = " that stays within the kept domains' limit" if results.get("kept") else ""
         return (
             f"No harmful heads were found. Of the {counted(len(results['finalists']), 'finalist')}, identity (all "
-            f"{heads} heads kept) was the choice of the pick split: no mask beat it by more than the uncertainty of "
+            f"{heads} heads kept) was the choice of the pick split: no mask{within} beat it by more than the uncertainty of "
             "the comparison. The refined model is the unchanged model."
         )
     before, after = row_of(results, "identity"), row_of(results, "chosen")

@@ -17,6 +17,8 @@ from headwise.search.genome import Breeder
 if TYPE_CHECKING:
     from headwise.objectives import Score
 
+    Scores = tuple[Score, ...]  # a mask's, one per domain
+
 Values = tuple[float, float]
 
 
@@ -40,7 +42,6 @@ class Front:
     """Masks of which none is better than another in both respects.
 
     Arguments:
-        names: what the two values are.
         identity: the mask that keeps every head, for comparison.
         points: the front, best first value first.
         evaluated: how many masks were tried.
@@ -48,28 +49,19 @@ class Front:
         why: `generations`, `budget` or `converged`.
     """
 
-    names: tuple[str, str]
     identity: Point
     points: tuple[Point, ...]
     evaluated: int
     ffe: float
     why: str
 
-    def keeping(self, max_loss: float) -> Point:
-        """The best first value among masks whose second is at most `max_loss` below identity's.
+    def keeping(self, max_loss: float) -> tuple[Point, ...]:
+        """The points whose second value is at most `max_loss` below identity's, best first value first.
 
-        For domains: the mask that helps most on new data and does not break old data. Identity, where no other
-        mask qualifies and helps.
+        For domains: the masks that help on new data and do not break old data.
         """
-        allowed = [point for point in self.points if point.values[1] >= self.identity.values[1] - max_loss]
-        return max([self.identity, *allowed], key=lambda point: point.values[0])
-
-    def rows(self) -> list[dict[str, object]]:
-        """The front as plain JSON values, one row a mask."""
-        return [
-            {"mask": str(point.mask), "heads": point.mask.size, **dict(zip(self.names, point.values, strict=True))}
-            for point in self.points
-        ]
+        least = self.identity.values[1] - max_loss
+        return tuple(point for point in self.points if point.values[1] >= least - 1e-12)
 
 
 def size_front(
@@ -91,45 +83,45 @@ def size_front(
         HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
     """
 
-    def values(mask: Mask, scores: tuple[Score, ...]) -> Values:
+    def values(mask: Mask, scores: Scores, _: Scores) -> Values:
         return scores[0].fitness, -float(mask.size)
 
-    return _nsga2([evaluate], values, ("fitness", "kept"), Breeder(grid, operator, settings, ranking), seeds)
+    return _nsga2([evaluate], values, Breeder(grid, operator, settings, ranking), seeds)
 
 
 def domain_front(
     evaluate: Evaluate,
-    keep: Evaluate,
+    keep: Sequence[Evaluate],
     grid: Grid,
     operator: str,
     settings: GeneticSettings = DEFAULTS,
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
-    names: tuple[str, str] = ("new domain", "old domain"),
 ) -> Front:
-    """The highest fitness on one domain for every fitness on another.
+    """The highest fitness on one domain for every change on others that must not get worse.
+
+    A point's second value is the change of fitness, against identity, on the kept domain that suffers most.
 
     Arguments:
         evaluate: exact scores on the domain to improve.
-        keep: exact scores on the domain that must not get worse.
-        names: what to call the domains.
-        grid, operator, ranking, seeds, settings: as `size_front`; the budget is for both domains together.
+        keep: exact scores on each domain that must not get worse.
+        grid, operator, ranking, seeds, settings: as `size_front`; the budget is for all domains together.
 
     Raises:
         HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
     """
 
-    def values(_: Mask, scores: tuple[Score, ...]) -> Values:
-        return scores[0].fitness, scores[1].fitness
+    def values(_: Mask, scores: Scores, identity: Scores) -> Values:
+        changes = [score.fitness - base.fitness for score, base in zip(scores[1:], identity[1:], strict=True)]
+        return scores[0].fitness, min(changes)
 
-    return _nsga2([evaluate, keep], values, names, Breeder(grid, operator, settings, ranking), seeds)
+    return _nsga2([evaluate, *keep], values, Breeder(grid, operator, settings, ranking), seeds)
 
 
 def _nsga2(
     domains: list[Evaluate],
-    values: Callable[[Mask, tuple[Score, ...]], Values],
-    names: tuple[str, str],
+    values: Callable[[Mask, Scores, Scores], Values],
     breeder: Breeder,
     seeds: Sequence[Mask],
 ) -> Front:
@@ -151,8 +143,10 @@ def _nsga2(
         new = list({mask.key: mask for mask in masks if mask.key not in known}.values())
         paid = afford(new)
         columns = [domain(paid) for domain in domains] if paid else []
-        for mask, *scores in zip(paid, *columns, strict=True):
-            known[mask.key] = Point(mask, values(mask, tuple(scores)), tuple(scores))
+        for mask, *found in zip(paid, *columns, strict=True):
+            scores = tuple(found)
+            identity = known["identity"].scores if known else scores  # identity is the first to be evaluated
+            known[mask.key] = Point(mask, values(mask, scores, identity), scores)
         return len(paid) == len(new)
 
     why = "budget"
@@ -171,7 +165,7 @@ def _nsga2(
     else:
         why = "generations"
     ffe = sum(domain.spent for domain in domains) - start
-    return Front(names, known["identity"], _undominated(known.values()), len(known), ffe, why)
+    return Front(known["identity"], _undominated(known.values()), len(known), ffe, why)
 
 
 def _undominated(points) -> tuple[Point, ...]:
@@ -184,18 +178,28 @@ def _undominated(points) -> tuple[Point, ...]:
     return tuple(front)
 
 
-def _algorithm(breeder: Breeder, seeds: Sequence[Mask]):
-    """NSGA-II over the breeder's grid, and a function that hands it the values to minimise."""
+def check_installed() -> None:
+    """
+    Raises:
+        HeadwiseError: pymoo is not installed.
+    """
     try:
-        from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.evaluator import Evaluator
-        from pymoo.core.problem import Problem
-        from pymoo.core.repair import Repair
-        from pymoo.operators.crossover.ux import UniformCrossover
-        from pymoo.operators.mutation.bitflip import BitflipMutation
-        from pymoo.problems.static import StaticProblem
+        import pymoo.algorithms.moo.nsga2  # noqa: F401
     except ImportError as error:
         raise HeadwiseError("Fronts need pymoo, which is not installed: pip install 'headwise[fronts]'") from error
+
+
+def _algorithm(breeder: Breeder, seeds: Sequence[Mask]):
+    """NSGA-II over the breeder's grid, and a function that hands it the values to minimise."""
+    check_installed()
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.evaluator import Evaluator
+    from pymoo.core.problem import Problem
+    from pymoo.core.repair import Repair
+    from pymoo.operators.crossover.ux import UniformCrossover
+    from pymoo.operators.mutation.bitflip import BitflipMutation
+    from pymoo.problems.static import StaticProblem
+
     settings, size = breeder.settings, breeder.grid.size
     first = np.zeros((settings.population, size), bool)
     population = breeder.first_population(seeds)

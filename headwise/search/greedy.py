@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headwise.errors import HeadwiseError
@@ -38,6 +38,7 @@ def greedy(
     max_heads: int | None = None,
     patience: int = 1,
     budget: float | None = None,
+    contest: Callable[[Sequence[Mask]], Found] | None = None,
 ) -> Greedy:
     """Forward selection from a ranking of the heads.
 
@@ -52,6 +53,8 @@ def greedy(
         patience: how many steps in a row may bring no new best before it stops. With 1 the path ends with the
             first step that does not improve.
         budget: most FFE to spend.
+        contest: finds the best of a step's masks with its exact score, for less than evaluating all of them, such
+            as a race; None: all are evaluated.
 
     Raises:
         HeadwiseError: width, patience or max_heads below 1, or a ranking that names a head twice.
@@ -78,7 +81,10 @@ def greedy(
             if not masks:
                 why = "budget"
                 break
-            step = best_of(Found(mask, score) for mask, score in zip(masks, evaluate(masks), strict=True))
+            if contest is not None:
+                step = contest(masks)
+            else:
+                step = best_of(Found(mask, score) for mask, score in zip(masks, evaluate(masks), strict=True))
             path.append(step)
             remaining.remove((step.mask - current).heads[0])
             if step.score.order > best.score.order:

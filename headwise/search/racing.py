@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from headwise.towers.base import Tower
 
 
+Guess = Callable[[Mask], np.ndarray]  # units on all images, (N,) float
+
+
 class EvaluateSubset(Protocol):
     """Per-image scores on some of the images. Subsets of one race grow, so earlier images may be kept."""
 
@@ -42,6 +45,7 @@ class RaceSettings:
     """
     Arguments:
         fractions: the share of the images after each rung, ascending; survivors of the last are evaluated exactly.
+            Many rungs save more than few: no image is run twice (docs/racing.md).
         alpha: the chance, over the whole race and per mask, that a mask is dropped which would have beaten the
             leader. Divided by the number of masks and rungs.
         seed: of the order in which images come.
@@ -50,8 +54,8 @@ class RaceSettings:
         HeadwiseError: fractions that do not ascend within (0, 1), or alpha outside (0, 1).
     """
 
-    fractions: tuple[float, ...] = (0.125, 0.25, 0.5)
-    alpha: float = 0.05
+    fractions: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+    alpha: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -113,11 +117,14 @@ def race(
     masks: Sequence[Mask],
     images: int,
     settings: RaceSettings = DEFAULTS,
+    guess: Guess | None = None,
 ) -> Race:
     """Find the best of many masks without evaluating all of them on all images.
 
     After each rung every mask is compared with the leader, image by image: a one-sided paired test of the mean
-    difference over ALL images, of which the rung saw a part (hence the finite-population correction).
+    difference over ALL images, of which the rung saw a part (hence the finite-population correction). What a guess
+    explains of the differences is known for all images, and only the rest is uncertain: the regression estimator
+    (Cochran, Sampling Techniques, 1977, chapter 7).
 
     Arguments:
         evaluate_subset: per-image units on some images.
@@ -125,6 +132,7 @@ def race(
         masks: the competitors; duplicates count once.
         images: how many images there are.
         settings: rungs, error level and seed.
+        guess: a mask's units on all images as one would guess them, (N,) float; None: no guess.
 
     Raises:
         HeadwiseError: no masks.
@@ -143,10 +151,14 @@ def race(
         if len(alive) == 1 or len(seen) < 2:
             continue
         units = np.stack([np.asarray(u, np.float64) for u in evaluate_subset(alive, seen)])  # (masks, n)
-        leader = units[units.mean(1).argmax()]  # (n)
+        first = int(units.mean(1).argmax())
         survivors = []
         for mask, own in zip(alive, units, strict=True):
-            behind, p = _behind(leader - own, images)
+            difference = units[first] - own  # (n)
+            if guess is None:
+                behind, p = _behind(difference, images)
+            else:
+                behind, p = _behind_guessed(difference, guess(alive[first]) - guess(mask), seen)
             if p < critical:
                 dropped.append(Dropped(mask, len(seen), behind, p))
             else:
@@ -167,6 +179,22 @@ def _behind(difference: np.ndarray, images: int) -> tuple[float, float]:
     return mean, NormalDist().cdf(-mean / error)
 
 
+def _behind_guessed(difference: np.ndarray, guessed: np.ndarray, seen: Sequence[int]) -> tuple[float, float]:
+    """As `_behind`, with a guess of the differences on all images, (N,)."""
+    images, n = len(guessed), len(difference)
+    here = guessed[list(seen)].astype(np.float64)  # (n)
+    spread = float(((here - here.mean()) ** 2).sum())
+    if spread == 0.0 or n < 3:
+        return _behind(difference, images)
+    slope = float((difference - difference.mean()) @ (here - here.mean())) / spread
+    mean = float(difference.mean() + slope * (guessed.mean(dtype=np.float64) - here.mean()))
+    rest = difference - difference.mean() - slope * (here - here.mean())  # (n)
+    error = math.sqrt(float(rest @ rest) / (n - 2) * (1 - n / images) / n)
+    if error == 0.0:
+        return mean, 0.0 if mean > 0 else 1.0
+    return mean, NormalDist().cdf(-mean / error)
+
+
 # ---- the engine on subsets
 
 
@@ -175,8 +203,9 @@ class FilledSubsets:
     """Units of some images under a mask, with the whole gallery in place.
 
     A retrieval rank depends on every image of the gallery. Images that a rung has not seen stand in the gallery
-    with their embeddings under identity, so that units mean the same on every rung. Embeddings of images that
-    were seen are kept for the next rung (N·E floats for each mask that is alive).
+    with their embeddings under identity, moved by what the mask changed on average in the images that were seen,
+    so that units mean the same on every rung. Embeddings of images that were seen are kept for the next rung (N·E
+    floats for each mask that is alive).
 
     Arguments:
         tower, layout: what to run and how.
@@ -196,6 +225,24 @@ class FilledSubsets:
     _filled: dict[str, tuple[torch.Tensor, frozenset[int]]] = field(default_factory=dict)
 
     def __call__(self, masks: Sequence[Mask], indices: Sequence[int]) -> list[np.ndarray]:
+        self._run(masks, indices)
+        return [self.objective(self._gallery(mask)).units[list(indices)] for mask in masks]
+
+    def exact(self, masks: Sequence[Mask]) -> list[Score]:
+        """The masks' scores, after running the images that no rung has seen."""
+        self._run(masks, range(len(self.identity)))
+        return [self.objective(self._filled[mask.key][0]) for mask in masks]
+
+    def _gallery(self, mask: Mask) -> torch.Tensor:
+        """All images under a mask, (N, E), as far as is known."""
+        whole, seen = self._filled[mask.key]
+        here = sorted(seen)
+        away = [i for i in range(len(whole)) if i not in seen]
+        whole = whole.clone()
+        whole[away] += (whole[here] - self.identity[here]).mean(0)  # (E)
+        return whole
+
+    def _run(self, masks: Sequence[Mask], indices: Sequence[int]) -> None:
         from headwise.engine import embed, ffe
 
         groups: dict[tuple[int, ...], list[Mask]] = {}  # masks that lack the same images run together
@@ -212,4 +259,20 @@ class FilledSubsets:
                 whole = whole.clone()
                 whole[list(missing)] = embeddings  # (n, E)
                 self._filled[mask.key] = (whole, seen.union(missing))
-        return [self.objective(self._filled[mask.key][0]).units[list(indices)] for mask in masks]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Exact scores of a race's survivors: the rungs' images are not run again. Its cost is in the subsets' `spent`."""
+
+    subsets: FilledSubsets
+    spent: float = 0.0
+
+    def cost(self, masks: Sequence[Mask]) -> float:
+        """FFE of evaluating these masks whole."""
+        from headwise.engine import ffe
+
+        return ffe(self.subsets.tower, masks)
+
+    def __call__(self, masks: Sequence[Mask]) -> list[Score]:
+        return self.subsets.exact(masks)

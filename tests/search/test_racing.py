@@ -3,11 +3,11 @@ import pytest
 import torch
 from synthetic import Counting
 
-from headwise.engine import Plan, embed
+from headwise.engine import Plan, embed, ffe
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid, Mask
 from headwise.objectives import Retrieval
-from headwise.search.racing import FilledSubsets, RaceSettings, race
+from headwise.search.racing import FilledSubsets, RaceSettings, Rest, race
 
 GRID = Grid((6, 6))
 IMAGES = 400
@@ -69,7 +69,28 @@ def test_a_dropped_mask_says_when_and_by_how_much_it_was_behind():
     units = Units(MASKS)
     found = race(units, units.exact(), MASKS, IMAGES, RaceSettings(fractions=(0.25, 0.5)))
     assert {item.images for item in found.dropped} <= {100, 200}
-    assert all(item.behind > 0 and item.p < 0.05 / len(MASKS) / 2 for item in found.dropped)
+    assert all(item.behind > 0 and item.p < RaceSettings().alpha / len(MASKS) / 2 for item in found.dropped)
+
+
+def test_a_guess_of_the_units_drops_more_and_keeps_the_winner():
+    """The guess knows how hard each image is for each mask, up to noise."""
+    saved = {"plain": 0.0, "guessed": 0.0}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        guesses = {key: units + rng.normal(0, 0.05, IMAGES) for key, units in Units(MASKS, seed).units.items()}
+        for name, guess in (("plain", None), ("guessed", lambda mask: guesses[mask.key])):  # noqa: B023
+            units = Units(MASKS, seed, spread=0.1)
+            found = race(units, units.exact(), MASKS, IMAGES, RaceSettings(seed=seed), guess)
+            assert found.winner.mask == max(MASKS, key=lambda mask: units.units[mask.key].mean())
+            saved[name] += found.saved
+    assert saved["guessed"] > 1.3 * saved["plain"] > 0
+
+
+def test_a_guess_that_says_nothing_changes_no_decision():
+    units, again = Units(MASKS), Units(MASKS)
+    plain = race(units, units.exact(), MASKS, IMAGES)
+    flat = race(again, again.exact(), MASKS, IMAGES, guess=lambda mask: np.zeros(IMAGES))
+    assert [(d.mask, d.p) for d in plain.dropped] == [(d.mask, d.p) for d in flat.dropped]
 
 
 def test_equal_masks_all_survive():
@@ -134,3 +155,20 @@ def test_on_the_engine_units_of_a_complete_subset_are_the_exact_units(tower, ima
         np.testing.assert_array_equal(units, exact.all[mask.key].units[order])
     found = race(subsets, exact, masks, 10, RaceSettings(fractions=(0.4, 0.8)))
     assert found.winner.score.fitness == max(item.fitness for item in exact.all.values())
+
+
+def test_survivors_are_finished_with_the_images_that_no_rung_has_seen(tower, images):
+    generator = torch.Generator().manual_seed(3)
+    objective = Retrieval(torch.randn(20, 24, generator=generator), np.repeat(np.arange(10), 2))
+    masks = MASKS_OF(tower)
+    ((_, identity),) = embed(tower, images, masks[:1], Plan())
+    subsets = FilledSubsets(tower, Plan(), lambda i: images[list(i)], objective, identity)
+    found = race(subsets, Rest(subsets), masks, 10, RaceSettings(fractions=(0.4, 0.8)))
+    exact = Real(tower, images, objective)
+    for item in found.ranking:
+        assert item.score.fitness == exact.all[item.mask.key].fitness
+        np.testing.assert_array_equal(item.score.units, exact.all[item.mask.key].units)
+    if not found.dropped:
+        assert found.ffe == pytest.approx(found.ffe_without)
+    assert found.ffe_without == pytest.approx(ffe(tower, masks))
+    assert found.ffe <= found.ffe_without + 1e-9

@@ -1,0 +1,65 @@
+"""What a kept domain costs and saves: refine with and without it, and the front between the two domains.
+
+    python benchmarks/fronts.py -o kept/ --keep-domain pairs-openmoji/pairs.parquet
+
+On the packaged model and pairs, or on --model and --pairs. One folder per run; the same command continues there.
+Every test split is read once per run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from headwise.console import Terminal
+from headwise.jobs.front import FrontSettings, front
+from headwise.jobs.settings import Settings
+from headwise.jobs.verbs import refine
+from headwise.report.front import COLUMNS, shown_rows
+from headwise.report.kept import table
+from headwise.report.words import change, interval, points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", "-o", type=Path, required=True)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--pairs", default="demo")
+    parser.add_argument("--keep-domain", required=True)
+    parser.add_argument("--max-loss", type=float, default=0.5)
+    parser.add_argument("--budget", type=float, default=100.0, help="FFE of AAT-GA and of each NSGA-II")
+    parser.add_argument("--quiet", action="store_true")
+    args = parser.parse_args()
+    reporter, base = Terminal(quiet=args.quiet), Settings()
+    genetic = replace(base.genetic, budget=args.budget)
+    free = replace(base, genetic=genetic, max_loss=100.0)  # the kept domain is measured and limits nothing
+    runs = {
+        "no limit": free,
+        f"limit {args.max_loss:g}": replace(free, max_loss=args.max_loss),
+        f"limit {args.max_loss:g}, with the front": replace(
+            free, max_loss=args.max_loss, strategies=("greedy", "genetic", "front")
+        ),
+    }
+    rows = []
+    for number, (name, settings) in enumerate(runs.items()):
+        keep, folder = [args.keep_domain], args.out / f"refine-{number}"
+        found = refine(args.model, args.pairs, folder, settings=settings, keep=keep, reporter=reporter).results
+        chosen, (kept,) = found["test"][-1], found["kept"]["domains"]
+        checked = found["kept"]["checked"]
+        passed = f"{sum(row['passed'] for row in checked)} of {len(checked)}"
+        new = f"{change(chosen['delta'])} ({interval(chosen['interval'])})"
+        old = f"{change(kept['delta'])} ({interval(kept['interval'])})"
+        rows.append((name, passed, found["chosen"]["found_by"], str(found["chosen"]["size"]), new, old))
+    print("\n".join(table(("refine", "masks passed", "found by", "heads", "new, test", "kept, test"), rows)))
+    genetic = replace(FrontSettings().genetic, budget=args.budget)
+    settings = replace(FrontSettings(), genetic=genetic, max_loss=args.max_loss)
+    traded = front(args.model, args.pairs, args.out / "front", keep=[args.keep_domain], settings=settings,
+                   reporter=reporter).results  # fmt: skip
+    base_pick = points(traded["identity"]["pick"]["mean_recall"])
+    print(f"\n`headwise front`, changes in points against identity ({base_pick} on the pick split):\n")
+    print("\n".join(table(COLUMNS["domains"], shown_rows(traded))))
+
+
+if __name__ == "__main__":
+    main()

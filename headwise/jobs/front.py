@@ -1,0 +1,279 @@
+"""front: sweep and greedy as a start, NSGA-II on the search split, its points on the pick split, one on the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from headwise import stats
+from headwise.artefact import save_mask, write_files
+from headwise.data.splits import split
+from headwise.engine import with_means
+from headwise.errors import HeadwiseError
+from headwise.jobs.bench import Bench
+from headwise.jobs.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
+from headwise.jobs.progress import Reporter, Silent
+from headwise.jobs.refine import remember_test
+from headwise.jobs.searching import metered, search
+from headwise.jobs.settings import Settings
+from headwise.jobs.tasks import Goal
+from headwise.jobs.verbs import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    check_folder,
+    dump,
+    kept_benches,
+    load_model,
+    prepared,
+    read_pairs,
+)
+from headwise.mask import Mask
+from headwise.objectives import Score
+from headwise.operators import canonical_operator
+from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
+from headwise.search.genetic import GeneticSettings
+
+
+@dataclass(frozen=True)
+class FrontSettings:
+    """
+    Arguments:
+        operator: what suppressed heads emit.
+        genetic: NSGA-II uses population, generations, uniform, flip, good, max_heads and budget.
+        size: choose a mask with at most this many heads; None: any number.
+        max_loss: choose a mask that costs every kept domain at most these points on its pick split.
+        seed: of the search and the statistics. With neither size nor max_loss, no mask is chosen.
+
+    Raises:
+        HeadwiseError: an unknown operator or a value out of its range.
+    """
+
+    operator: str = "uniform"
+    genetic: GeneticSettings = field(
+        default_factory=lambda: GeneticSettings(population=24, generations=200, elites=1, immigrants=0, budget=200.0)
+    )
+    size: int | None = None
+    max_loss: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", canonical_operator(self.operator))
+        object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed))
+        if self.size is not None and self.size < 1:
+            raise HeadwiseError(f"size is {self.size}; a mask to choose has at least 1 head.")
+        if self.max_loss is not None and not 0 <= self.max_loss <= 100:
+            raise HeadwiseError(f"max_loss is {self.max_loss} points; it must lie between 0 and 100.")
+
+    @property
+    def chooses(self) -> bool:
+        return self.size is not None or self.max_loss is not None
+
+
+@dataclass(frozen=True)
+class Fronted:
+    """What `front` found.
+
+    Arguments:
+        mask: the chosen mask; None where none was asked for.
+        results: everything that was measured, as in `front.json`.
+        folder: where the artefacts are; None when none were asked for.
+    """
+
+    mask: Mask | None
+    results: Mapping
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """A point of the front on the pick splits: its score, what it gains, what it does to each kept domain."""
+
+    point: Point
+    score: Score
+    gain: Change
+    kept: tuple[Change, ...]
+
+
+def front(
+    model: ModelLike,
+    pairs: PairsLike,
+    out: str | Path | None = None,
+    *,
+    keep: Sequence[PairsLike] = (),
+    settings: FrontSettings | None = None,
+    goal: Goal | None = None,
+    machine: Machine | None = None,
+    split_by: str = "auto",
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> Fronted:
+    """The masks of which none is better in both: score and number of heads, or score here and loss elsewhere.
+
+    Arguments:
+        keep: pairs of other domains. With them the front trades the score on `pairs` against the change on the
+            kept domain that suffers most; without them, against the number of suppressed heads.
+        settings: how to search, and which mask to choose.
+        out: a folder for `front.md`, `front.json`, `front.png`, the studies and, for a chosen mask, `mask/`.
+        others: as for `refine`.
+
+    Raises:
+        HeadwiseError: pymoo is not installed, bad input of any kind, or `max_loss` without kept domains.
+    """
+    from headwise.report.front import front_png, front_text
+
+    check_installed()
+    reporter, settings, machine = reporter or Silent(), settings or FrontSettings(), machine or Machine()
+    if settings.max_loss is not None and not keep:
+        raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        check_folder(folder)
+    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    splits = split(given, by=split_by, seed=settings.seed)
+    reporter.say(f"{given.name}: {len(given):,} images, {len(given.texts):,} captions; split {splits.how}.")
+    bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
+    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
+    mask, results = trade(bench, settings)
+    if folder is not None:
+        if mask is not None:
+            save_mask(mask, folder / "mask")
+        files = {"front.png": front_png(results), "front.md": front_text(results), "front.json": dump(results)}
+        write_files(folder, files)
+    return Fronted(mask, results, folder)
+
+
+def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
+    """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values."""
+    from headwise import __version__
+
+    operator, grid = settings.operator, bench.tower.grid
+    bench.tower.check_operator(operator)
+    means = bench.means if operator == "mean" else None
+    evaluate = bench.evaluator("search")
+    evaluate.means = means
+    start = search(
+        bench,
+        evaluate,
+        operator,
+        Settings(operators=(operator,), strategies=("greedy",), max_heads=settings.genetic.max_heads),
+    )
+    before = evaluate.spent
+    options = {
+        "ranking": start.sweep.ranking,
+        "seeds": [found.mask for strategy in start.strategies for found in strategy.masks],
+    }
+    with metered(bench, evaluate, f"NSGA-II ({operator})", None):
+        if bench.kept:
+            keep = evaluators(bench, "search", means)
+            found = domain_front(evaluate, keep, grid, operator, settings.genetic, **options)
+        else:
+            found = size_front(evaluate, grid, operator, settings.genetic, **options)
+    masks = [point.mask for point in found.points]
+    judge = bench.evaluator("pick")
+    judge.means = means
+    with metered(bench, judge, "The front on the pick split", None):
+        base, *scores = judge([Mask.identity(grid), *masks])
+    checked = check(bench, masks, means)
+    changes = checked.changes if bench.kept else ((),) * len(masks)
+    picked = [
+        _Picked(point, score, change(score, base), kept)
+        for point, score, kept in zip(found.points, scores, changes, strict=True)
+    ]
+    chosen = _choose(picked, found.identity, base, settings, bool(bench.kept)) if settings.chooses else None
+    ffe = {"sweep and greedy": before, "front": found.ffe, "pick": judge.spent + checked.ffe}
+    tested = _test(bench, chosen.point.mask, means, settings) if chosen else None
+    results = {
+        "format": 1,
+        "headwise_version": __version__,
+        "kind": "domains" if bench.kept else "size",
+        "model": bench.model_json(),
+        "data": bench.data_json(),
+        "kept": [{"data": domain.data_json(), "fitness": domain.task.fitness} for domain in bench.kept],
+        "settings": {
+            **json.loads(json.dumps(asdict(settings))),
+            "dtype": bench.layout.dtype,
+            "device": bench.layout.device,
+            "chunk": bench.layout.chunk,
+            "objective": bench.objective("search").spec,
+        },
+        "identity": {"search": found.identity.scores[0].metrics, "pick": base.metrics},
+        "points": [_row(item, found, item is chosen) for item in picked],
+        "chosen": tested,
+        "evaluated": found.evaluated,
+        "why": found.why,
+        "ffe": {**ffe, **({"test": tested["ffe"]} if tested else {})},
+    }
+    if chosen is None or tested is None:
+        return None, results
+    mask = with_means(chosen.point.mask, means) if means is not None else chosen.point.mask
+    return mask.with_provenance(
+        base_model=bench.model.name,
+        weights_hash=bench.model.tower.weights_hash,
+        found_by="front",
+        data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
+        kept=[domain.pairs.name for domain in bench.kept],
+        settings=results["settings"],
+        scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},
+    ), results
+
+
+def _choose(picked: Sequence[_Picked], identity: Point, base: Score, settings: FrontSettings, domains: bool) -> _Picked:
+    """By size: the front's own point. Among domains: the one-standard-error rule on the pick splits."""
+    small = [item for item in picked if settings.size is None or item.point.mask.size <= settings.size]
+    stay = next(
+        (item for item in picked if item.point.mask.is_identity),
+        _Picked(identity, base, Change(0.0, 0.0), tuple(Change(0.0, 0.0) for _ in identity.scores[1:])),
+    )
+    if not domains:
+        return max(small, key=lambda item: item.point.mask.size, default=stay)
+    limit = 100.0 if settings.max_loss is None else settings.max_loss
+    allowed = [item for item in small if all(passes(each, limit) for each in item.kept)]
+    allowed = [stay, *(item for item in allowed if item.point.mask.size)]
+    choice = stats.choose(
+        [item.score.units for item in allowed],
+        [item.point.mask.size for item in allowed],
+        [item.score.loss for item in allowed],
+    )
+    return allowed[choice.index]
+
+
+def _test(bench: Bench, mask: Mask, means, settings: FrontSettings) -> dict:
+    """The chosen mask on the test splits, read here and nowhere else."""
+    reads = remember_test(bench, mask)
+    evaluate = bench.evaluator("test")
+    evaluate.means = means
+    identity = Mask.identity(bench.tower.grid)
+    with metered(bench, evaluate, "Test split, read once", evaluate.cost([identity, mask])):
+        before, after = evaluate([identity, mask])
+    kept = read_kept_tests(bench, mask, means, settings.seed)
+    return {
+        "mask": str(mask),
+        "size": mask.size,
+        "heads": [str(head) for head in mask.heads],
+        "test": test_json(before, after, settings.seed),
+        "kept": kept.domains,
+        "test_reads": reads,
+        "ffe": evaluate.spent + kept.ffe,
+    }
+
+
+def _row(item: _Picked, found: Front, chosen: bool) -> dict:
+    """A point as plain JSON values; changes are against identity."""
+    bases = found.identity.scores
+    search = [score.fitness - base.fitness for score, base in zip(item.point.scores, bases, strict=True)]
+    return {
+        "mask": str(item.point.mask),
+        "size": item.point.mask.size,
+        "search": {"fitness": item.point.scores[0].fitness, "delta": search[0], "kept": search[1:]},
+        "pick": {
+            "fitness": item.score.fitness,
+            "delta": item.gain.delta,
+            "se": item.gain.error,
+            "kept": [each.delta for each in item.kept],
+            "kept_se": [each.error for each in item.kept],
+        },
+        "chosen": chosen,
+    }
