@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwise import look
+from headwise import contest, look
 from headwise.errors import HeadwiseError
 from headwise.options import (
     CaptionOption,
@@ -350,6 +350,8 @@ def merge(
     )
 
 
+app.command()(contest.compare)
+app.command()(contest.transfer)
 app.command()(look.inspect)
 app.command()(look.models)
 app.add_typer(look.data, name="data")

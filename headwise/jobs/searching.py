@@ -189,7 +189,7 @@ def _gradient(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Setting
             loss=target.loss,
             scale=target.scale,
             bias=target.bias,
-            checkpoint=_scratch(bench, f"bp-{swept.operator}.safetensors"),
+            checkpoint=_scratch(bench, f"bp-{swept.operator}-seed{settings.seed}.safetensors"),
             progress=evaluate.progress,
         )
         most = settings.max_heads or max(1, learned.binary.size)

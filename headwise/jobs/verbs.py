@@ -91,7 +91,7 @@ def refine(
     reporter, settings = reporter or Silent(), settings or Settings()
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _check_folder(folder)
+        check_folder(folder)
     machine = machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
@@ -141,10 +141,14 @@ def dump(results: Mapping) -> str:
 # ---- parts of the verbs
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        HeadwiseError: an output folder that holds something that headwise did not write.
+    """
     if folder.exists() and not folder.is_dir():
         raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
-    if folder.is_dir() and not (folder / "study.sqlite").exists() and any(folder.iterdir()):
+    if folder.is_dir() and not any(folder.glob("*.sqlite")) and any(folder.iterdir()):
         raise HeadwiseError(
             f"{folder} is not empty and holds no headwise study. Choose another output folder, or empty this one."
         )
