@@ -121,6 +121,7 @@ def compare(
             "source": given.name,
             "hash": given.hash,
             "split_how": splits.how,
+            "split_hash": splits.hash,
             "splits": {name: len(bench.indices(name)) for name in ("search", "pick", "test")},
             "off_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },
