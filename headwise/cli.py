@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwise import front_cli, look
+from headwise import contest, front_cli, look
 from headwise.errors import HeadwiseError
 from headwise.options import (
     CacheOption,
@@ -394,6 +394,8 @@ def merge(
     )
 
 
+app.command()(contest.compare)
+app.command()(contest.transfer)
 app.command()(front_cli.front)
 app.command()(look.inspect)
 app.command()(look.models)

@@ -140,6 +140,56 @@ def _shown(results: Mapping) -> dict[str, str]:
     return {words.metric_name(name): name for name in names}
 
 
+def print_comparison(results: Mapping, folder: object) -> None:
+    """All methods of a compare, and what the table shows."""
+    from headwise.report.comparison import findings
+
+    rows = []
+    for row in results["rows"]:
+        heads = "" if row["heads"] is None else "–".join(map(str, sorted({min(row["heads"]), max(row["heads"])})))
+        test, ffe = row["test"], row["ffe"]
+        tested = (words.change(test["delta"]), words.interval(test["interval"]), words.p_value(test["p"]))
+        rows.append(
+            (
+                row["method"],
+                row["operator"] or "",
+                heads,
+                *(
+                    ("", "", "", "")
+                    if row["method"] == "identity"
+                    else (*tested, words.change(row["test_by_search"]["delta"]))
+                ),
+                "" if ffe is None else f"{ffe:,.1f}",
+                f"{row['trained']:,}",
+            )
+        )
+    columns = ("method", "operator", "heads", "change", "95 % interval", "p", "by search", "FFE", "trained")
+    measure = words.metric_name(results["settings"]["fitness"])
+    print_table(f"Test split: change of {measure}, points", columns, rows)
+    for sentence in findings(results):
+        out.print(sentence, highlight=False, soft_wrap=True)
+    out.print(f"Written to {folder}: compare.md, compare.json, compare.png", highlight=False)
+
+
+def print_transfer(results: Mapping, folder: object) -> None:
+    """The matrix of a transfer, and the mask that serves all data best."""
+    from headwise.report.matrix import best_sentence, short_name
+
+    rows = [
+        (
+            row["mask"],
+            short_name(row["found_on"]),
+            *(f"{words.change(c['delta'])} ({words.interval(c['interval'])})" for c in row["test"]),
+        )
+        for row in results["masks"]
+    ]
+    names = [short_name(data["source"]) for data in results["data"]]
+    measure = words.metric_name(results["fitness"])
+    print_table(f"Test splits: change of {measure}, points (95 % interval)", ("mask", "found on", *names), rows)
+    out.print(best_sentence(results), highlight=False, soft_wrap=True)
+    out.print(f"Written to {folder}: transfer.md, transfer.json, transfer.png", highlight=False)
+
+
 def print_check(report: Report) -> None:
     """What `headwise data check` found."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headwise.options import (
+    CacheOption,
     CaptionOption,
     ChunkOption,
     ClassNamesOption,
@@ -66,6 +67,7 @@ def front(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     chunk: ChunkOption = None,
+    cache_size: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The front of score against number of suppressed heads; with --keep-domain, against loss on other pairs.
@@ -98,7 +100,7 @@ def front(
         keep=keep_domain or (),
         settings=settings,
         goal=goal(fitness, templates, class_names),
-        machine=machine(dtype, device, chunk),
+        machine=machine(dtype, device, chunk, cache_size),
         split_by=split_by,
         reporter=console.Terminal(quiet=as_json),
         image=image,

@@ -133,7 +133,7 @@ def front(
         check_folder(folder)
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
-    reporter.say(f"{given.name}: {len(given):,} images, {len(given.texts):,} captions; split {splits.how}.")
+    reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
     mask, results = trade(bench, settings)
@@ -162,7 +162,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     )
     before = evaluate.spent
     options = {
-        "ranking": start.sweep.ranking,
+        "ranking": start.start.ranking,
         "seeds": [found.mask for strategy in start.strategies for found in strategy.masks],
     }
     with metered(bench, evaluate, f"NSGA-II ({operator})", None):

@@ -164,7 +164,7 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
             loss=texts.loss,
             scale=texts.scale,
             bias=texts.bias,
-            checkpoint=scratch(bench, f"bp-{start.operator}.safetensors"),
+            checkpoint=scratch(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent

@@ -157,9 +157,13 @@ def dump(results: Mapping) -> str:
 
 
 def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        HeadwiseError: an output folder that holds something that headwise did not write.
+    """
     if folder.exists() and not folder.is_dir():
         raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
-    if folder.is_dir() and not (folder / "study.sqlite").exists() and any(folder.iterdir()):
+    if folder.is_dir() and not any(folder.glob("*.sqlite")) and any(folder.iterdir()):
         raise HeadwiseError(
             f"{folder} is not empty and holds no headwise study. Choose another output folder, or empty this one."
         )

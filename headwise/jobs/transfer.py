@@ -1,0 +1,160 @@
+"""transfer: every mask on every data set, and the one mask that serves them all best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from headwise import stats
+from headwise.artefact import write_files
+from headwise.data.splits import split
+from headwise.errors import HeadwiseError
+from headwise.jobs.bench import Bench
+from headwise.jobs.measure import read_mask
+from headwise.jobs.progress import Reporter, Silent
+from headwise.jobs.starting import metered
+from headwise.jobs.tasks import Goal
+from headwise.jobs.verbs import Machine, ModelLike, PairsLike, check_folder, dump, load_model, prepared, read_pairs
+from headwise.live import check_fits
+from headwise.mask import Mask
+
+
+def transfer(
+    model: ModelLike,
+    masks: Sequence[Mask | str | Path],
+    sources: Sequence[PairsLike],
+    out: str | Path,
+    *,
+    goal: Goal | None = None,
+    machine: Machine | None = None,
+    split_by: str = "auto",
+    seed: int = 0,
+    check_weights: bool = True,
+    reporter: Reporter | None = None,
+) -> dict:
+    """Evaluate masks on data sets that they were not found on.
+
+    Every data set is split as `refine` splits it. The matrix is measured on the test splits; the best single mask
+    is chosen on the pick splits (the highest mean change over the data sets, identity among the candidates) and
+    its test changes are reported.
+
+    Arguments:
+        model: the model that the masks were found for.
+        masks: folders, hub ids, or text such as `zero:L10.H3`.
+        sources: data sets, each with its name.
+        out: folder for `transfer.md`, `transfer.json`, `transfer.png` and one study per data set; the same call
+            continues there.
+        seed: of the splits; it must be that of the search, or a mask would be tested on images it was found on.
+        others: as for `refine`.
+
+    Returns:
+        What `transfer.json` holds: docs/results-format.md.
+
+    Raises:
+        HeadwiseError: no masks or data, a mask of another model, or one that was found on these pairs with
+            another split.
+    """
+    from headwise.report.matrix import transfer_png, transfer_text
+
+    if not masks or not sources:
+        raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")
+    reporter, machine, folder = reporter or Silent(), machine or Machine(), Path(out)
+    check_folder(folder)
+    ready = load_model(model, machine)
+    found = [read_mask(mask, ready) for mask in masks]
+    for mask in found:
+        check_fits(ready.tower, mask, check_weights=check_weights)
+        if mask.operator == "mean" and not mask.means and not mask.is_identity:
+            raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
+    columns = []
+    for source in sources:
+        given = read_pairs(source, reporter, {})
+        splits = split(given, by=split_by, seed=seed)
+        for name, mask in zip(masks, found, strict=True):
+            _check_split(str(name), mask, given.hash, splits.hash)
+        study = folder / f"study-{given.hash[:12]}.sqlite"
+        columns.append(_column(prepared(ready, given, splits, study, goal, machine, reporter), found, seed))
+    identity = Mask.identity(ready.tower.grid)
+    rows = [
+        {
+            "mask": str(mask),
+            "folder": None if isinstance(given, Mask) else str(given),
+            "found_on": str(_provenance(mask).get("source", "unknown")),
+            "size": mask.size,
+            "operator": mask.operator,
+            "pick": [column["cells"][i + 1]["pick"] for column in columns],
+            "test": [column["cells"][i + 1]["test"] for column in columns],
+        }
+        for i, (given, mask) in enumerate(zip(masks, found, strict=True))
+    ]
+    means = [0.0, *(float(np.mean([cell["delta"] for cell in row["pick"]])) for row in rows)]
+    best = int(np.argmax(means))  # identity comes first, so that a tie is identity's
+    results = {
+        "format": 1,
+        "model": ready.name,
+        "fitness": columns[0]["fitness"],
+        "data": [
+            {key: column[key] for key in ("source", "hash", "split_how", "images", "score")} for column in columns
+        ],
+        "masks": rows,
+        "best": {
+            "mask": str(identity) if best == 0 else rows[best - 1]["mask"],
+            "row": best - 1 if best else None,
+            "pick_mean": means[best],
+            "test_mean": float(np.mean([cell["delta"] for cell in rows[best - 1]["test"]])) if best else 0.0,
+        },
+    }
+    picture, text = transfer_png(results), transfer_text(results)
+    write_files(folder, {"transfer.png": picture, "transfer.md": text, "transfer.json": dump(results)})
+    return results
+
+
+def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
+    """All masks on one data set: changes on its pick and test splits, identity first."""
+    everything = [Mask.identity(bench.tower.grid), *masks]
+    cells: list[dict] = [{} for _ in everything]
+    score = 0.0
+    for name in ("pick", "test"):
+        evaluate = bench.evaluator(name)
+        with metered(bench, evaluate, f"{Path(bench.pairs.name).name}, {name} split", evaluate.cost(everything)):
+            scores = evaluate(everything)
+        base = scores[0]
+        score = base.fitness
+        for cell, one in zip(cells, scores, strict=True):
+            difference = one.units.astype(np.float64) - base.units  # (N)
+            interval = stats.paired_bootstrap(difference, seed=seed)
+            cell[name] = {
+                "delta": one.fitness - base.fitness,
+                "interval": [interval.low, interval.high],
+                "p": stats.sign_flip(difference, seed=seed),
+            }
+    return {
+        "source": bench.pairs.name,
+        "hash": bench.pairs.hash,
+        "split_how": bench.splits.how,
+        "images": {name: len(bench.indices(name)) for name in ("pick", "test")},
+        "score": score,
+        "fitness": bench.task.fitness,
+        "cells": cells,
+    }
+
+
+def _provenance(mask: Mask) -> Mapping[str, object]:
+    """What the mask knows of the data that it was found on."""
+    data = mask.provenance.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _check_split(name: str, mask: Mask, data: str, splits: str) -> None:
+    """
+    Raises:
+        HeadwiseError: the mask was found on these pairs, split in another way: it may have seen what is now test.
+    """
+    known = _provenance(mask)
+    if known.get("hash") == data and known.get("split") != splits:
+        raise HeadwiseError(
+            f"The mask {name} was found on these pairs with another split, so that it may have seen their test "
+            "images. Give the --seed and --split-by that it was found with."
+        )

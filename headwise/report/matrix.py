@@ -1,0 +1,119 @@
+"""`transfer.md` and `transfer.png`: masks × data sets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from headwise.report.heatmap import COLOURS
+from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points
+
+LONGEST = 40
+
+
+def transfer_text(results: Mapping[str, Any]) -> str:
+    """The matrix as Markdown.
+
+    Arguments:
+        results: what `headwise.transfer` returns and `transfer.json` holds.
+    """
+    data, measure = results["data"], metric_name(results["fitness"])
+    head = ["mask", "found on", *(cell(short_name(one["source"])) for one in data), "mean on pick", "mean on test"]
+    lines = [
+        "# Transfer",
+        "",
+        f"Model `{results['model']}`. Change of {measure} on each data set's test split in points against the unchanged "
+        "model, with the 95 % bootstrap interval over its images and a sign-flip p (not corrected for the number of "
+        "cells). The last columns are means over the data sets.",
+        "",
+        "![Masks × data sets](transfer.png)",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---|---|" + "---:|" * (len(head) - 2),
+        "| identity |  | " + " | ".join(points(one["score"]) + " %" for one in data) + " | 0.00 | 0.00 |",
+    ]
+    for row in results["masks"]:
+        cells = [f"{change(c['delta'])} ({interval(c['interval'])}; p {p_value(c['p'])})" for c in row["test"]]
+        means = [change(_mean(row, split)) for split in ("pick", "test")]
+        lines.append("| " + " | ".join([cell(row["mask"]), cell(short_name(row["found_on"])), *cells, *means]) + " |")
+    lines += ["", best_sentence(results), ""]
+    lines += ["Data sets:", ""]
+    lines += [
+        f"- {cell(one['source'])}: {counted(one['images']['pick'], 'pick image')}, "
+        f"{counted(one['images']['test'], 'test image')}; split {one['split_how']}"
+        for one in data
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def best_sentence(results: Mapping[str, Any]) -> str:
+    """Which single mask serves all data sets best."""
+    best, count = results["best"], counted(len(results["data"]), "data set")
+    if best["row"] is None:
+        return (
+            f"No single mask serves the {count} better than the unchanged model: none has a mean change above 0 on the "
+            "pick splits."
+        )
+    return (
+        f"The single mask that serves the {count} best, by the mean change on the pick splits "
+        f"({change(best['pick_mean'])}), is {best['mask']}; its mean change on the test splits is "
+        f"{change(best['test_mean'])} points."
+    )
+
+
+def short_name(source: object) -> str:
+    """The last two parts of a path, so that columns stay narrow."""
+    parts = PurePosixPath(str(source).split("?")[0]).parts
+    name = "/".join(parts[-2:]) if len(parts) > 1 else str(source)
+    return name if len(name) <= LONGEST else "…" + name[-LONGEST + 1 :]
+
+
+def _mean(row: Mapping[str, Any], split: str) -> float:
+    deltas = [one["delta"] for one in row[split]]
+    return sum(deltas) / len(deltas)
+
+
+def transfer_png(results: Mapping[str, Any]) -> bytes:
+    """Masks × data sets, coloured by the change on the test split; ● where the interval excludes 0.
+
+    Returns:
+        A PNG. The same input gives the same bytes.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, data = results["masks"], results["data"]
+    table = [[100 * one["delta"] for one in row["test"]] for row in rows]
+    limit = max(0.1, *(abs(value) for row in table for value in row))
+    size = (3.2 + 1.25 * len(data), 1.9 + 0.55 * len(rows))
+    with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.subplots()
+        image = axis.imshow(table, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axis.set_xticks(
+            range(len(data)), [short_name(one["source"]) for one in data], fontsize=8, rotation=20, ha="right"
+        )
+        labels = [f"{short_name(row['found_on'])} ({counted(row['size'], 'head')})" for row in rows]
+        axis.set_yticks(range(len(rows)), labels, fontsize=8)
+        axis.set_xlabel("tested on", fontsize=9)
+        axis.set_ylabel("found on", fontsize=9)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        for y, row in enumerate(rows):
+            for x, one in enumerate(row["test"]):
+                sure = one["interval"][0] > 0 or one["interval"][1] < 0
+                text = change(one["delta"]) + (" ●" if sure else "")
+                dark = abs(table[y][x]) > 0.65 * limit
+                axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        measure = metric_name(results["fitness"])
+        figure.suptitle(f"Change of {measure} on the test split, points (● interval excludes 0)", fontsize=9)
+        bar = figure.colorbar(image, ax=axis, shrink=0.9, pad=0.02)
+        bar.ax.tick_params(labelsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
