@@ -59,7 +59,7 @@ FitnessOption = Annotated[
     typer.Option(
         "--fitness",
         help="What counts: auto, mean_recall (captions), acc1, mean_per_class_recall, group_mean_acc, worst_group_acc "
-        "(labels).",
+        "(labels), multi_object_acc, mean_average_precision (Cola); a mix: file gives it for each part.",
     ),
 ]
 TemplatesOption = Annotated[

@@ -106,6 +106,9 @@ def check(
 
 
 def _classes(pairs: Pairs) -> dict[str, int]:
+    if pairs.parts:
+        found = [(part.name, _classes(part.pairs)) for part in pairs.parts]
+        return {f"{name}/{key}": count for name, classes in found for key, count in classes.items()}
     if pairs.labels is None or pairs.class_names is None:
         return {}
     counts = Counter(pairs.labels)
@@ -121,9 +124,14 @@ def _across(pairs: Pairs, together: list) -> int:
 
 
 def _samples(pairs: Pairs) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if pairs.parts:
+        found = [(part.name, _samples(part.pairs)) for part in pairs.parts]
+        return tuple((f"{name}/{image}", says) for name, samples in found for image, says in samples)
     chosen = np.unique(np.linspace(0, len(pairs) - 1, SAMPLES).astype(int))
 
     def says(i: int) -> tuple[str, ...]:
+        if pairs.present is not None and pairs.class_names is not None:
+            return tuple(pairs.class_names[query] for query in pairs.present[i])
         if pairs.labels is None or pairs.class_names is None:
             return pairs.captions[i]
         return (pairs.class_names[pairs.labels[i]],)

@@ -87,6 +87,8 @@ def test_check_reports_all_parts(mixture: Path, images: Path) -> None:
     (images / "3.png").write_bytes(b"broken")
     report = check(f"mix:{mixture}")
     assert (report.images, report.captions, len(report.bad)) == (21, 9, 1)
+    assert report.classes == {"birds/cat": 6, "birds/dog": 6}
+    assert ("birds/20.png", ("dog",)) in report.samples
 
 
 def test_bad_files(images: Path, mixture: Path) -> None:
