@@ -72,7 +72,7 @@ def _with_forward(own: type[nn.Module], forward: Callable) -> type[nn.Module]:
     parameters of the original, on its device.
     """
     members = {"forward": update_wrapper(forward, own.forward, updated=()), "__module__": own.__module__}
-    return type(own)(own.__name__, (own,), members)
+    return type(own.__name__, (own,), members)
 
 
 def _tower(model: Model | Tower | nn.Module) -> Tower:

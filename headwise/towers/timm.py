@@ -72,7 +72,8 @@ def build_trunk(
         "t_x",
         "t_y",
     ):  # timm before 1.0.31 multiplies them by float32 frequencies, whatever the tower's dtype
-        if isinstance(positions := getattr(getattr(trunk, "rope", None), place, None), torch.Tensor):
+        positions = getattr(getattr(trunk, "rope", None), place, None)
+        if positions is not None:
             positions.data = positions.data.float()
     has_rope = getattr(trunk, "rope", None) is not None
     ropes = [

@@ -254,35 +254,6 @@ def test_a_vision_tower_alone_merges(clip_module, images, tmp_path):
     assert (embed(load(f"hf:{report.folder}").tower, images) - masked).abs().max() < 1e-5
 
 
-def test_timm_reads_its_merged_model(tmp_path):
-    import timm
-
-    module = randomise(timm.create_model("test_vit", num_classes=0))
-    images = torch.randn(4, 3, 160, 160, generator=torch.Generator().manual_seed(1))
-    tower = wrap(module).tower
-    mask = Mask.suppress(tower.grid, ["L0.H1", "L1.H0"], "uniform")
-    with live.apply(module, mask):
-        masked = embed(tower, images)
-    report = merge(wrap(module), mask, tmp_path / "merged")
-    plain = timm.create_model(f"local-dir:{report.folder}", pretrained=True).eval()
-    assert (plain(images) - masked).abs().max() < 1e-5
-    assert report.largest_difference < 1e-5
-
-
-def test_sentence_transformers_reads_its_merged_model(model, images, tmp_path):
-    from sentence_transformers import SentenceTransformer
-
-    model.save(tmp_path / "base")
-    whole = wrap(SentenceTransformer(str(tmp_path / "base"), device="cpu"))
-    mask = folding_masks(model.tower.grid)["soft zero"]
-    with live.apply(model, mask):
-        masked = embed(model.tower, images)
-    report = merge(whole, mask, tmp_path / "merged", card="the card")
-    plain = SentenceTransformer(str(report.folder), device="cpu")
-    assert (embed(wrap(plain).tower, images) - masked).abs().max() < 1e-5
-    assert (report.folder / "README.md").read_text() == "the card"
-
-
 def test_a_low_precision_model_is_measured_against_float32(model, tmp_path):
     half = wrap(copy.deepcopy(model.module).bfloat16(), processor(), name="hf:half")
     mask = folding_masks(model.tower.grid)["soft mean"]

@@ -1,9 +1,13 @@
-"""Small processors of every family, built here: no hub is needed, and they are the libraries' own classes."""
+"""Small processors of every family, built here: no hub is needed, and they are the libraries' own classes.
+And the plain libraries in an interpreter of their own."""
 
 from __future__ import annotations
 
 import io
 import string
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -108,3 +112,10 @@ PROCESSORS: dict[str, Callable] = {
     "AltCLIP": altclip,
     "MetaClip2": metaclip_2,
 }
+
+
+def without_headwise(script: str, *arguments: object) -> None:
+    """Run a script that uses the plain library; it fails if anything in it imports headwise."""
+    code = textwrap.dedent(script) + "\nimport sys\nassert not any(name.startswith('headwise') for name in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

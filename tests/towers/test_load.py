@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-import textwrap
 
 import golden
 import pytest
 import torch
 from cases import SIGLIP_TEXT, built, hf_model, open_clip_model, timm_model
-from processors import clip, real_pairs
+from processors import clip, real_pairs, without_headwise
 from torch import nn
 
 from headwise.errors import HeadwiseError
@@ -35,13 +34,6 @@ def tiny(tmp_path):
     yield "headwise-test-load"
     factory._MODEL_CONFIG_PATHS.remove(path)
     del factory._MODEL_CONFIGS["headwise-test-load"]
-
-
-def without_headwise(script: str, *arguments: object) -> None:
-    """Run a script that uses the plain library; it fails if anything in it imports headwise."""
-    code = textwrap.dedent(script) + "\nimport sys\nassert not any(name.startswith('headwise') for name in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def changed_model(model) -> torch.Tensor:
