@@ -86,6 +86,10 @@ def refine(
     epochs: Annotated[int | None, typer.Option(help="AAT-BP: most passes over the search split.")] = None,
     batch: Annotated[int | None, typer.Option(help="AAT-BP: images a step.")] = None,
     penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="AAT-BP: activation checkpointing, less memory for more time.")
+    ] = False,
+    autocast: Annotated[bool, typer.Option("--autocast", help="AAT-BP: run the tower in bfloat16.")] = False,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
     fitness: FitnessOption = "auto",
@@ -136,7 +140,7 @@ def refine(
         strategies=names(strategy),
         sweep=not no_sweep,
         genetic=replace(base.genetic, budget=budget, **given(asked)),
-        gradient=replace(base.gradient, **given(learned)),
+        gradient=replace(base.gradient, recompute=recompute, autocast=autocast, **given(learned)),
         keep_soft=keep_soft,
         max_heads=max_heads,
         finalists=finalists,
