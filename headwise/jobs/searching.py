@@ -16,7 +16,6 @@ from headwise.jobs.starting import Start, Texts, begin, exact, metered, scratch
 from headwise.mask import Mask
 from headwise.search.contract import Found, best_of
 
-
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
 
 
