@@ -128,8 +128,8 @@ def table(rows: list[dict]) -> list[str]:
     """One line per source, medians over seeds."""
     lines = [
         "| pairs | images | identity | best head | plain GA | screened | difference, each seed | median | FFE: plain, "
-        "screened | with the sweep | r estimate | seconds |",
-        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|",
+        "screened | with the sweep | r estimate |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     for name in dict.fromkeys(row["pairs"] for row in rows):
         mine = [row for row in rows if row["pairs"] == name]
@@ -148,7 +148,6 @@ def table(rows: list[dict]) -> list[str]:
             f"{ffe:.0f}, {short:.1f}",
             f"{ffe + swept:.0f}, {short + swept:.0f}",
             f"{middle('correlation'):.2f}",
-            f"{middle('screened_seconds'):.0f}",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
