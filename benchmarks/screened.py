@@ -9,6 +9,10 @@ Both start from the same sweep, which also gives the screened search its estimat
 and the ratio is also printed with the sweep counted for both. Each source has a study in the folder, and each
 finished seed a line in `rows.jsonl`: the same command continues where it stopped. FFE are counted as if nothing had
 come from the study. (`recipes/demo/package_pairs.py` makes the folders of pairs.)
+
+`r estimate`: Pearson's correlation of estimated and exact fitness over masks of two and more heads that the plain
+search evaluated. Over the masks that the screened search chose to evaluate it is lower (in rows.jsonl: `proposed`, and
+`proposed_corrected` for the estimate as exact results have corrected it), because all of these were estimated high.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from headwise.data.read import read
@@ -28,6 +34,8 @@ from headwise.demo import pairs_file
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench, prepare
 from headwise.jobs.settings import Settings
+from headwise.mask import Mask
+from headwise.objectives import Score
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.genetic import genetic
 from headwise.search.screened import screened
@@ -49,6 +57,33 @@ def prepared(source: str, args: argparse.Namespace) -> Bench:
     )
 
 
+@dataclass
+class Recording:
+    """An evaluator that remembers what it was asked."""
+
+    evaluate: Evaluator
+    seen: dict[Mask, float] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        return self.evaluate.spent
+
+    def cost(self, masks: Sequence[Mask]) -> float:
+        return self.evaluate.cost(masks)
+
+    def __call__(self, masks: Sequence[Mask]) -> list[Score]:
+        scores = self.evaluate(masks)
+        self.seen.update({mask: score.fitness for mask, score in zip(masks, scores, strict=True)})
+        return scores
+
+    def correlation(self, deltas: HeadDeltas, most: int = 200) -> float:
+        """Of estimates with exact fitness, over at most so many masks, evenly chosen."""
+        masks = [mask for mask in self.seen if mask.size > 1]
+        masks = masks[:: max(1, len(masks) // most)]
+        guesses = [self.evaluate.objective(deltas.embeddings(mask)).fitness for mask in masks]
+        return float(np.corrcoef(guesses, [self.seen[mask] for mask in masks])[0, 1])
+
+
 def fresh(bench: Bench, operator: str) -> tuple[Evaluator, Sweep]:
     """An evaluator that has asked for the sweep and nothing else."""
     evaluate = bench.evaluator("search")
@@ -61,7 +96,8 @@ def compare(bench: Bench, deltas: HeadDeltas, operator: str, budget: float, seed
     evaluate, swept = fresh(bench, operator)
     swept_ffe = evaluate.spent
     options = replace(Settings().genetic, generations=10_000, patience=10_000, budget=budget, seed=seed)
-    plain = genetic(evaluate, swept.grid, operator, options, ranking=swept.ranking)
+    recording = Recording(evaluate)
+    plain = genetic(recording, swept.grid, operator, options, ranking=swept.ranking)
     evaluate, _ = fresh(bench, operator)
     short = replace(Settings().screened, rounds=10_000, patience=10_000, budget=budget / 10, seed=seed)
     begun = time.perf_counter()
@@ -79,8 +115,9 @@ def compare(bench: Bench, deltas: HeadDeltas, operator: str, budget: float, seed
         "screened_seconds": round(time.perf_counter() - begun, 1),
         "estimated": found.estimated,
         "evaluated": found.history[-1].evaluated,
-        "correlation": found.correlation,
-        "corrected": found.corrected,
+        "correlation": recording.correlation(deltas),
+        "proposed": found.correlation,
+        "proposed_corrected": found.corrected,
         # how soon each had what the plain search had at the end
         "ffe_to_reach_plain": next((r.ffe for r in found.history if r.best >= plain.best.score.fitness), None),
         "plain_ffe_to_reach_screened": next((r.ffe for r in plain.history if r.best >= found.best.score.fitness), None),
@@ -91,8 +128,8 @@ def table(rows: list[dict]) -> list[str]:
     """One line per source, medians over seeds."""
     lines = [
         "| pairs | images | identity | best head | plain GA | screened | difference, each seed | median | FFE: plain, "
-        "screened | with the sweep | r estimate, exact | r corrected | seconds |",
-        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "screened | with the sweep | r estimate |",
+        "|---|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     for name in dict.fromkeys(row["pairs"] for row in rows):
         mine = [row for row in rows if row["pairs"] == name]
@@ -110,8 +147,7 @@ def table(rows: list[dict]) -> list[str]:
             f"{statistics.median(gaps):+.2f}",
             f"{ffe:.0f}, {short:.1f}",
             f"{ffe + swept:.0f}, {short + swept:.0f}",
-            *(f"{middle(key):.2f}" for key in ("correlation", "corrected")),
-            f"{middle('screened_seconds'):.0f}",
+            f"{middle('correlation'):.2f}",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines

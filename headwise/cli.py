@@ -88,6 +88,10 @@ def refine(
     epochs: Annotated[int | None, typer.Option(help="AAT-BP: most passes over the search split.")] = None,
     batch: Annotated[int | None, typer.Option(help="AAT-BP: images a step.")] = None,
     penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="AAT-BP: activation checkpointing, less memory for more time.")
+    ] = False,
+    autocast: Annotated[bool, typer.Option("--autocast", help="AAT-BP: run the tower in bfloat16.")] = False,
     keep_domain: KeepOption = None,
     max_loss: Annotated[
         float | None, typer.Option("--max-loss", help="Most points a kept domain may lose on its pick split; 0.5.")
@@ -153,7 +157,7 @@ def refine(
         strategies=names(strategy),
         sweep=not no_sweep,
         genetic=replace(base.genetic, budget=budget, **given(asked)),
-        gradient=replace(base.gradient, **given(learned)),
+        gradient=replace(base.gradient, recompute=recompute, autocast=autocast, **given(learned)),
         keep_soft=keep_soft,
         max_heads=max_heads,
         finalists=finalists,

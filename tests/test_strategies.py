@@ -141,6 +141,17 @@ def test_labels_take_gradients_too(pairs, tmp_path):
     assert "acc1" in results["test"][0]["metrics"]
 
 
+def test_gradients_with_less_memory_and_in_bfloat16(pairs, tmp_path):
+    """Recomputing activations changes nothing but the cost; every gate form runs."""
+    options = ["--strategy", "bp", "--epochs", "2", "--controls", "2", "--max-heads", "2"]
+    plain = refine(pairs, tmp_path / "plain", *options, "--gates", "top_k")
+    again = refine(pairs, tmp_path / "again", *options, "--gates", "top_k", "--recompute")
+    other = refine(pairs, tmp_path / "other", *options, "--gates", "hard_concrete", "--autocast")
+    assert plain["strategies"][0]["gates"] == again["strategies"][0]["gates"]
+    assert plain["ffe"]["bp"] < again["ffe"]["bp"]
+    assert other["strategies"][0]["gates"].keys() == plain["strategies"][0]["gates"].keys()
+
+
 def test_a_killed_gradient_run_continues_to_the_same_bytes(pairs, tmp_path):
     options = ["--strategy", "bp", "--epochs", "12", "--batch", "8", "--controls", "2", "--keep-soft"]
     refine(pairs, tmp_path / "whole", *options)

@@ -17,6 +17,8 @@ from headwise.jobs.starting import Start, Texts, begin, exact, metered, scratch
 from headwise.mask import Mask
 from headwise.search.contract import Found, best_of
 
+CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -168,7 +170,7 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent
-        most = settings.max_heads or max(1, learned.binary.size)
+        most = settings.max_heads or max(CUTS, learned.binary.size)
         masks = [mask for mask in (*learned.cuts(most), learned.binary) if mask.size <= most]
         if settings.keep_soft:
             masks.append(learned.soft)
