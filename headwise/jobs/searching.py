@@ -83,7 +83,8 @@ def _greedy(bench: Bench, evaluate: Evaluator, swept: Sweep, settings: Settings,
     from headwise.jobs.racing import Contest
     from headwise.search.greedy import greedy
 
-    contest = Contest(bench, evaluate, swept, settings.race) if settings.race else None
+    alone = [effect.found for effect in swept.heads]
+    contest = Contest(bench, evaluate, swept.identity, alone, settings.race) if settings.race else None
     with metered(bench, evaluate, f"Greedy ({swept.operator})", None):
         found = greedy(
             evaluate,
