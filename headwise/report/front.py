@@ -24,8 +24,8 @@ from headwise.report.words import (
 
 SEARCH, PICK, TEST = "#0072B2", "#D55E00", "#000000"  # of Okabe and Ito: told apart with every colour blindness
 COLUMNS = {
-    "size": ("heads", "search", "pick ± se", "test", "mask"),
-    "domains": ("heads", "search", "kept, search", "pick ± se", "kept, pick ± se", "test", "kept, test", "mask"),
+    "size": ("mask", "heads", "search", "pick ± se", "test"),
+    "domains": ("mask", "heads", "search", "kept, search", "pick ± se", "kept, pick ± se", "test", "kept, test"),
 }
 
 
@@ -54,10 +54,10 @@ def shown_rows(results: Results) -> list[tuple[str, ...]]:
             row[2:2] = [change(min(search["kept"]))]
             row[4:4] = [with_error(pick["kept"][worst], pick["kept_se"][worst])]
             row.append(kept_test)
-        rows.append((*row, point["mask"] + mark))
+        rows.append((point["mask"] + mark, *row))
     if all(point["size"] for point in results["points"]):  # identity is beaten; shown because it is what you have
         mark = " ← chosen" if tested and not tested["size"] else ", not on the front"
-        rows.append(("0", *[change(0.0)] * (len(COLUMNS[results["kind"]]) - 2), "identity" + mark))
+        rows.append(("identity" + mark, "0", *[change(0.0)] * (len(COLUMNS[results["kind"]]) - 2)))
     return rows
 
 
