@@ -23,6 +23,7 @@ from headwise.report.words import (
 )
 
 SEARCH, PICK, TEST = "#0072B2", "#D55E00", "#000000"  # of Okabe and Ito: told apart with every colour blindness
+ASIDE = 0.07  # heads: so that the splits' marks do not hide each other
 COLUMNS = {
     "size": ("mask", "heads", "search", "pick ± se", "test"),
     "domains": ("mask", "heads", "search", "kept, search", "pick ± se", "kept, pick ± se", "test", "kept, test"),
@@ -211,8 +212,10 @@ def front_png(results: Results) -> bytes:
 def _places(point: Results, domains: bool) -> tuple[tuple[float, float], tuple[float, float, float]]:
     """(x, y) on the search split and (x, y, error of y) on the pick split, in points."""
     search, pick = point["search"], point["pick"]
-    x, x2 = (min(search["kept"]), min(pick["kept"])) if domains else (point["size"] / 100, point["size"] / 100)
-    return (100 * x, 100 * search["delta"]), (100 * x2, 100 * pick["delta"], 100 * pick["se"])
+    x, x2 = point["size"], point["size"] + ASIDE
+    if domains:
+        x, x2 = 100 * min(search["kept"]), 100 * min(pick["kept"])
+    return (x, 100 * search["delta"]), (x2, 100 * pick["delta"], 100 * pick["se"])
 
 
 def _chosen(axis: Any, results: Results, domains: bool) -> None:
@@ -220,7 +223,7 @@ def _chosen(axis: Any, results: Results, domains: bool) -> None:
     chosen = results["chosen"]
     if not chosen:
         return
-    x = 100 * min(domain["delta"] for domain in chosen["kept"]) if domains else chosen["size"]
+    x = 100 * min(domain["delta"] for domain in chosen["kept"]) if domains else chosen["size"] + 2 * ASIDE
     y, (low, high) = 100 * chosen["test"]["delta"], (100 * end for end in chosen["test"]["interval"])
     errors = [[max(0.0, y - low)], [max(0.0, high - y)]]
     label = "chosen mask, test split, 95 % interval"
