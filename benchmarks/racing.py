@@ -88,7 +88,8 @@ def search(kept: Kept, swept: Sweep, width: int, race: RaceSettings | None) -> t
         identity = kept.embeddings["identity"]
         subsets = FromKept(evaluate.tower, evaluate.layout, lambda _: identity, evaluate.objective, identity)
         subsets.kept = kept
-        contest = Contest(kept.bench, evaluate, swept, race, subsets=subsets)
+        alone = [effect.found for effect in swept.heads]
+        contest = Contest(kept.bench, evaluate, swept.identity, alone, race, subsets=subsets)
     found = greedy(evaluate, swept.grid, swept.operator, swept.ranking, width=width, contest=contest)
     return found, contest.facts if contest else {}, evaluate.spent - start
 

@@ -14,8 +14,8 @@ from headwise.engine import embed
 from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
-from headwise.jobs.starting import Start
 from headwise.mask import Head, Mask
+from headwise.objectives import Score
 from headwise.search.contract import Found, best_of
 from headwise.search.racing import FilledSubsets, RaceSettings, Rest, race
 
@@ -31,7 +31,8 @@ class Contest:
 
     Arguments:
         bench, evaluate: as for a search; what the race costs is added to `evaluate.spent`.
-        start: what the search starts from; a mask's units are guessed by adding up what its heads do alone.
+        identity: score of the model as it is.
+        singles: heads that were evaluated alone. A mask's units are guessed by adding up what its heads do alone.
         settings: rungs and error level.
         facts: what racing did so far, plain JSON values.
         subsets: what runs images; None: the engine, when the first race begins.
@@ -39,7 +40,8 @@ class Contest:
 
     bench: Bench
     evaluate: Evaluator
-    start: Start
+    identity: Score
+    singles: Sequence[Found]
     settings: RaceSettings
     facts: dict = field(default_factory=dict)
     subsets: FilledSubsets | None = None
@@ -91,6 +93,7 @@ class Contest:
 
     def _race(self, masks: Sequence[Mask], name: str) -> dict:
         subsets = self._engine()
+        subsets.spent = 0.0  # sums of fractions round: each race counts from 0, as in a run that is resumed
         found = race(subsets, Rest(subsets), masks, len(subsets.identity), self.settings, self._guess)
         result = {
             "dropped": [gone.mask.key for gone in found.dropped],
@@ -107,7 +110,7 @@ class Contest:
             evaluate = self.evaluate
             images = self.bench.cache.take(self.bench.indices(evaluate.split))
             ((_, identity),) = embed(
-                evaluate.tower, images, [Mask.identity(self.start.grid)], evaluate.layout, means=evaluate.means
+                evaluate.tower, images, [Mask.identity(evaluate.tower.grid)], evaluate.layout, means=evaluate.means
             )
             self.subsets = FilledSubsets(
                 evaluate.tower,
@@ -121,10 +124,10 @@ class Contest:
 
     def _guess(self, mask: Mask) -> np.ndarray:
         """Identity's units, and what each head changes in them alone, (N,) float64."""
-        base = self.start.identity.units.astype(np.float64)
+        base = self.identity.units.astype(np.float64)
         return base + sum(self._alone.get(head, 0.0) for head in mask.heads)
 
     @cached_property
     def _alone(self) -> dict[Head, np.ndarray]:
-        base = self.start.identity.units.astype(np.float64)
-        return {found.mask.heads[0]: found.score.units - base for found in self.start.singles}
+        base = self.identity.units.astype(np.float64)
+        return {found.mask.heads[0]: found.score.units - base for found in self.singles}

@@ -86,7 +86,7 @@ def _greedy(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings,
     from headwise.jobs.racing import Contest
     from headwise.search.greedy import greedy
 
-    contest = Contest(bench, evaluate, start, settings.race) if settings.race else None
+    contest = Contest(bench, evaluate, start.identity, start.singles, settings.race) if settings.race else None
     with metered(bench, evaluate, f"Greedy ({start.operator})", None):
         found = greedy(
             evaluate,

@@ -23,9 +23,10 @@ from headwise.report.words import (
 )
 
 SEARCH, PICK, TEST = "#0072B2", "#D55E00", "#000000"  # of Okabe and Ito: told apart with every colour blindness
+ASIDE = 0.07  # heads: so that the splits' marks do not hide each other
 COLUMNS = {
-    "size": ("heads", "search", "pick ± se", "test", "mask"),
-    "domains": ("heads", "search", "kept, search", "pick ± se", "kept, pick ± se", "test", "kept, test", "mask"),
+    "size": ("mask", "heads", "search", "pick ± se", "test"),
+    "domains": ("mask", "heads", "search", "kept, search", "pick ± se", "kept, pick ± se", "test", "kept, test"),
 }
 
 
@@ -54,10 +55,10 @@ def shown_rows(results: Results) -> list[tuple[str, ...]]:
             row[2:2] = [change(min(search["kept"]))]
             row[4:4] = [with_error(pick["kept"][worst], pick["kept_se"][worst])]
             row.append(kept_test)
-        rows.append((*row, point["mask"] + mark))
+        rows.append((point["mask"] + mark, *row))
     if all(point["size"] for point in results["points"]):  # identity is beaten; shown because it is what you have
         mark = " ← chosen" if tested and not tested["size"] else ", not on the front"
-        rows.append(("0", *[change(0.0)] * (len(COLUMNS[results["kind"]]) - 2), "identity" + mark))
+        rows.append(("identity" + mark, "0", *[change(0.0)] * (len(COLUMNS[results["kind"]]) - 2)))
     return rows
 
 
@@ -211,8 +212,10 @@ def front_png(results: Results) -> bytes:
 def _places(point: Results, domains: bool) -> tuple[tuple[float, float], tuple[float, float, float]]:
     """(x, y) on the search split and (x, y, error of y) on the pick split, in points."""
     search, pick = point["search"], point["pick"]
-    x, x2 = (min(search["kept"]), min(pick["kept"])) if domains else (point["size"] / 100, point["size"] / 100)
-    return (100 * x, 100 * search["delta"]), (100 * x2, 100 * pick["delta"], 100 * pick["se"])
+    x, x2 = point["size"], point["size"] + ASIDE
+    if domains:
+        x, x2 = 100 * min(search["kept"]), 100 * min(pick["kept"])
+    return (x, 100 * search["delta"]), (x2, 100 * pick["delta"], 100 * pick["se"])
 
 
 def _chosen(axis: Any, results: Results, domains: bool) -> None:
@@ -220,7 +223,7 @@ def _chosen(axis: Any, results: Results, domains: bool) -> None:
     chosen = results["chosen"]
     if not chosen:
         return
-    x = 100 * min(domain["delta"] for domain in chosen["kept"]) if domains else chosen["size"]
+    x = 100 * min(domain["delta"] for domain in chosen["kept"]) if domains else chosen["size"] + 2 * ASIDE
     y, (low, high) = 100 * chosen["test"]["delta"], (100 * end for end in chosen["test"]["interval"])
     errors = [[max(0.0, y - low)], [max(0.0, high - y)]]
     label = "chosen mask, test split, 95 % interval"

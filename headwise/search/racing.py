@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -67,6 +66,7 @@ class RaceSettings:
 
 
 DEFAULTS = RaceSettings()
+LEAST = 50  # images before a mask may be dropped: units are coarse, and fewer say too little of their spread
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def race(
     critical = settings.alpha / (len(alive) * max(1, len(settings.fractions)))
     for fraction in settings.fractions:
         seen = order[: round(fraction * images)]
-        if len(alive) == 1 or len(seen) < 2:
+        if len(alive) == 1 or len(seen) < LEAST:
             continue
         units = np.stack([np.asarray(u, np.float64) for u in evaluate_subset(alive, seen)])  # (masks, n)
         first = int(units.mean(1).argmax())
@@ -174,9 +174,7 @@ def _behind(difference: np.ndarray, images: int) -> tuple[float, float]:
     n = len(difference)
     mean = float(difference.mean())
     error = float(difference.std(ddof=1)) * math.sqrt((1 - n / images) / n)
-    if error == 0.0:
-        return mean, 0.0 if mean > 0 else 1.0
-    return mean, NormalDist().cdf(-mean / error)
+    return mean, _chance(mean, error, n - 1)
 
 
 def _behind_guessed(difference: np.ndarray, guessed: np.ndarray, seen: Sequence[int]) -> tuple[float, float]:
@@ -184,15 +182,22 @@ def _behind_guessed(difference: np.ndarray, guessed: np.ndarray, seen: Sequence[
     images, n = len(guessed), len(difference)
     here = guessed[list(seen)].astype(np.float64)  # (n)
     spread = float(((here - here.mean()) ** 2).sum())
-    if spread == 0.0 or n < 3:
+    if spread == 0.0:
         return _behind(difference, images)
     slope = float((difference - difference.mean()) @ (here - here.mean())) / spread
     mean = float(difference.mean() + slope * (guessed.mean(dtype=np.float64) - here.mean()))
     rest = difference - difference.mean() - slope * (here - here.mean())  # (n)
     error = math.sqrt(float(rest @ rest) / (n - 2) * (1 - n / images) / n)
+    return mean, _chance(mean, error, n - 2)
+
+
+def _chance(mean: float, error: float, degrees: int) -> float:
+    """Student's chance of such a mean, or a larger one, where the true one is 0."""
+    from scipy.special import stdtr
+
     if error == 0.0:
-        return mean, 0.0 if mean > 0 else 1.0
-    return mean, NormalDist().cdf(-mean / error)
+        return 0.0 if mean > 0 else 1.0
+    return float(stdtr(degrees, -mean / error))
 
 
 # ---- the engine on subsets

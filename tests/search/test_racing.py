@@ -100,6 +100,14 @@ def test_equal_masks_all_survive():
     assert race(units, units.exact(), MASKS, IMAGES).dropped == ()
 
 
+def test_nothing_is_dropped_on_a_handful_of_images():
+    units = Units(MASKS, spread=0.9)
+    early = RaceSettings(fractions=(0.05, 0.1))  # 20 and 40 images
+    assert race(units, units.exact(), MASKS, IMAGES, early).dropped == ()
+    assert units.spent == 0
+    assert race(units, units.exact(), MASKS, IMAGES, RaceSettings(fractions=(0.05, 0.2))).dropped != ()
+
+
 def test_one_mask_wins_without_any_subset():
     units = Units(MASKS)
     found = race(units, units.exact(), [MASKS[3], MASKS[3]], IMAGES)
@@ -157,13 +165,14 @@ def test_on_the_engine_units_of_a_complete_subset_are_the_exact_units(tower, ima
     assert found.winner.score.fitness == max(item.fitness for item in exact.all.values())
 
 
-def test_survivors_are_finished_with_the_images_that_no_rung_has_seen(tower, images):
+def test_survivors_are_finished_with_the_images_that_no_rung_has_seen(tower):
     generator = torch.Generator().manual_seed(3)
-    objective = Retrieval(torch.randn(20, 24, generator=generator), np.repeat(np.arange(10), 2))
+    images = torch.randn(100, 3, 32, 32, generator=generator)
+    objective = Retrieval(torch.randn(200, 24, generator=generator), np.repeat(np.arange(100), 2))
     masks = MASKS_OF(tower)
     ((_, identity),) = embed(tower, images, masks[:1], Plan())
     subsets = FilledSubsets(tower, Plan(), lambda i: images[list(i)], objective, identity)
-    found = race(subsets, Rest(subsets), masks, 10, RaceSettings(fractions=(0.4, 0.8)))
+    found = race(subsets, Rest(subsets), masks, 100, RaceSettings(fractions=(0.5, 0.8)))
     exact = Real(tower, images, objective)
     for item in found.ranking:
         assert item.score.fitness == exact.all[item.mask.key].fitness
