@@ -253,7 +253,7 @@ def main(
     targets = list(target or TARGETS)
     reporter = console.Terminal()
     most = {"search": search, "pick": pick, "test": test}
-    old = trained_pairs(data, work, 500)
+    old = trained_pairs(data, work, 300)
     found: dict[str, dict] = {}
     operators: dict[str, dict] = {}
     for name in targets:
@@ -269,7 +269,7 @@ def main(
     said = (
         f"The packaged model on {len(targets)} drawing styles that it never saw: at most {search} images to search or "
         f"train on, {pick} to pick, {test} to test; {seeds} seeds; at most {budget:g} FFE for a search or training. "
-        f"`{DOMAIN}`: 500 new pictures of the styles that it was trained on."
+        f"`{DOMAIN}`: 300 new pictures of the styles that it was trained on."
     )
     pictures = {f"{name}.png": (work / "compare" / name / "compare.png").read_bytes() for name in targets}
     pictures["transfer.png"] = (work / "transfer" / "transfer.png").read_bytes()

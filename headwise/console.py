@@ -173,17 +173,17 @@ def print_comparison(results: Mapping, folder: object) -> None:
 
 def print_transfer(results: Mapping, folder: object) -> None:
     """The matrix of a transfer, and the mask that serves all data best."""
-    from headwise.report.matrix import best_sentence, short_name
+    from headwise.report.matrix import best_sentence
 
     rows = [
         (
             row["mask"],
-            short_name(row["found_on"]),
+            words.short_name(row["found_on"]),
             *(f"{words.change(c['delta'])} ({words.interval(c['interval'])})" for c in row["test"]),
         )
         for row in results["masks"]
     ]
-    names = [short_name(data["source"]) for data in results["data"]]
+    names = [words.short_name(data["source"]) for data in results["data"]]
     measure = words.metric_name(results["fitness"])
     print_table(f"Test splits: change of {measure}, points (95 % interval)", ("mask", "found on", *names), rows)
     out.print(best_sentence(results), highlight=False, soft_wrap=True)

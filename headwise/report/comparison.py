@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points
+from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points, short_name
 
 Row = Mapping[str, Any]
 RAW, PICKED = "#E66100", "#5D3A9B"  # told apart with every common colour blindness
@@ -22,7 +22,7 @@ def comparison_text(results: Mapping[str, Any]) -> str:
     sizes = data["splits"]
     measure = metric_name(settings["fitness"])
     lines = [
-        f"# Comparison on {data['source']}",
+        f"# Comparison on {short_name(data['source'])}",
         "",
         f"Model `{results['model']['name']}`, {sizes['search']:,} images to search or train on, {sizes['pick']:,} to "
         f"pick on, {sizes['test']:,} to test on ({data['split_how']}). {counted(settings['seeds'], 'seed')}; a search or "
@@ -48,7 +48,7 @@ def comparison_text(results: Mapping[str, Any]) -> str:
 
 def comparison_table(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
-    domains = [f"{cell(d['source'])}, picked / by search" for d in results["data"]["off_domain"]]
+    domains = [f"{cell(short_name(d['source']))}, picked / by search" for d in results["data"]["off_domain"]]
     head = ["method", "operator", "heads", "test, %", "picked", "95 % interval", "p", "by search", "seeds' range"]
     head += ["overlap", "FFE", "minutes", "trained", "inference", *domains]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
@@ -134,7 +134,7 @@ def findings(results: Mapping[str, Any]) -> list[str]:
         worse = [row for row in rows if row["off_domain"][i]["interval"][1] < 0]
         if worse:
             said = ", ".join(f"{_name(r, results)} {change(r['off_domain'][i]['delta'])}" for r in worse)
-            out.append(f"On {domain['source']} these lose, interval below 0: {said}.")
+            out.append(f"On {short_name(domain['source'])} these lose, interval below 0: {said}.")
     return out
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from headwise.report.heatmap import COLOURS
-from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points
-
-LONGEST = 40
+from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points, short_name
 
 
 def transfer_text(results: Mapping[str, Any]) -> str:
@@ -61,13 +58,6 @@ def best_sentence(results: Mapping[str, Any]) -> str:
         f"({change(best['pick_mean'])}), is {best['mask']}; its mean change on the test splits is "
         f"{change(best['test_mean'])} points."
     )
-
-
-def short_name(source: object) -> str:
-    """The last two parts of a path, so that columns stay narrow."""
-    parts = PurePosixPath(str(source).split("?")[0]).parts
-    name = "/".join(parts[-2:]) if len(parts) > 1 else str(source)
-    return name if len(name) <= LONGEST else "…" + name[-LONGEST + 1 :]
 
 
 def _mean(row: Mapping[str, Any], split: str) -> float:

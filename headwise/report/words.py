@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from headwise.errors import HeadwiseError
@@ -26,6 +27,7 @@ METRICS = {
     "group_mean_acc": "mean accuracy over groups",
     "worst_group_acc": "accuracy of the worst group",
 }
+LONGEST_NAME = 40
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 
 
@@ -93,6 +95,13 @@ def listed(names: Sequence[str], most: int = 8) -> str:
 def cell(text: object) -> str:
     """Text that cannot break a Markdown table."""
     return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def short_name(source: object) -> str:
+    """The last two parts of a path, so that columns stay narrow."""
+    parts = PurePosixPath(str(source).split("?")[0]).parts
+    name = "/".join(parts[-2:]) if len(parts) > 1 else str(source)
+    return name if len(name) <= LONGEST_NAME else "…" + name[-LONGEST_NAME + 1 :]
 
 
 def size_of(split: Mapping[str, int]) -> str:
