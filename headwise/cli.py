@@ -13,29 +13,20 @@ import typer
 from headwise import contest, front_cli, look
 from headwise.errors import HeadwiseError
 from headwise.options import (
-    CacheOption,
-    CaptionOption,
+    Aim,
     CheckOption,
-    ChunkOption,
-    ClassNamesOption,
+    Columns,
     DeviceOption,
-    DtypeOption,
-    FitnessOption,
-    GroupOption,
-    ImageOption,
-    ImagesOption,
     JsonOption,
     KeepOption,
-    LabelOption,
     ModelArgument,
     OperatorOption,
     OutOption,
     PairsArgument,
-    SkipOption,
-    SplitOption,
-    TemplatesOption,
+    SplitColumns,
+    Where,
     given,
-    goal,
+    grouped,
     machine,
     names,
 )
@@ -59,6 +50,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
+@grouped
 def refine(
     model: ModelArgument,
     pairs: PairsArgument,
@@ -102,21 +94,10 @@ def refine(
     width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
-    fitness: FitnessOption = "auto",
-    templates: TemplatesOption = None,
-    class_names: ClassNamesOption = None,
-    image: ImageOption = None,
-    caption: CaptionOption = None,
-    label: LabelOption = None,
-    split_column: SplitOption = None,
-    group: GroupOption = None,
-    images: ImagesOption = None,
-    skip_bad: SkipOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
 ) -> None:
     """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
 
@@ -169,20 +150,14 @@ def refine(
         pairs,
         out,
         settings=settings,
-        goal=goal(fitness, templates, class_names),
-        machine=machine(dtype, device, chunk, cache_size),
+        goal=aim.goal,
+        machine=where.machine,
         split_by=split_by,
         keep=keep_domain or (),
-        reporter=console.Terminal(quiet=as_json),
-        image=image,
-        caption=caption,
-        label=label,
-        split=split_column,
-        group=group,
-        images=images,
-        skip_bad=skip_bad,
+        reporter=where.reporter,
+        **columns.keywords,
     )
-    if as_json:
+    if where.as_json:
         console.print_json(found.results)
     else:
         console.print_refined(found.results, out)
@@ -212,28 +187,19 @@ def demo(
 
 
 @app.command()
+@grouped
 def sweep(
     model: ModelArgument,
     pairs: PairsArgument,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heads.png.")] = None,
     operator: OperatorOption = "uniform",
-    fitness: FitnessOption = "auto",
-    templates: TemplatesOption = None,
-    class_names: ClassNamesOption = None,
+    *,
+    columns: Columns,
+    aim: Aim,
+    where: Where,
     taylor: Annotated[
         bool, typer.Option("--taylor", help="First-order scores beside the sweep, from one gradient pass.")
     ] = False,
-    image: ImageOption = None,
-    caption: CaptionOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
-    images: ImagesOption = None,
-    skip_bad: SkipOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """The effect of suppressing every single head, on all the pairs given."""
     from headwise import console
@@ -245,36 +211,32 @@ def sweep(
         pairs,
         out,
         operator=operator,
-        goal=goal(fitness, templates, class_names),
+        goal=aim.goal,
         taylor=taylor,
-        machine=machine(dtype, device, chunk, cache_size),
-        reporter=console.Terminal(quiet=as_json),
-        image=image,
-        caption=caption,
-        label=label,
-        group=group,
-        images=images,
-        skip_bad=skip_bad,
+        machine=where.machine,
+        reporter=where.reporter,
+        **columns.keywords,
     )
-    if as_json:
+    if where.as_json:
         console.print_json(results)
         return
     heads = sorted(results["sweep"]["heads"], key=lambda head: -head["delta"])
     shown = heads if len(heads) <= 12 else [*heads[:8], *heads[-4:]]
-    columns, first = ("head", "points", "p (max-T)"), words.first_order_scores(results["first_order"])
+    headings, first = ("head", "points", "p (max-T)"), words.first_order_scores(results["first_order"])
     rows = [(h["head"], words.change(h["delta"]), words.p_value(h["p_max_t"])) for h in shown]
     if first:
-        columns = (*columns, "loss falls by", "first order")
+        headings = (*headings, "loss falls by", "first order")
         rows = [
             (*row, f"{-h['loss_delta']:+.4f}", f"{first[h['head']]:+.4f}") for row, h in zip(rows, shown, strict=True)
         ]
     title = f"Change of mean recall when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
-    console.print_table(title, columns, rows)
+    console.print_table(title, headings, rows)
     if first:
         console.out.print(words.first_order_agreement(results["first_order"]), highlight=False, soft_wrap=True)
 
 
 @app.command()
+@grouped
 def evaluate(
     model: ModelArgument,
     pairs: Annotated[list[str], typer.Argument(help="One or more sources; see headwise data --help.")],
@@ -287,22 +249,11 @@ def evaluate(
     per_query: Annotated[
         Path | None, typer.Option("--per-query", help="A Parquet file with the rank of every query (one source).")
     ] = None,
-    fitness: FitnessOption = "auto",
-    templates: TemplatesOption = None,
-    class_names: ClassNamesOption = None,
-    image: ImageOption = None,
-    caption: CaptionOption = None,
-    label: LabelOption = None,
-    split_column: SplitOption = None,
-    group: GroupOption = None,
-    images: ImagesOption = None,
-    skip_bad: SkipOption = False,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
     check_weights: CheckOption = True,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
     from headwise import console
@@ -312,30 +263,24 @@ def evaluate(
 
     if per_query is not None and len(pairs) > 1:
         raise HeadwiseError(f"--per-query writes one file for one source; {len(pairs)} were given.")
-    where = machine(dtype, device, chunk, cache_size)
-    loaded = load_model(model, where)
+    place = where.machine
+    loaded = load_model(model, place)
     found = [
         run(
             loaded,
             source,
             mask,
             only_split=only_split,
-            goal=goal(fitness, templates, class_names),
+            goal=aim.goal,
             per_query=per_query,
-            machine=where,
+            machine=place,
             check_weights=check_weights,
-            reporter=console.Terminal(quiet=as_json),
-            image=image,
-            caption=caption,
-            label=label,
-            split=split_column,
-            group=group,
-            images=images,
-            skip_bad=skip_bad,
+            reporter=where.reporter,
+            **columns.keywords,
         )
         for source in pairs
     ]
-    if not as_json:
+    if not where.as_json:
         console.print_evaluations(found)
         return
     printed = [

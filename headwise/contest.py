@@ -8,29 +8,17 @@ from typing import Annotated
 import typer
 
 from headwise.options import (
-    CacheOption,
-    CaptionOption,
+    Aim,
     CheckOption,
-    ChunkOption,
-    ClassNamesOption,
-    DeviceOption,
-    DtypeOption,
     FitnessOption,
-    GroupOption,
-    ImageOption,
-    ImagesOption,
-    JsonOption,
-    LabelOption,
     ModelArgument,
     OperatorOption,
     OutOption,
     PairsArgument,
-    SkipOption,
-    SplitOption,
-    TemplatesOption,
+    SplitColumns,
+    Where,
     given,
-    goal,
-    machine,
+    grouped,
     names,
 )
 
@@ -38,6 +26,7 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Of the splits and stati
 SplitByOption = Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")]
 
 
+@grouped
 def compare(
     model: ModelArgument,
     pairs: PairsArgument,
@@ -62,21 +51,10 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
     seed: SeedOption = 0,
     split_by: SplitByOption = "auto",
-    fitness: FitnessOption = "auto",
-    templates: TemplatesOption = None,
-    class_names: ClassNamesOption = None,
-    image: ImageOption = None,
-    caption: CaptionOption = None,
-    label: LabelOption = None,
-    split_column: SplitOption = None,
-    group: GroupOption = None,
-    images: ImagesOption = None,
-    skip_bad: SkipOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
 ) -> None:
     """Every search and what people would train instead, on the same splits, in one table.
 
@@ -103,24 +81,19 @@ def compare(
         out,
         settings=settings,
         off_domain=off_domain or (),
-        goal=goal(fitness, templates, class_names),
-        machine=machine(dtype, device, chunk, cache_size),
+        goal=aim.goal,
+        machine=where.machine,
         split_by=split_by,
-        reporter=console.Terminal(quiet=as_json),
-        image=image,
-        caption=caption,
-        label=label,
-        split=split_column,
-        group=group,
-        images=images,
-        skip_bad=skip_bad,
+        reporter=where.reporter,
+        **columns.keywords,
     )
-    if as_json:
+    if where.as_json:
         console.print_json(found)
     else:
         console.print_comparison(found, out)
 
 
+@grouped
 def transfer(
     model: ModelArgument,
     out: OutOption,
@@ -131,13 +104,10 @@ def transfer(
     on: Annotated[list[str], typer.Option("--on", help="A source to test on; may be given several times.")],
     seed: SeedOption = 0,
     split_by: SplitByOption = "auto",
+    *,
+    where: Where,
     fitness: FitnessOption = "auto",
     check_weights: CheckOption = True,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Every mask on every data set: found on × tested on, and the one mask that serves all of them best.
 
@@ -151,14 +121,14 @@ def transfer(
         mask,
         on,
         out,
-        goal=goal(fitness, None, None),
-        machine=machine(dtype, device, chunk, cache_size),
+        goal=Aim(fitness).goal,
+        machine=where.machine,
         split_by=split_by,
         seed=seed,
         check_weights=check_weights,
-        reporter=console.Terminal(quiet=as_json),
+        reporter=where.reporter,
     )
-    if as_json:
+    if where.as_json:
         console.print_json(found)
     else:
         console.print_transfer(found, out)

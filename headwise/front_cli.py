@@ -8,31 +8,19 @@ from typing import Annotated
 import typer
 
 from headwise.options import (
-    CacheOption,
-    CaptionOption,
-    ChunkOption,
-    ClassNamesOption,
-    DeviceOption,
-    DtypeOption,
-    FitnessOption,
-    GroupOption,
-    ImageOption,
-    ImagesOption,
-    JsonOption,
+    Aim,
     KeepOption,
-    LabelOption,
     ModelArgument,
     OutOption,
     PairsArgument,
-    SkipOption,
-    SplitOption,
-    TemplatesOption,
+    SplitColumns,
+    Where,
     given,
-    goal,
-    machine,
+    grouped,
 )
 
 
+@grouped
 def front(
     model: ModelArgument,
     pairs: PairsArgument,
@@ -54,21 +42,10 @@ def front(
     max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, the search and the statistics.")] = 0,
     split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
-    fitness: FitnessOption = "auto",
-    templates: TemplatesOption = None,
-    class_names: ClassNamesOption = None,
-    image: ImageOption = None,
-    caption: CaptionOption = None,
-    label: LabelOption = None,
-    split_column: SplitOption = None,
-    group: GroupOption = None,
-    images: ImagesOption = None,
-    skip_bad: SkipOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
-    chunk: ChunkOption = None,
-    cache_size: CacheOption = None,
-    as_json: JsonOption = False,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
 ) -> None:
     """The front of score against number of suppressed heads; with --keep-domain, against loss on other pairs.
 
@@ -99,19 +76,13 @@ def front(
         out,
         keep=keep_domain or (),
         settings=settings,
-        goal=goal(fitness, templates, class_names),
-        machine=machine(dtype, device, chunk, cache_size),
+        goal=aim.goal,
+        machine=where.machine,
         split_by=split_by,
-        reporter=console.Terminal(quiet=as_json),
-        image=image,
-        caption=caption,
-        label=label,
-        split=split_column,
-        group=group,
-        images=images,
-        skip_bad=skip_bad,
+        reporter=where.reporter,
+        **columns.keywords,
     )
-    if as_json:
+    if where.as_json:
         console.print_json(found.results)
         return
     console.print_table(heading(found.results), COLUMNS[found.results["kind"]], shown_rows(found.results))

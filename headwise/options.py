@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from headwise.console import Terminal
+    from headwise.jobs.tasks import Goal
+    from headwise.jobs.verbs import Machine
 
 ModelArgument = Annotated[
     str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
@@ -78,8 +87,77 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None = None):
-    """The `Machine` of the options; device auto takes a GPU where there is one."""
+# ---- groups of options
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a source is read."""
+
+    image: ImageOption = None
+    caption: CaptionOption = None
+    label: LabelOption = None
+    group: GroupOption = None
+    images: ImagesOption = None
+    skip_bad: SkipOption = False
+
+    @property
+    def keywords(self) -> dict[str, object]:
+        """As `headwise.read` takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SplitColumns(Columns):
+    """How a source is read that is to be split."""
+
+    split_column: SplitOption = None
+
+    @property
+    def keywords(self) -> dict[str, object]:
+        found = asdict(self)
+        return found | {"split": found.pop("split_column")}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What counts."""
+
+    fitness: FitnessOption = "auto"
+    templates: TemplatesOption = None
+    class_names: ClassNamesOption = None
+
+    @property
+    def goal(self) -> Goal:
+        from headwise.jobs.tasks import Goal
+
+        return Goal(self.fitness, self.templates, self.class_names)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to run, in what precision, and how to print."""
+
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    chunk: ChunkOption = None
+    cache_size: CacheOption = None
+    as_json: JsonOption = False
+
+    @property
+    def machine(self) -> Machine:
+        """Device auto takes a GPU where there is one."""
+        return machine(self.dtype, self.device, self.chunk, self.cache_size)
+
+    @property
+    def reporter(self) -> Terminal:
+        from headwise.console import Terminal
+
+        return Terminal(quiet=self.as_json)
+
+
+def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None = None) -> Machine:
+    """The `Machine` of the options."""
     import torch
 
     from headwise.data.cache import parse_size
@@ -90,8 +168,31 @@ def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None =
     return Machine(dtype, device, chunk, cache_size=None if cache_size is None else parse_size(cache_size))
 
 
-def goal(fitness: str, templates: str | None, class_names: str | None):
-    """The `Goal` of the options."""
-    from headwise.jobs.tasks import Goal
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters of the groups above become their options, each with its own name.
 
-    return Goal(fitness, templates, class_names)
+    Arguments:
+        command: its own options come first in --help, those of the groups after them.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = signature(command).parameters.values()
+    groups = {p.name: hints[p.name] for p in own if is_dataclass(hints[p.name])}
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in groups]
+    for group in groups.values():
+        types = get_type_hints(group, include_extras=True)
+        parameters += [
+            Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
+            for f in fields(group)
+        ]
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        made = {
+            name: group(**{f.name: values.pop(f.name) for f in fields(group)})  # type: ignore[operator]
+            for name, group in groups.items()
+        }
+        command(**values, **made)
+
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call
