@@ -1,7 +1,10 @@
 """Published results are recognised by the names that users type, and by nothing else."""
 
+from dataclasses import asdict
+
 import pytest
 
+from headwise.console import print_evaluations
 from headwise.reference import compare, reference_for
 
 
@@ -62,3 +65,24 @@ def test_a_deviation_above_half_a_point_is_marked():
         ("image_retrieval_recall@1", False),
         ("text_retrieval_recall@1", True),
     ]
+
+
+def test_the_table_shows_expected_beside_measured_and_flags_a_deviation(capsys):
+    reference = reference_for("hf:openai/clip-vit-base-patch32", "flickr30k", 1000)
+    assert reference is not None
+    metrics = {"image_retrieval_recall@1": 0.588, "text_retrieval_recall@1": 0.7}
+    one = {
+        "dataset": "flickr30k",
+        "model": "hf:openai/clip-vit-base-patch32",
+        "mask": "identity",
+        "images": 1000,
+        "captions": 5000,
+        "metrics": metrics,
+        "reference": [asdict(row) for row in compare(reference, metrics)],
+    }
+    print_evaluations([one])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("published" in line for line in lines)
+    assert any("58.80" in line and line.count("58.80") == 2 and "!" not in line for line in lines)
+    assert any("70.00" in line and "78.90 !" in line for line in lines)
+    assert any("differs from the published figure" in line for line in lines)
