@@ -223,14 +223,31 @@ def _explore(
     heads: Sequence[Head],
     found: list[Found],
 ) -> None:
-    """A genetic search on the estimates, then the neighbours of the best exact result; the surrogate keeps both."""
+    """A genetic search on the estimates, then climbs from its best mask and from the best exact result.
+
+    The surrogate remembers all that they look at. Without the climbs the first rounds' exact evaluations went to
+    masks that a better search of the same estimates would have passed over.
+    """
     inner = replace(settings.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found, key=lambda item: item.order)[: settings.inner.population // 3]
     promising = surrogate.promising(settings.inner.population // 3, 0.0, exclude={})
     seeds = [*(item.mask for item in parents), *promising]
     genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads)
-    nearby = [parents[0].mask ^ Mask.suppress(grid, [head], operator) for head in heads]
-    surrogate([mask for mask in nearby if mask.size <= (settings.max_heads or grid.size)])
+    singles = [Mask.suppress(grid, [head], operator) for head in heads]
+    most = settings.max_heads or grid.size
+    _climb(surrogate, surrogate.promising(1, 0.0, exclude={})[0], singles, most)
+    _climb(surrogate, parents[0].mask, singles, most)
+
+
+def _climb(surrogate: Surrogate, mask: Mask, singles: Sequence[Mask], most: int) -> None:
+    """Flip the head that raises the prediction most, until none does."""
+    better: Mask | None = mask
+    while better is not None:
+        mask, value = better, surrogate.predict(better)
+        nearby = [flipped for flipped in (mask ^ single for single in singles) if flipped.size <= most]
+        better = max(nearby, key=lambda near: (surrogate.predict(near), -near.size, near.key), default=None)
+        if better is not None and surrogate.predict(better) <= value:
+            better = None
 
 
 def _correlation(rows: list[tuple[float, float, float]], column: int) -> float:
