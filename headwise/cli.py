@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwise import contest, front_cli, look
+from headwise import compare_cli, front_cli, look
 from headwise.errors import HeadwiseError
 from headwise.options import (
     Aim,
@@ -343,8 +343,8 @@ def merge(
     )
 
 
-app.command()(contest.compare)
-app.command()(contest.transfer)
+app.command()(compare_cli.compare)
+app.command()(compare_cli.transfer)
 app.command()(front_cli.front)
 app.command()(look.inspect)
 app.command()(look.models)
