@@ -4,6 +4,12 @@
     python benchmarks/results.py --data DATA --work WORK          continues where it stopped
     python benchmarks/results.py --data DATA --work WORK --target freehand --target pixel
 
+WORK keeps each target's pairs as they were cut first, so that targets can have different sizes. The committed page:
+
+    python benchmarks/results.py --data DATA --work WORK --pick 150 --test 500 --budget 24 --search 200 \
+        --target freehand --target openmoji --target gcompris
+    python benchmarks/results.py --data DATA --work WORK --pick 150 --test 500 --budget 24 --search 100
+
 The targets are the drawing styles that the packaged model never saw; `pretrain_val` is new pictures of the styles
 that it was trained on, and shows what a change does to what the model could do before.
 """
@@ -267,8 +273,8 @@ def main(
     sources = [target_pairs(data, work, name, most) for name in targets]
     moved = transfer("demo", best_masks(list(found.values()), work), sources, work / "transfer", reporter=reporter)
     said = (
-        f"The packaged model on {len(targets)} drawing styles that it never saw: at most {search} images to search or "
-        f"train on, {pick} to pick, {test} to test; {seeds} seeds; at most {budget:g} FFE for a search or training. "
+        f"The packaged model on {len(targets)} drawing styles that it never saw (how many images: with each); {seeds} "
+        f"seeds; at most {budget:g} FFE for a search or training. "
         f"`{DOMAIN}`: 300 new pictures of the styles that it was trained on."
     )
     pictures = {f"{name}.png": (work / "compare" / name / "compare.png").read_bytes() for name in targets}

@@ -126,9 +126,17 @@ def refine(
         "penalty": penalty,
         "k": max_heads if gates == "top_k" else None,
     }
+    chosen = set(names(strategy))
+    if given(asked) and not chosen & {"genetic", "front"}:
+        raise HeadwiseError(f"--{', --'.join(given(asked))}: about AAT-GA; add genetic to --strategy.")
+    if "bp" not in chosen and (given(learned) or keep_soft or recompute or autocast):
+        raise HeadwiseError(
+            "--gates, --learning-rate, --epochs, --batch, --penalty, --keep-soft, --recompute and --autocast are about "
+            "AAT-BP; add bp to --strategy."
+        )
     if max_loss is not None and not keep_domain:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
-    if (race or width is not None) and "greedy" not in names(strategy):
+    if (race or width is not None) and "greedy" not in chosen:
         raise HeadwiseError("--race and --width are about the greedy search; add greedy to --strategy.")
     base = Settings()
     settings = replace(

@@ -334,6 +334,11 @@ def test_unknown_settings(run, pairs, tmp_path):
     refused(run("evaluate", "demo", pairs, "--device", "cuda:9"), "cuda")
     refused(run("evaluate", "demo", pairs, "--templates", "openai7"), "labels")
     refused(run("refine", "demo", pairs, "-o", tmp_path / "o", "--gates", "top_k"), "--max-heads")
+    refused(run("refine", "demo", pairs, "-o", tmp_path / "o", "--keep-soft"), "add bp to --strategy")
+    refused(
+        run("refine", "demo", pairs, "-o", tmp_path / "o", "--strategy", "greedy", "--flip", "0.1"),
+        "--flip: about AAT-GA",
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small file system")
