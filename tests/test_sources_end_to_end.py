@@ -100,7 +100,7 @@ def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):
         for metric, value in one["metrics"].items():
             if not metric.startswith("gallery"):
                 assert found["metrics"][f"{name}/{metric}"] == value
-    assert found["task"] == "zeroshot_mix"
+    assert found["task"] == "mix"
     code, _, err = run("evaluate", "demo", f"mix:{mixture}", "--fitness", "acc1")
     assert code == 1
     assert "give fitness, templates and class names in the file" in err
@@ -121,7 +121,7 @@ def test_cola_multi_object_end_to_end(folder, rows, run, tmp_path):
     source = f"cola:{folder / 'cola.json'}"
     code, found, err = run("evaluate", "demo", source, "--json")
     assert code == 0, err
-    assert found["task"] == "zeroshot_cola_multi_object"
+    assert found["task"] == "cola_multi_object"
     assert 0.4 < found["metrics"]["multi_object_acc"] <= 1  # chance is a quarter; these captions do not swap words
     code, refined, err = run("refine", "demo", source, "-o", tmp_path / "out", *SMALL)
     assert code == 0, err
@@ -141,7 +141,7 @@ def test_cola_single_object_end_to_end(folder, rows, run, tmp_path):
     source = f"cola:{folder / 'single.json'}"
     code, found, err = run("evaluate", "demo", source, "--json")
     assert code == 0, err
-    assert found["task"] == "zeroshot_cola_single_object"
+    assert found["task"] == "cola_single_object"
     assert 1 / 6 < found["metrics"]["mean_average_precision"] < 1
     code, swept, err = run("sweep", "demo", source, "--json")
     assert code == 0, err

@@ -155,7 +155,7 @@ def test_gradients_with_less_memory_and_in_bfloat16(pairs, tmp_path):
 def test_a_killed_gradient_run_continues_to_the_same_bytes(pairs, tmp_path):
     options = ["--strategy", "bp", "--epochs", "12", "--batch", "8", "--controls", "2", "--keep-soft"]
     refine(pairs, tmp_path / "whole", *options)
-    out, name = tmp_path / "killed", "bp-uniform.safetensors"
+    out, name = tmp_path / "killed", "bp-uniform-seed0.safetensors"
     command = [sys.executable, "-m", "headwise", "refine", "demo", pairs, "-o", out, *options, "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and epochs(out / name) < 2:
