@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
@@ -111,7 +112,7 @@ def _batches(texts: list[str]) -> list[list[str]]:
 def _lines(path: str, what: str, advice: str) -> list[str]:
     """The entries of a user's file: a JSON list, or one a line."""
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise HeadwiseError(f"{path!r} is neither a file nor the name of {what}. {advice}")
     try:
         text = file.read_text(encoding="utf-8-sig")

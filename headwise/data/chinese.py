@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +31,7 @@ def read_chinese_clip(place: Place) -> Table:
         HeadwiseError: no such folder, a split without its texts, or no images at all.
     """
     folder = Path(place.location)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise HeadwiseError(f"{place.location} is not a folder; one with {{split}}{IMAGES} files is needed.")
     found = sorted(path.name.removesuffix(IMAGES) for path in folder.glob(f"*{IMAGES}"))
     if not found:

@@ -111,12 +111,11 @@ def require_file(location: str, what: str) -> None:
     """
     if is_remote(location):
         return
-    path = Path(location)
-    if path.is_dir():
+    if os.path.isdir(location):
         raise HeadwiseError(f"{location} is a folder, not {what}.")
-    if not path.exists():
+    if not os.path.exists(location):
         raise HeadwiseError(f"{location} does not exist; {what} was expected there.")
-    if path.stat().st_size == 0:
+    if os.path.getsize(location) == 0:
         raise HeadwiseError(f"{location} is empty; {what} was expected there.")
 
 

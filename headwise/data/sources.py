@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 from headwise.data.columns import Wanted
@@ -151,9 +150,9 @@ def open_file(place: Place) -> Table:
 
     location, wanted = place.location, place.wanted
     if not is_remote(location):
-        if Path(location).is_dir():
+        if os.path.isdir(location):  # unlike Path's, an answer also for a name that no file can have
             return read_saved(place) if is_saved(location) else read_folder(location, wanted)
-        if not Path(location).exists():
+        if not os.path.exists(location):
             raise HeadwiseError(f"{location} does not exist. Give {EXPECTED}.")
     ending = location.lower().rsplit(".", 1)[-1]
     if ending in TABLES:

@@ -218,6 +218,8 @@ def test_unknown_kinds_and_empty_names() -> None:
     assert "'karpaty' is not a kind of source" in message
     assert "karpathy:dataset_coco.json?images=DIR" in message
     assert "names no file" in fails("coco:")
+    for kind in ("", "coco:", "chinese-clip:", "cola:", "mix:"):  # longer than any file's name
+        assert "x" * 5000 in fails(f"{kind}{'x' * 5000}.csv")
 
 
 def test_remote_files_through_fsspec() -> None:
