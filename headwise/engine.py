@@ -245,24 +245,27 @@ def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple
 
     def descend(nodes: list[Node], x: torch.Tensor, row: int) -> Iterator[tuple[int, torch.Tensor]]:
         # x (n·B, N, D): the residual streams of n nodes, one after the other
-        if row == len(tower.blocks):
-            e = tower.pool(x).unflatten(0, (len(nodes), size))  # (n, B, E)
-            for node, embedding in zip(nodes, e, strict=True):
-                for i in node.masks:
-                    yield i, embedding
-            return
-        block, queries = tower.blocks[row], tower.queries(row)
-        z, v = block.attend(x, queries)  # (n·B, H, Q, d), (n·B, H, N, d)
-        z, v = z.unflatten(0, (len(nodes), size)), v.unflatten(0, (len(nodes), size))  # (n, B, H, ·, d)
-        x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
-        pairs = [(parent, child) for parent, node in enumerate(nodes) for child in node.children]
-        for start in range(0, len(pairs), stack):
-            part = pairs[start : start + stack]
-            parents = [parent for parent, _ in part]
-            z2 = torch.stack([emit(child, z[p], v[p], row, queries) for p, child in part])  # (m, B, H, Q, d)
-            x2 = x if parents == list(range(len(nodes))) else x[parents]  # (m, B, Q, D)
-            x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
-            yield from descend([child for _, child in part], x2, row + 1)
+        while row < len(tower.blocks):
+            block, queries = tower.blocks[row], tower.queries(row)
+            z, v = block.attend(x, queries)  # (n·B, H, Q, d), (n·B, H, N, d)
+            z, v = z.unflatten(0, (len(nodes), size)), v.unflatten(0, (len(nodes), size))  # (n, B, H, ·, d)
+            x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
+            pairs = [(parent, child) for parent, node in enumerate(nodes) for child in node.children]
+            for start in range(0, len(pairs), stack):
+                part = pairs[start : start + stack]
+                parents, children = [parent for parent, _ in part], [child for _, child in part]
+                z2 = torch.stack([emit(child, z[p], v[p], row, queries) for p, child in part])  # (m, B, H, Q, d)
+                x2 = x if parents == list(range(len(nodes))) else x[parents]  # (m, B, Q, D)
+                x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
+                if start + stack < len(pairs):
+                    yield from descend(children, x2, row + 1)
+                else:  # no recursion for the last: it would keep z, v and x of every row below until it is done
+                    nodes, x = children, x2
+            row += 1
+        e = tower.pool(x).unflatten(0, (len(nodes), size))  # (n, B, E)
+        for node, embedding in zip(nodes, e, strict=True):
+            for i in node.masks:
+                yield i, embedding
 
     def emit(child: Node, z, v, row: int, queries: slice | None):
         if child.operator == "identity":

@@ -209,8 +209,11 @@ def retrieve(
     own, text = torch.as_tensor(owner, device=where), torch.as_tensor(of, device=where)  # (L) each
 
     step = max(1, tile // images.rows.shape[1])
-    parts = zip(own.split(step), text.split(step), strict=True)
-    positive = torch.cat([(images.take(i) * texts.take(t)).sum(1) for i, t in parts])  # (L): every link's exact score
+    # written in place: small results kept between large temporaries would fragment the heap, 1 GB at 500,000 links
+    positive = torch.empty(len(own), dtype=torch.float64, device=where)  # (L): every link's exact score
+    for start in range(0, len(own), step):
+        part = slice(start, start + step)
+        positive[part] = (images.take(own[part]) * texts.take(text[part])).sum(1)
     lowest = torch.full((max(len(images), len(texts)),), -torch.inf, dtype=torch.float64, device=where)
     best_of_text = lowest[: len(texts)].scatter_reduce(0, text, positive, "amax")  # (T)
     best_of_image = lowest[: len(images)].scatter_reduce(0, own, positive, "amax")  # (N)
