@@ -28,6 +28,7 @@ import torch
 
 from headwise.engine import Pixels, Plan, embed, head_means, plan
 from headwise.evaluator import Evaluator
+from headwise.losses import captions
 from headwise.mask import Mask
 from headwise.objectives import Retrieval
 from headwise.search.gradient import GradientSettings, learn_gates
@@ -144,7 +145,9 @@ def measure(case: Case, operator: str, settings: GradientSettings) -> dict[str, 
         return Evaluator(case.tower, case.layout, pixels, Retrieval(texts, owner, scale=case.scale), means=means)
 
     began = time.perf_counter()
-    found = learn_gates(case.tower, *case.search, operator, settings, means=means, scale=case.scale)
+    pixels, texts, owner = case.search
+    loss = captions(texts, owner, len(pixels), scale=case.scale, device=case.tower.device)
+    found = learn_gates(case.tower, pixels, loss, operator, settings, means=means)
     seconds = time.perf_counter() - began
     cuts = found.cuts(CUTS)
     scores = evaluator(case.search)(cuts)

@@ -255,7 +255,8 @@ def evaluate(
         str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
     ] = None,
     per_query: Annotated[
-        Path | None, typer.Option("--per-query", help="A Parquet file with the rank of every query (one source).")
+        Path | None,
+        typer.Option("--per-query", help="A Parquet file to write, with the rank of every query of every source."),
     ] = None,
     *,
     columns: SplitColumns,
@@ -265,22 +266,21 @@ def evaluate(
 ) -> None:
     """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
     from headwise import console
-    from headwise.jobs.measure import evaluate as run
+    from headwise.jobs.measure import measured
     from headwise.jobs.verbs import load_model
     from headwise.metrics import clip_benchmark_json
+    from headwise.per_query import write_per_query
 
-    if per_query is not None and len(pairs) > 1:
-        raise HeadwiseError(f"--per-query writes one file for one source; {len(pairs)} were given.")
     place = where.machine
     loaded = load_model(model, place)
-    found = [
-        run(
+    both = [
+        measured(
             loaded,
             source,
             mask,
             only_split=only_split,
             goal=aim.goal,
-            per_query=per_query,
+            queries=per_query is not None,
             machine=place,
             check_weights=check_weights,
             reporter=where.reporter,
@@ -288,6 +288,9 @@ def evaluate(
         )
         for source in pairs
     ]
+    found = [one for one, _ in both]
+    if per_query is not None:
+        write_per_query([table for _, table in both if table is not None], per_query)
     if not where.as_json:
         console.print_evaluations(found)
         return

@@ -13,7 +13,7 @@ PAIRS = {"ids": ["a.jpg", "b.jpg"], "owner": np.array([0, 0, 1, 1]), "texts": ["
 
 
 def test_the_metrics_come_out_of_the_parquet_file(tmp_path):
-    write_per_query(per_query_table(RANKS, **PAIRS), tmp_path / "new" / "queries.parquet")
+    write_per_query([per_query_table(RANKS, **PAIRS)], tmp_path / "new" / "queries.parquet")
     rows = pq.read_table(tmp_path / "new" / "queries.parquet").to_pylist()
     assert len(rows) == 6
     for task in RANKS:
@@ -49,4 +49,4 @@ def test_bad_input_is_a_clear_error(tmp_path):
         per_query_table({"cola": np.zeros(2)}, ids=["a", "b"])
     (tmp_path / "file").write_text("")
     with pytest.raises(HeadwiseError):
-        write_per_query(per_query_table(RANKS, **PAIRS), tmp_path / "file" / "queries.parquet")
+        write_per_query([per_query_table(RANKS, **PAIRS)], tmp_path / "file" / "queries.parquet")

@@ -106,6 +106,31 @@ def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):
     assert "give fitness, templates and class names in the file" in err
 
 
+GRADIENTS = ["--strategy", "bp,taylor", "--no-sweep", "--controls", "2", "--finalists", "2", "--json"]
+
+
+def test_gradients_are_taken_of_a_mixture_too_and_resume(mixture, run, tmp_path):
+    code, found, err = run("refine", "demo", f"mix:{mixture}", "-o", tmp_path / "out", *GRADIENTS)
+    assert code == 0, err
+    assert {strategy["name"] for strategy in found["strategies"]} >= {"bp", "taylor"}
+    assert run("refine", "demo", f"mix:{mixture}", "-o", tmp_path / "out", *GRADIENTS)[1] == found
+
+
+def test_every_query_of_several_sources_goes_into_one_table(mixture, run, tmp_path):
+    file = tmp_path / "queries.parquet"
+    code, found, err = run(
+        "evaluate", "demo", f"mix:{mixture}", mixture.parent / "pairs.csv", "--json", "--per-query", file
+    )
+    assert code == 0, err
+    table = parquet.read_table(file).to_pylist()
+    parts = {row["dataset"] for row in table}
+    assert parts == {"pairs", "birds", found[1]["dataset"]}
+    hits = [row["rank"] == 0 for row in table if row["dataset"] == "pairs" and row["task"] == "text_retrieval"]
+    assert np.mean(hits) == pytest.approx(found[0]["metrics"]["pairs/text_retrieval_recall@1"])
+    alone = [row for row in table if row["dataset"] == found[1]["dataset"]]
+    assert [row["rank"] for row in alone] == [row["rank"] for row in table if row["dataset"] == "pairs"]
+
+
 def test_a_mixture_is_swept(mixture, run):
     code, found, err = run("sweep", "demo", f"mix:{mixture}", "--json")
     assert code == 0, err
@@ -128,6 +153,12 @@ def test_cola_multi_object_end_to_end(folder, rows, run, tmp_path):
     assert refined["data"]["split_how"].startswith("by group")
     assert set(refined["test"][0]["metrics"]) == {"multi_object_acc"}
     assert refined["settings"]["objective"]["fitness"] == "multi_object_acc"
+    code, learned, err = run("refine", "demo", source, "-o", tmp_path / "bp", *GRADIENTS)
+    assert code == 0, err
+    assert "L0.H0" in next(s for s in learned["strategies"] if s["name"] == "bp")["gates"]
+    assert run("evaluate", "demo", source, "--per-query", tmp_path / "q.parquet")[0] == 0
+    ranks = np.array([row["rank"] for row in parquet.read_table(tmp_path / "q.parquet").to_pylist()])
+    assert (ranks.reshape(-1, 2).max(1) == 0).mean() == pytest.approx(found["metrics"]["multi_object_acc"])
     code, _, err = run("evaluate", "demo", source, "--fitness", "mean_recall")
     assert code == 1
     assert "its fitness is multi_object_acc" in err
@@ -151,6 +182,15 @@ def test_cola_single_object_end_to_end(folder, rows, run, tmp_path):
     code, refined, err = run("refine", "demo", source, "-o", tmp_path / "out", *SMALL)
     assert code == 0, err
     assert set(refined["test"][0]["metrics"]) == {"mean_average_precision"}
+    code, _, err = run("refine", "demo", source, "-o", tmp_path / "bp", *GRADIENTS)
+    assert code == 0, err
+    assert run("evaluate", "demo", source, "--per-query", tmp_path / "q.parquet")[0] == 0
+    table = parquet.read_table(tmp_path / "q.parquet").to_pylist()
+    precision = {}
+    for query in {row["text"] for row in table}:
+        ranks = sorted(row["rank"] for row in table if row["text"] == query)
+        precision[query] = np.mean([(np.searchsorted(ranks, r, side="right")) / (r + 1) for r in ranks])
+    assert np.mean(list(precision.values())) == pytest.approx(found["metrics"]["mean_average_precision"], rel=1e-6)
 
 
 def test_chinese_clips_texts_of_several_images(folder, rows, run, tmp_path):
@@ -175,6 +215,8 @@ def test_chinese_clips_texts_of_several_images(folder, rows, run, tmp_path):
     code, refined, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "out", *SMALL)
     assert code == 0, err
     assert refined["data"]["captions"] == IMAGES
+    code, _, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "bp", *GRADIENTS)
+    assert code == 0, err
 
 
 def test_the_cache_stays_within_its_bound(folder, rows, run, tmp_path, monkeypatch):

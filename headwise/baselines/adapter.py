@@ -11,7 +11,8 @@ from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
 from headwise.engine import Pixels
-from headwise.search.contrastive import captions, unit
+from headwise.losses import captions
+from headwise.losses.contract import unit
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 1e-3

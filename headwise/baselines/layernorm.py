@@ -9,7 +9,7 @@ from torch import nn
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower, walk
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.search.contrastive import captions
+from headwise.losses import captions
 from headwise.search.gated import gather
 from headwise.towers.base import Tower
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
 from headwise.engine import Pixels
+from headwise.losses import captions
 from headwise.metrics import MOST_SCALE
-from headwise.search.contrastive import captions
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 0.05

@@ -11,7 +11,7 @@ from torch import nn
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.search.contrastive import captions
+from headwise.losses import captions
 from headwise.towers.base import Tower
 
 if TYPE_CHECKING:

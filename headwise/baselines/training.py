@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from headwise.engine import Pixels, Plan, embed, plan
 from headwise.errors import HeadwiseError
+from headwise.losses import Captions, value_of
 from headwise.mask import Mask
-from headwise.search.contrastive import Captions, contrastive, contrastive_terms
 from headwise.search.gated import gather
 from headwise.search.gradient import EVALUATION_BATCH, split_off
 from headwise.towers.base import Tower, evaluating, rows
@@ -202,7 +202,7 @@ def train(
         order = training[torch.randperm(len(training), generator=generator)]
         for numbers in order.tensor_split(steps):
             captions = memory()
-            value = contrastive(forward(numbers), numbers.to(captions.owner.device), captions)
+            value = value_of(captions, forward(numbers), numbers.to(captions.texts.device))
             adam.zero_grad()
             value.backward()
             if any(parameter.grad is None for parameter in parameters):
@@ -238,7 +238,7 @@ def _judge(forward, memory: Callable[[], Captions], held_out: torch.Tensor) -> f
         return None
     captions = memory()
     embeddings = torch.cat([forward(numbers).float() for numbers in held_out.split(EVALUATION_BATCH)])  # (n, E)
-    return sum(float(term) for term in contrastive_terms(embeddings, held_out.to(captions.owner.device), captions))
+    return sum(float(term) for term in captions.terms(embeddings, held_out.to(captions.texts.device)))
 
 
 def train_tower(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headwise.artefact import load_mask, write_files
 from headwise.data.pairs import Pairs, joined
@@ -19,11 +20,14 @@ from headwise.jobs.starting import first_order, metered
 from headwise.jobs.tasks import Goal
 from headwise.jobs.verbs import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.mask import Mask
-from headwise.per_query import per_query_table, write_per_query
+from headwise.per_query import queries_of, write_per_query
 from headwise.reference import compare, reference_for
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
 from headwise.towers import Model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def sweep(
@@ -92,7 +96,7 @@ def evaluate(
     reporter: Reporter | None = None,
     **columns: object,
 ) -> dict:
-    """Retrieval metrics of a model, with or without a mask.
+    """Metrics of a model on one source, with or without a mask.
 
     Arguments:
         mask: a mask, a folder that holds one, or text such as `zero:L10.H3`; None: the model as it is.
@@ -108,6 +112,37 @@ def evaluate(
     Raises:
         HeadwiseError: bad input of any kind, or a mask for another model.
     """
+    found, queries = measured(
+        model,
+        pairs,
+        mask,
+        only_split=only_split,
+        goal=goal,
+        queries=per_query is not None,
+        machine=machine,
+        check_weights=check_weights,
+        reporter=reporter,
+        **columns,
+    )
+    if per_query is not None and queries is not None:
+        write_per_query([queries], per_query)
+    return found
+
+
+def measured(
+    model: ModelLike,
+    pairs: PairsLike,
+    mask: Mask | str | Path | None = None,
+    *,
+    only_split: str | None = None,
+    goal: Goal | None = None,
+    queries: bool = False,
+    machine: Machine | None = None,
+    check_weights: bool = True,
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> tuple[dict, pa.Table | None]:
+    """As `evaluate`, with the table of every query where `queries` asks for it."""
     from headwise.live import check_fits
 
     reporter, machine = reporter or Silent(), machine or Machine()
@@ -121,21 +156,8 @@ def evaluate(
         raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
     with metered(bench, evaluator, "Evaluating", evaluator.cost([chosen])):
         score = evaluator([chosen])[0]
-    if per_query is not None:
-        if given.parts:
-            raise HeadwiseError(f"{given.name} is a mixture; a per-query table is about one source. Give a part alone.")
-        table = per_query_table(
-            score.ranks,
-            ids=given.ids,
-            owner=given.owner if given.texts else None,
-            of=given.same,
-            texts=given.texts or None,
-            labels=given.labels,
-            class_names=given.class_names,
-        )
-        write_per_query(table, per_query)
     published = reference_for(ready.name, given.name, len(given)) if chosen.is_identity else None
-    return {
+    found = {
         "dataset": given.name,
         "model": ready.name,
         "mask": str(chosen),
@@ -145,6 +167,7 @@ def evaluate(
         "metrics": score.metrics,
         "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
     }
+    return found, queries_of(given, score.ranks) if queries else None
 
 
 def merge(

@@ -13,7 +13,8 @@ from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
-from headwise.jobs.starting import Start, Texts, begin, exact, metered, scratch
+from headwise.jobs.starting import Start, begin, exact, metered, scratch
+from headwise.losses import loss_of
 from headwise.mask import Mask
 from headwise.search.contract import Found, best_of
 
@@ -153,19 +154,15 @@ def _taylor(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings,
 def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
     from headwise.search.gradient import learn_gates
 
-    texts, spent = Texts.of(bench), evaluate.spent
+    tower, spent = exact(bench), evaluate.spent
     with metered(bench, evaluate, f"AAT-BP ({start.operator})", None):
         learned = learn_gates(
-            exact(bench),
+            tower,
             evaluate.pixels,
-            texts.embeddings,
-            texts.owner,
+            loss_of(bench.objective("search"), tower.device),
             start.operator,
             replace(settings.gradient, seed=settings.seed),
             means=evaluate.means,
-            loss=texts.loss,
-            scale=texts.scale,
-            bias=texts.bias,
             checkpoint=scratch(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
             progress=evaluate.progress,
         )

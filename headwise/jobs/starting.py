@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from headwise.engine import ffe
-from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.jobs.bench import Bench
 from headwise.jobs.settings import Settings
+from headwise.losses import loss_of
 from headwise.mask import Grid, Head, Mask
-from headwise.objectives import Classification, Retrieval, Score
+from headwise.objectives import Score
 from headwise.search.contract import Found, best_of
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.sweep import Sweep, sweep
@@ -125,54 +124,19 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
 
 def first_order(bench: Bench, evaluate: Evaluator, operator: str) -> Taylor:
     """First-order scores on the evaluator's split; what they cost is added to what it spent."""
-    texts = Texts.of(bench)
+    tower = exact(bench)
     with metered(bench, evaluate, f"First-order scores ({operator})", None):
         first = taylor(
-            exact(bench),
+            tower,
             evaluate.pixels,
-            texts.embeddings,
-            texts.owner,
+            loss_of(bench.objective("search"), tower.device),
             operator,
             means=evaluate.means,
-            loss=texts.loss,
-            scale=texts.scale,
-            bias=texts.bias,
             chunk=evaluate.layout.chunk,
             progress=evaluate.progress,
         )
     evaluate.spent += first.spent
     return first
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What gradients are taken of: the search split's captions, or class names and labels.
-
-    Arguments:
-        embeddings, owner, loss, scale, bias: as `search.taylor.taylor`.
-    """
-
-    embeddings: torch.Tensor
-    owner: np.ndarray
-    loss: str
-    scale: float
-    bias: float
-
-    @classmethod
-    def of(cls, bench: Bench) -> Texts:
-        """
-        Raises:
-            HeadwiseError: an objective of another kind.
-        """
-        target = bench.objective("search")
-        if isinstance(target, Retrieval):
-            return cls(target.texts, target.owner, target.loss, target.scale, target.bias)
-        if not isinstance(target, Classification):
-            raise HeadwiseError(
-                f"{bench.pairs.name}: gradients need captions or labels, not the objective {target.name}. Use the "
-                "strategies greedy, genetic or screened, with the sweep."
-            )
-        return cls(target.classes, target.labels, "cross_entropy", target.scale, 0.0)
 
 
 def exact(bench: Bench) -> Tower:

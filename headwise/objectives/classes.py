@@ -79,7 +79,7 @@ class Classification:
             "scale": round(self.scale, 6),
             "images": self.images,
             "classes": len(self.classes),
-            "groups": len(self._group_names) if self.groups is not None else 0,
+            "groups": len(self._groups[0]) if self.groups is not None else 0,
         }
 
     @cached_property
@@ -93,8 +93,9 @@ class Classification:
         return unique.tolist(), index
 
     @property
-    def _group_names(self) -> list[str]:
-        return self._groups[0]
+    def group_numbers(self) -> np.ndarray:
+        """The group of each image, an attribute value with a class, (N,)."""
+        return self._groups[1]
 
     def __call__(self, embeddings: torch.Tensor, /) -> Score:
         """

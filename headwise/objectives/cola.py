@@ -131,7 +131,7 @@ class SingleObject:
     def __post_init__(self) -> None:
         present = np.asarray(self.present, dtype=bool)
         object.__setattr__(self, "present", present)
-        counted = self._counted
+        counted = self.all_counted
         if present.ndim != 2 or counted.shape != present.shape or present.shape[1] != len(self.texts):
             raise HeadwiseError(
                 f"Cola needs tables of images × {len(self.texts)} queries; got {present.shape} and {counted.shape}."
@@ -140,7 +140,8 @@ class SingleObject:
             raise HeadwiseError("No query has an image for which it holds; there is nothing to retrieve.")
 
     @cached_property
-    def _counted(self) -> np.ndarray:
+    def all_counted(self) -> np.ndarray:
+        """Which images take part in a query, bool (N, C)."""
         return np.ones_like(self.present) if self.counted is None else np.asarray(self.counted, dtype=bool)
 
     @property
@@ -155,7 +156,7 @@ class SingleObject:
             "ties": "pessimistic",
             "images": self.images,
             "queries": len(self.texts),
-            "counted": int(self._counted.sum()),
+            "counted": int(self.all_counted.sum()),
         }
 
     @cached_property
@@ -165,7 +166,7 @@ class SingleObject:
     @cached_property
     def _positives(self) -> tuple[np.ndarray, np.ndarray]:
         """The (query, image) of every positive that takes part, query after query."""
-        query, image = np.nonzero((self.present & self._counted).T)
+        query, image = np.nonzero((self.present & self.all_counted).T)
         return query, image
 
     def __call__(self, embeddings: torch.Tensor, /) -> Score:
@@ -179,7 +180,7 @@ class SingleObject:
         ranks, gap = np.empty(len(query), np.int32), 0.0
         for c in np.unique(query):
             scores = (x @ self._texts[c]).cpu().numpy()  # (N)
-            ordered = np.sort(scores[self._counted[:, c]])
+            ordered = np.sort(scores[self.all_counted[:, c]])
             own = scores[image[query == c]]
             ranks[query == c] = len(ordered) - np.searchsorted(ordered, own, side="left") - 1
             gap += float(ordered.mean() - own.mean())

@@ -45,10 +45,14 @@ class Retrieval:
     def images(self) -> int:
         return int(np.max(self.owner, initial=-1)) + 1
 
+    @property
+    def unique_texts(self) -> torch.Tensor:
+        """Each text once, in the order of `same`."""
+        return self.texts if self.same is None else self.texts[np.unique(self.same, return_index=True)[1]]
+
     @cached_property
     def _texts(self) -> Units:
-        texts = self.texts if self.same is None else self.texts[np.unique(self.same, return_index=True)[1]]
-        return Units(unit(texts.to(multiply_on(self.device)), "text"), "text", prepared=True)  # each text once
+        return Units(unit(self.unique_texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
 
     @property
     def spec(self) -> dict[str, object]:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
+from headwise.losses import Loss, value_of
 from headwise.mask import Head, Mask
-from headwise.search.contrastive import Captions, captions, contrastive, contrastive_terms
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.gates import FORMS
 from headwise.search.gradient_state import Epoch, State, fingerprint, read_state, write_state
@@ -117,15 +116,11 @@ class Learned:
 def learn_gates(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    loss: Loss,
     operator: str,
     settings: GradientSettings,
     *,
     means: Means | None = None,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     checkpoint: Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Learned:
@@ -134,13 +129,10 @@ def learn_gates(
     Arguments:
         tower: the image tower; its parameters are not trained, and it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        texts: embeddings of its captions, (T, E), or of its classes, (C, E).
-        owner: (T,), the image of each caption; with classes (N,), the class of each image.
+        loss: of the split, from `headwise.losses`, on the tower's device.
         operator: what a suppressed head emits.
         settings: see `GradientSettings`.
         means: operator `mean`: per row of the grid, (H, d).
-        loss, scale, bias: the model's own: `softmax` (CLIP) or `sigmoid` (SigLIP), similarity → logit;
-            `cross_entropy` with classes.
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
             and ends with the same bytes on a CPU. None keeps nothing.
         progress: called with the FFE done since the last call.
@@ -149,10 +141,9 @@ def learn_gates(
         HeadwiseError: bad input, a loss that is not finite, or a checkpoint of another run.
     """
     tower.check_operator(operator)
-    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias, device=tower.device)
-    training = _Training(tower, pixels, memory, operator, settings, constants(tower, operator, means), progress)
-    facts = {"operator": operator, "settings": asdict(settings), "loss": [loss, scale, bias]}
-    key = fingerprint(tower, pixels, memory, means if operator == "mean" else None, facts) if checkpoint else ""
+    training = _Training(tower, pixels, loss, operator, settings, constants(tower, operator, means), progress)
+    facts = {"operator": operator, "settings": asdict(settings)}
+    key = fingerprint(tower, pixels, loss, means if operator == "mean" else None, facts) if checkpoint else ""
     state = (read_state(checkpoint, key) if checkpoint else None) or training.begin()
     with frozen(tower.parts):
         while len(state.history) < settings.epochs and not _stopped(state, settings):
@@ -162,16 +153,16 @@ def learn_gates(
     return training.learned(state)
 
 
-def split_off(images: int, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images to train on and images to stop by, int64, in ascending order.
+def split_off(images: int, share: float, seed: int, what: str = "images") -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (or units of them) to train on and to stop by, int64, in ascending order.
 
     Raises:
-        HeadwiseError: fewer than two images would be left on a side.
+        HeadwiseError: fewer than two would be left on a side.
     """
     count = round(images * share)
     if images - count < 2 or (share > 0 and count < 2):
         raise HeadwiseError(
-            f"{images} images cannot be divided into two or more to train on and two or more to stop by "
+            f"{images} {what} cannot be divided into two or more to train on and two or more to stop by "
             f"(a share of {share:g}). Give more images, or hold none out."
         )
     order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
@@ -189,13 +180,13 @@ class _Training:
         self,
         tower: Tower,
         pixels: Pixels,
-        memory: Captions,
+        loss: Loss,
         operator: str,
         settings: GradientSettings,
         means: Means | None,
         progress: Callable[[float], None] | None,
     ):
-        self.tower, self.pixels, self.memory, self.operator = tower, pixels, memory, operator
+        self.tower, self.pixels, self.loss, self.operator = tower, pixels, loss, operator
         self.settings, self.means, self.progress = settings, means, progress
         self.form = FORMS[settings.form]
         able = [operator in block.operators for block in tower.blocks for _ in range(block.heads)]
@@ -203,8 +194,18 @@ class _Training:
         self.k = settings.k or 0
         if self.k >= len(self.places):
             raise HeadwiseError(f"AAT-BP: k is {self.k}, but there are only {len(self.places)} heads to suppress.")
-        self.train, self.held_out = split_off(len(pixels), settings.holdout, settings.seed)
-        self.steps = max(1, math.ceil(len(self.train) / settings.batch))
+        self.units = [torch.tensor(unit) for unit in loss.units] if loss.units is not None else None
+        what = "groups of images" if self.units else "images"
+        self.train, held_out = split_off(len(self.units or pixels), settings.holdout, settings.seed, what)
+        self.held_out = self.images(held_out)
+        self.trained = len(self.images(self.train))
+        self.steps = max(1, math.ceil(self.trained / settings.batch))
+
+    def images(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The images of these units, (B) int64; without units the numbers are those of images."""
+        if self.units is None or not len(numbers):
+            return numbers
+        return torch.cat([self.units[int(number)] for number in numbers])
 
     def begin(self) -> State:
         n = len(self.places)
@@ -234,11 +235,12 @@ class _Training:
         generator.set_state(state.generator)
         order = self.train[torch.randperm(len(self.train), generator=generator)]
         total, temperature = 0.0, 1.0
-        for i, numbers in enumerate(order.tensor_split(self.steps)):
+        for i, chosen in enumerate(order.tensor_split(self.steps)):
+            numbers = self.images(chosen)  # (B)
             temperature = self.temperature(len(state.history) * self.steps + i)
             noise = torch.rand(len(theta), generator=generator) if self.form.noise else theta.detach()
             gates = self.form.train(theta, noise, temperature, self.k)  # (n)
-            value = contrastive(self.embed(numbers, gates), numbers.to(self.tower.device), self.memory)
+            value = value_of(self.loss, self.embed(numbers, gates), numbers.to(self.tower.device))
             pay, value = value.cpu(), float(value.detach())
             if self.form.kept:
                 pay = pay + self.settings.penalty * self.form.kept(theta, temperature) / len(theta)
@@ -250,7 +252,7 @@ class _Training:
                     f"{len(state.history) + 1}. Check the model's weights; if it runs in bfloat16, use float32."
                 )
             adam.step()
-            total += value * len(numbers) / len(self.train)
+            total += value * len(numbers) / self.trained
             self.tell(len(numbers), trained_cost(self.settings.recompute))
         return self.judged(state, theta.detach(), adam.state[theta], generator, total, temperature)
 
@@ -296,8 +298,7 @@ class _Training:
         for numbers in self.held_out.split(EVALUATION_BATCH):
             parts.append(self.embed(numbers, gates).float())  # (B, E)
             self.tell(len(numbers), 1.0)
-        terms = contrastive_terms(torch.cat(parts), self.held_out.to(self.tower.device), self.memory)
-        return sum(float(term) for term in terms)
+        return sum(float(term) for term in self.loss.terms(torch.cat(parts), self.held_out.to(self.tower.device)))
 
     def tell(self, images: int, cost: float) -> None:
         if self.progress:
@@ -308,7 +309,7 @@ class _Training:
         grid, heads = self.tower.grid, list(self.tower.grid)
         rows = tuple(tuple(row.tolist()) for row in self.rows(gates))
         order = torch.sort(state.best_theta, stable=True).indices  # ties: the first head of the grid
-        epoch = len(self.train) * trained_cost(self.settings.recompute) + len(self.held_out)
+        epoch = self.trained * trained_cost(self.settings.recompute) + len(self.held_out)
         return Learned(
             soft=Mask(grid, rows, self.operator),
             ranking=tuple(heads[int(i)] for i in self.places[order]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from headwise.artefact import write_files
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
-from headwise.search.contrastive import Captions
+from headwise.losses import Loss
 from headwise.towers.base import Tower
 
 
@@ -63,16 +63,27 @@ class State:
 TENSORS = ("theta", "exp_avg", "exp_avg_sq", "step", "generator", "best_theta")
 
 
-def fingerprint(
-    tower: Tower, pixels: Pixels, memory: Captions, means: Means | None, facts: Mapping[str, object]
-) -> str:
-    """A hash of what a run depends on: model, captions, settings, and the first and the last image."""
+def fingerprint(tower: Tower, pixels: Pixels, loss: Loss, means: Means | None, facts: Mapping[str, object]) -> str:
+    """A hash of what a run depends on: model, loss, settings, and the first and the last image."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(json.dumps([tower.weights_hash, str(tower.dtype), tower.device.type, len(pixels)]).encode())
-    for tensor in (memory.texts, memory.owner, pixels[0:1], pixels[len(pixels) - 1 : len(pixels)], *(means or ())):
-        digest.update(f"{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    _feed(digest, (loss, pixels[0:1], pixels[len(pixels) - 1 : len(pixels)], tuple(means or ())))
     return digest.hexdigest()[:32]
+
+
+def _feed(digest, value: object) -> None:
+    """Adds tensors, dataclasses and tuples of them, and plain values to a hash."""
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    elif is_dataclass(value):
+        digest.update(type(value).__name__.encode())
+        _feed(digest, tuple(getattr(value, field.name) for field in fields(value)))
+    elif isinstance(value, tuple):
+        for item in value:
+            _feed(digest, item)
+    else:
+        digest.update(json.dumps(value).encode())
 
 
 def write_state(path: Path, key: str, state: State) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
+from headwise.losses import Loss
 from headwise.mask import Grid, Head
-from headwise.search.contrastive import captions, contrastive_terms
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.sweep import Sweep
 from headwise.towers.base import Tower
@@ -47,19 +47,16 @@ class Taylor:
 def taylor(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    loss: Loss,
     operator: str,
     *,
     means: Means | None = None,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     chunk: int = 32,
     recompute: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Taylor:
-    """∂loss/∂gate at gates of 1, for all heads at once, of the loss that searches break ties by.
+    """∂loss/∂gate at gates of 1, for all heads at once, of the loss that searches break ties by
+    (`headwise.losses.loss_of` names two exceptions).
 
     The loss ties all images of the split together, so it is differentiated in two steps: one pass gives all
     embeddings and with them the gradient to each of them; a second carries those through the tower, chunk by
@@ -68,11 +65,9 @@ def taylor(
     Arguments:
         tower: the image tower; it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        texts: embeddings of its captions, (T, E), or of its classes, (C, E).
-        owner: (T,), the image of each caption; with classes (N,), the class of each image.
+        loss: of the split, from `headwise.losses`, on the tower's device.
         operator: what a suppressed head emits.
         means: operator `mean`: per row of the grid, (H, d).
-        loss, scale, bias: the model's own (`softmax`, `sigmoid`); `cross_entropy` with classes.
         chunk: images at a time.
         recompute: activation checkpointing.
         progress: called with the FFE done since the last call.
@@ -84,7 +79,6 @@ def taylor(
     if chunk < 1:
         raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     total = len(pixels)
-    memory = captions(texts, owner, total, loss=loss, scale=scale, bias=bias, device=tower.device)
     means = constants(tower, operator, means)
     numbers = torch.arange(total)
     ones = [torch.ones(count, device=tower.device) for count in tower.grid.rows]
@@ -105,7 +99,7 @@ def taylor(
             tell(len(part), 1.0)
         embeddings = torch.cat(parts).requires_grad_()  # (N, E)
         value = 0.0
-        for term in contrastive_terms(embeddings, numbers.to(tower.device), memory):
+        for term in loss.terms(embeddings, numbers.to(tower.device)):
             term.backward()
             value += float(term.detach())
         pull = embeddings.grad  # (N, E)

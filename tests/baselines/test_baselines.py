@@ -9,9 +9,9 @@ import torch
 from headwise.baselines import BASELINES, FitSettings, fit
 from headwise.engine import embed, plan
 from headwise.errors import HeadwiseError
+from headwise.losses import captions, value_of
 from headwise.mask import Mask
 from headwise.metrics import recalls, retrieve
-from headwise.search.contrastive import captions, contrastive
 from headwise.search.gradient import split_off
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
@@ -81,7 +81,7 @@ def test_the_tower_that_comes_back_is_the_one_that_was_judged(case):
         found = run(name, case)
         memory = captions(case.texts, case.owner, 48, scale=SCALE)
         held_out = split_off(48, SETTINGS.holdout, SETTINGS.seed)[1]
-        again = contrastive(found.embed(case.images)[held_out], held_out, memory)
+        again = value_of(memory, found.embed(case.images)[held_out], held_out)
         assert float(again) == pytest.approx(found.history[found.best].held_out, rel=1e-4)
 
 

@@ -12,17 +12,21 @@ from planted import HEAD, SCALE, planted
 
 from headwise.engine import embed, plan
 from headwise.errors import HeadwiseError
+from headwise.losses import captions, value_of
 from headwise.mask import Head, Mask
 from headwise.metrics import retrieve
-from headwise.search.contrastive import captions, contrastive
 from headwise.search.gated import frozen, gated
 from headwise.search.gradient import GradientSettings, learn_gates
 
 SHORT = GradientSettings(learning_rate=0.15, batch=16, epochs=3)
 
 
-def learn(case, operator="uniform", settings=SHORT, **options):
-    return learn_gates(case.tower, case.images, case.texts, case.owner, operator, settings, scale=SCALE, **options)
+def learn(case, operator="uniform", settings=SHORT, loss=None, **options):
+    return learn_gates(case.tower, case.images, loss or captions_of(case), operator, settings, **options)
+
+
+def captions_of(case, **options):
+    return captions(case.texts, case.owner, len(case.images), scale=SCALE, **options)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_gradients_equal_finite_differences(uniform, operator, recompute):
 
     def loss(gates):
         rows = list(gates.split([4, 4, 4]))
-        return contrastive(gated(tower, images, rows, operator, means=means, recompute=recompute), numbers, memory)
+        return value_of(memory, gated(tower, images, rows, operator, means=means, recompute=recompute), numbers)
 
     gates = torch.linspace(0.3, 1.0, 12, dtype=torch.float64, requires_grad=True)
     with frozen(tower.parts):
@@ -95,7 +99,7 @@ def test_every_form_finds_the_head_that_does_harm(request, operator, settings):
 def test_the_sigmoid_loss_finds_it_too(zero):
     centred = zero.texts - zero.texts.mean(0)  # a fixed bias needs foreign pairs near cosine 0
     settings = GradientSettings(learning_rate=0.15, epochs=10, batch=16)
-    found = learn(replace(zero, texts=centred), "zero", settings, loss="sigmoid", bias=-10.0)
+    found = learn(zero, "zero", settings, captions_of(replace(zero, texts=centred), loss="sigmoid", bias=-10.0))
     assert found.ranking[0] == Head.parse(HEAD)
 
 
@@ -180,6 +184,7 @@ import torch
 torch.set_num_threads(1)
 sys.path[:0] = sys.argv[2:]
 from planted import SCALE, planted
+from headwise.losses import captions
 from headwise.search import gradient
 
 write, count = gradient.write_state, 0
@@ -194,9 +199,8 @@ def write_then_die(*arguments):
 gradient.write_state = write_then_die
 case = planted("uniform")
 settings = gradient.GradientSettings(form="hard_concrete", batch=16, epochs=5)
-gradient.learn_gates(
-    case.tower, case.images, case.texts, case.owner, "uniform", settings, scale=SCALE, checkpoint=Path(sys.argv[1])
-)
+loss = captions(case.texts, case.owner, len(case.images), scale=SCALE)
+gradient.learn_gates(case.tower, case.images, loss, "uniform", settings, checkpoint=Path(sys.argv[1]))
 """
 
 
