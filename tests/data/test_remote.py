@@ -1,14 +1,19 @@
-"""Sources and images by URL, from servers on this machine: HTTP, S3 (moto), and Google's cloud without its library."""
+"""Sources and images by URL, from servers on this machine: HTTP, S3 (moto), and the part of Google's that is read."""
 
+import base64
+import hashlib
 import http.server
 import importlib
 import io
+import json
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -62,6 +67,62 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     yield lambda key, body: client.put_object(Bucket="bucket", Key=key, Body=body)
     client.close()
     server.stop()
+    local_copy.cache_clear()
+
+
+class Storage(http.server.BaseHTTPRequestHandler):
+    """Google's JSON API as far as reading needs it: an object's metadata, its bytes or a range, an empty listing."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        place, _, key = url.path.partition("/o/")
+        name, query = urllib.parse.unquote(key), urllib.parse.parse_qs(url.query)
+        if place.endswith("/b/bucket/o"):
+            self.answer(200, b'{"kind": "storage#objects"}')
+        elif not place.endswith("/b/bucket") or name not in self.objects:
+            self.answer(404, b'{"error": {"code": 404, "message": "No such object"}}')
+        elif "media" in query.get("alt", []):
+            self.answer_part(self.objects[name])
+        else:
+            body = self.objects[name]
+            digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+            facts = {"name": name, "bucket": "bucket", "size": str(len(body)), "md5Hash": digest, "generation": "1"}
+            dates = dict.fromkeys(("updated", "timeCreated"), "2026-01-01T00:00:00.000Z")
+            self.answer(200, json.dumps({"kind": "storage#object", **facts, **dates}).encode())
+
+    def answer_part(self, body: bytes) -> None:
+        if not (span := self.headers.get("Range")):
+            return self.answer(200, body)
+        first, last = span.removeprefix("bytes=").split("-")
+        part = body[int(first) : int(last or len(body)) + 1]
+        return self.answer(206, part, {"Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(body)}"})
+
+    def answer(self, code: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """The objects of gs://bucket, which gcsfs reads from this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Storage)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+    Storage.objects.clear()
+    yield Storage.objects
+    server.shutdown()
+    server.server_close()
+    thread.join()
     local_copy.cache_clear()
 
 
@@ -133,6 +194,19 @@ def test_s3_sources_and_images(bucket, images: Path) -> None:
     bucket("data/q.csv", b"image,caption\n0.png,a\n7.png,b\n")
     assert "the image s3://bucket/data/7.png does not exist" in fails("s3://bucket/data/q.csv")
     assert "cannot be read" in fails("s3://no-such-bucket/p.csv")
+
+
+def test_google_sources_and_images(google: dict[str, bytes], images: Path) -> None:
+    google.update({f"data/{i}.png": encoded(i) for i in range(2)})
+    google["data/p.csv"] = b"image,caption\n0.png,a\ngs://bucket/data/1.png,b\n"
+    pairs = read("gs://bucket/data/p.csv")
+    assert pairs.texts == ("a", "b")
+    assert pairs.images[1].read() == encoded(1)
+    (images / "p.csv").write_text("image,caption\ngs://bucket/data/0.png,x\n1.png,y\n")
+    assert read(images / "p.csv").images[0].read() == encoded(0)
+    google["data/q.csv"] = b"image,caption\n0.png,a\n7.png,b\n"
+    assert "the image gs://bucket/data/7.png does not exist" in fails("gs://bucket/data/q.csv")
+    assert "cannot be read" in fails("gs://no-such-bucket/p.csv")
 
 
 @pytest.mark.parametrize(("url", "library"), [("gs://bucket/p.csv", "gcsfs"), ("s3://bucket/p.csv", "s3fs")])
