@@ -237,7 +237,8 @@ def sweep(
         rows = [
             (*row, f"{-h['loss_delta']:+.4f}", f"{first[h['head']]:+.4f}") for row, h in zip(rows, shown, strict=True)
         ]
-    title = f"Change of mean recall when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
+    measure = words.metric_name(words.main_metric(results, results["sweep"]["identity"]))
+    title = f"Change of {measure} when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
     console.print_table(title, headings, rows)
     if first:
         console.out.print(words.first_order_agreement(results["first_order"]), highlight=False, soft_wrap=True)

@@ -262,6 +262,9 @@ def test_metadata_as_waterbirds_has_it(rows, run, tmp_path):
     stored = json.loads((tmp_path / "out" / "splits.json").read_text())
     assert stored["hash"] == found["data"]["split_hash"]
     assert stored["test"] == [f"{i}.jpg" for i in range(IMAGES) if i // 4 % 3 == 2]
+    code, out, err = run("sweep", "demo", place, *options)
+    assert code == 0, err
+    assert "Change of accuracy of the worst group when one head is suppressed" in " ".join(out.split())
     write_csv(place / "metadata.csv", ["img_filename", "y", "place"], [[line[1], line[2], line[4]] for line in lines])
     code, found, err = run("refine", "demo", place, "-o", tmp_path / "other", *options, *SMALL)
     assert code == 0, err

@@ -73,12 +73,13 @@ def sweep(
         "format": 1,
         "model": ready.name,
         "data": {"source": given.name, "images": len(given), "captions": given.text_count},
+        "settings": {"objective": dict(bench.objective("search").spec)},
         "sweep": sweep_json(swept, seed=0),
         "first_order": first_order_json(first_order(bench, evaluate, operator), swept) if taylor else None,
         "ffe": evaluate.spent,
     }
     if folder is not None:
-        picture = heatmap_png({"model": bench.model_json(), "sweep": [results["sweep"]]})
+        picture = heatmap_png(results | {"model": bench.model_json(), "sweep": [results["sweep"]]})
         write_files(folder, {"heads.png": picture, "sweep.json": dump(results)})
     return swept, results
 

@@ -26,6 +26,9 @@ METRICS = {
     "mean_per_class_recall": "mean per-class recall",
     "group_mean_acc": "mean accuracy over groups",
     "worst_group_acc": "accuracy of the worst group",
+    "multi_object_acc": "accuracy on Cola's pairs",
+    "mean_average_precision": "mean average precision",
+    "fitness": "weighted mean of the parts' fitness",
 }
 LONGEST_NAME = 40
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
