@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-import numpy as np
-import torch
-
 from headwise.baselines.training import FitSettings, Fitted
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
+from headwise.losses import Captions
 from headwise.towers.base import Tower
 
 __all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
@@ -30,13 +28,9 @@ def fit(
     name: str,
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    captions: Captions,
     settings: FitSettings | None = None,
     *,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train one baseline on the search split.
@@ -45,10 +39,8 @@ def fit(
         name: one of `BASELINES`.
         tower: the image tower; it is copied, never changed.
         pixels: the split's images, (N, 3, R, R).
-        texts: embeddings of its captions, (T, E).
-        owner: (T,), the image of each caption.
+        captions: of the split, from `headwise.losses.captions`, on the tower's device.
         settings: see `FitSettings`.
-        loss, scale, bias: the model's own.
         progress: called after each epoch with its share of the most epochs.
 
     Raises:
@@ -57,5 +49,4 @@ def fit(
     if name not in BASELINES:
         raise HeadwiseError(f"{name!r} is not a baseline. There are: {', '.join(BASELINES)}.")
     train = import_module(f"headwise.baselines.{name}").fit
-    options = {"loss": loss, "scale": scale, "bias": bias, "progress": progress}
-    return train(tower, pixels, texts, owner, settings or FitSettings(), **options)
+    return train(tower, pixels, captions, settings or FitSettings(), progress=progress)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
 from headwise.engine import Pixels
-from headwise.losses import captions
+from headwise.losses import Captions
 from headwise.losses.contract import unit
 from headwise.towers.base import Tower
 
@@ -21,13 +20,9 @@ LEARNING_RATE = 1e-3
 def fit(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    captions: Captions,
     settings: FitSettings,
     *,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`. The map is e + W·e on embeddings e of length 1, W from 0.
@@ -36,7 +31,7 @@ def fit(
         HeadwiseError: bad input.
     """
     began = time.perf_counter()
-    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias)
+    memory = captions.on("cpu")
     known = unit(embeddings_of(tower, pixels))  # (N, E)
     width = known.shape[1]
     image = nn.Parameter(torch.zeros(width, width))  # (E, E)
@@ -59,8 +54,8 @@ def fit(
         tower,
         lambda x: _mapped(x, image_map),
         same if text_map is None else lambda x: _mapped(x, text_map),
-        scale,
-        bias,
+        float(captions.scale),
+        float(captions.bias),
         count(parameters),
         time.perf_counter() - began,
         trained.history,

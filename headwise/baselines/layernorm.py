@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower, walk
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import captions
+from headwise.losses import Captions
 from headwise.search.gated import gather
 from headwise.towers.base import Tower
 
@@ -19,13 +18,9 @@ LEARNING_RATE = 1e-3
 def fit(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    captions: Captions,
     settings: FitSettings,
     *,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`.
@@ -33,7 +28,6 @@ def fit(
     Raises:
         HeadwiseError: bad input, or a tower without LayerNorm.
     """
-    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias, device=tower.device)
     tuned = thawed_copy(tower)
     norms = [module for module in tuned.parts.modules() if isinstance(module, nn.LayerNorm)]
     found = list(dict.fromkeys(parameter for norm in norms for parameter in norm.parameters()))  # shared ones once
@@ -44,7 +38,7 @@ def fit(
         tuned,
         parameters,
         pixels,
-        memory,
+        captions,
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=0.0,  # these values lie around 1 and 0: decay would not pull them towards the model's own
@@ -55,8 +49,8 @@ def fit(
         tuned,
         same,
         same,
-        scale,
-        bias,
+        float(captions.scale),
+        float(captions.bias),
         count(parameters),
         trained.seconds,
         trained.history,

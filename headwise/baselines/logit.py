@@ -6,13 +6,12 @@ import math
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
 from headwise.engine import Pixels
-from headwise.losses import captions
+from headwise.losses import Captions
 from headwise.metrics import MOST_SCALE
 from headwise.towers.base import Tower
 
@@ -22,13 +21,9 @@ LEARNING_RATE = 0.05
 def fit(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    captions: Captions,
     settings: FitSettings,
     *,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`. The softmax loss does not depend on a bias, so only the scale is trained there.
@@ -37,11 +32,11 @@ def fit(
         HeadwiseError: bad input.
     """
     began = time.perf_counter()
-    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias)
+    memory = captions.on("cpu")
     known = embeddings_of(tower, pixels)  # (N, E)
-    log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=torch.float64))  # as CLIP trains it
-    shift = nn.Parameter(torch.tensor(bias, dtype=torch.float64))
-    parameters = [log_scale] if loss == "softmax" else [log_scale, shift]
+    log_scale = nn.Parameter(torch.tensor(math.log(captions.scale), dtype=torch.float64))  # as CLIP trains it
+    shift = nn.Parameter(torch.tensor(captions.bias, dtype=torch.float64))
+    parameters = [log_scale] if captions.loss == "softmax" else [log_scale, shift]
     trained = train(
         parameters,
         lambda numbers: known[numbers],
@@ -57,7 +52,7 @@ def fit(
         tower,
         same,
         same,
-        min(float(log_scale.detach().exp()), MOST_SCALE) if trained.best else scale,
+        min(float(log_scale.detach().exp()), MOST_SCALE) if trained.best else float(captions.scale),
         max(-MOST_SCALE, min(float(shift.detach()), MOST_SCALE)),
         count(parameters),
         time.perf_counter() - began,

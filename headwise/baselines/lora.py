@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import captions
+from headwise.losses import Captions
 from headwise.towers.base import Tower
 
 if TYPE_CHECKING:
@@ -24,13 +23,9 @@ PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "out_proj", "qkv", "proj"
 def fit(
     tower: Tower,
     pixels: Pixels,
-    texts: torch.Tensor,
-    owner: np.ndarray,
+    captions: Captions,
     settings: FitSettings,
     *,
-    loss: str = "softmax",
-    scale: float = 100.0,
-    bias: float = 0.0,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`.
@@ -38,7 +33,6 @@ def fit(
     Raises:
         HeadwiseError: bad input, no `peft`, or attention without projections of its own that LoRA can be added to.
     """
-    memory = captions(texts, owner, len(pixels), loss=loss, scale=scale, bias=bias, device=tower.device)
     tuned = thawed_copy(tower)
     layers = _add(tuned, settings)
     parameters = [parameter for name, parameter in tuned.parts.named_parameters() if ".lora_" in name]
@@ -46,7 +40,7 @@ def fit(
         tuned,
         parameters,
         pixels,
-        memory,
+        captions,
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=settings.weight_decay,
@@ -56,7 +50,16 @@ def fit(
         layer.merge()
         _put(tuned.parts, name, layer.get_base_layer())
     return Fitted(
-        "lora", tuned, same, same, scale, bias, count(parameters), trained.seconds, trained.history, trained.best
+        "lora",
+        tuned,
+        same,
+        same,
+        float(captions.scale),
+        float(captions.bias),
+        count(parameters),
+        trained.seconds,
+        trained.history,
+        trained.best,
     )
 
 

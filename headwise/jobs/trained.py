@@ -18,6 +18,7 @@ from headwise.baselines import FitSettings, Fitted, fit
 from headwise.baselines.training import embeddings_of
 from headwise.engine import Pixels, plan
 from headwise.jobs.bench import Bench
+from headwise.losses import captions_of
 from headwise.objectives import Retrieval
 from headwise.towers.base import Tower
 
@@ -109,12 +110,8 @@ def _train(
             name,
             tower,
             search.pixels,
-            target.texts,
-            target.owner,
+            captions_of(target, tower.device),
             settings,
-            loss=target.loss,
-            scale=target.scale,
-            bias=target.bias,
             progress=advance,
         )
     scores: dict[str, Measured] = {}

@@ -1,7 +1,7 @@
 """What gradients are taken of: a differentiable loss for every objective, in whole or in batches."""
 
-from headwise.losses.build import loss_of
+from headwise.losses.build import captions_of, loss_of
 from headwise.losses.captions import Captions, captions
 from headwise.losses.contract import Loss, value_of
 
-__all__ = ["Captions", "Loss", "captions", "loss_of", "value_of"]
+__all__ = ["Captions", "Loss", "captions", "captions_of", "loss_of", "value_of"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
-from headwise.losses.captions import captions, ready
+from headwise.losses.captions import Captions, captions, ready
 from headwise.losses.classes import ClassMeans, Labels, balanced, pairs_of_a_class
 from headwise.losses.cola import PairTexts, Queries
 from headwise.losses.combined import Mixture, Share
@@ -42,16 +42,7 @@ def loss_of(objective: Objective, device: torch.device | str = "cpu") -> Loss:
         parts = [Share(loss_of(p.objective, device), p.start, p.weight / total) for p in objective.parts]
         return Mixture(tuple(parts), objective.images)
     if isinstance(objective, Retrieval):
-        return captions(
-            objective.unique_texts,
-            objective.owner,
-            objective.images,
-            of=objective.same,
-            loss=objective.loss,
-            scale=objective.scale,
-            bias=objective.bias,
-            device=device,
-        )
+        return captions_of(objective, device)
     if isinstance(objective, Classification):
         labels, weights = (torch.as_tensor(x, device=device) for x in (objective.labels, _weights(objective)))
         if isinstance(objective, Prototypes):
@@ -67,6 +58,20 @@ def loss_of(objective: Objective, device: torch.device | str = "cpu") -> Loss:
         present, counted = (torch.as_tensor(x, device=device) for x in (objective.present, objective.all_counted))
         return Queries(ready(objective.texts, device, "query"), present, counted)
     raise HeadwiseError(f"No gradient is known for the objective {objective.name}; use greedy, genetic or screened.")
+
+
+def captions_of(objective: Retrieval, device: torch.device | str = "cpu") -> Captions:
+    """The contrastive loss of retrieval."""
+    return captions(
+        objective.unique_texts,
+        objective.owner,
+        objective.images,
+        of=objective.same,
+        loss=objective.loss,
+        scale=objective.scale,
+        bias=objective.bias,
+        device=device,
+    )
 
 
 def _weights(objective: Classification) -> np.ndarray:

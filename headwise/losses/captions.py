@@ -8,7 +8,7 @@ text tower stays as it is; images change with every step, so only those of the b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Captions:
     scale: float | torch.Tensor = 100.0
     bias: float | torch.Tensor = 0.0
     units = None
+
+    def on(self, device: torch.device | str) -> Captions:
+        """The same captions on another device."""
+        texts, image, text = (x.to(device) for x in (self.texts, self.image, self.text))
+        return replace(self, texts=texts, image=image, text=text)
 
     def logits(self, x: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Embeddings (b, E) and texts at length 1 (t, E) → (b, t)."""

@@ -25,8 +25,9 @@ def case():
     return planted("zero")
 
 
-def run(name, case, settings=SETTINGS, *, scale=SCALE, **options):
-    return fit(name, case.tower, case.images, case.texts, case.owner, settings, scale=scale, **options)
+def run(name, case, settings=SETTINGS, *, scale=SCALE, loss="softmax", bias=0.0, **options):
+    memory = captions(case.texts, case.owner, len(case.images), loss=loss, scale=scale, bias=bias)
+    return fit(name, case.tower, case.images, memory, settings, **options)
 
 
 def loss(case, embeddings, texts, scale=SCALE):
