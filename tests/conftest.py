@@ -1,6 +1,7 @@
 """Shared fixtures: small towers of the real libraries with random weights."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
@@ -54,6 +55,25 @@ def tower(clip_module):
 @pytest.fixture(scope="session")
 def images() -> torch.Tensor:
     return torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `headwise ...` in this process: (exit code, standard output, standard error)."""
+
+    from headwise.cli import main
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headwise", *map(str, args)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
 
 
 def write_pairs(folder: Path, images: int, *, start: int = 0, splits: tuple[str, ...] = ()) -> Path:

@@ -12,27 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import small_clip, write_pairs
 
-from headwise.cli import main
 from headwise.demo import model_folder
 
 SMALL = ["--budget", "30", "--population", "10", "--controls", "4", "--finalists", "4"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `headwise ...` in this process: (exit code, standard output, standard error)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headwise", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

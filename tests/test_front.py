@@ -12,7 +12,6 @@ import pytest
 from conftest import randomise, write_pairs
 
 from headwise.artefact import load_mask
-from headwise.cli import main
 from headwise.demo import model_folder
 from headwise.report.front import front_text
 from headwise.report.kept import kept_section
@@ -60,23 +59,6 @@ def older(tmp_path_factory) -> Path:
 def many(tmp_path_factory) -> Path:
     """A search split of 120 images: a race drops nothing before it has seen 50."""
     return write_pairs(tmp_path_factory.mktemp("many"), 240)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `headwise ...` in this process: (exit code, standard output, standard error)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headwise", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def results(done: tuple[int, str, str]) -> dict:

@@ -3,14 +3,12 @@
 import base64
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from headwise.cli import main
 from headwise.demo import pairs_file
 
 SMALL = ["--budget", "12", "--population", "10", "--controls", "2", "--finalists", "2", "--json"]
@@ -18,18 +16,12 @@ IMAGES = 36
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs `headwise ...` in this process with a cache of its own: (exit code, JSON or text, standard error)."""
+def run(run, monkeypatch, tmp_path):
+    """`headwise ...` with a cache of its own: (exit code, JSON or text, standard error)."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
 
     def call(*args: object):
-        monkeypatch.setattr(sys, "argv", ["headwise", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        out, err = capsys.readouterr()
+        code, out, err = run(*args)
         return code, json.loads(out) if "--json" in args and code == 0 else out, err
 
     return call
