@@ -199,7 +199,7 @@ class _Training:
         self.train, held_out = split_off(len(self.units or pixels), settings.holdout, settings.seed, what)
         self.held_out = self.images(held_out)
         self.trained = len(self.images(self.train))
-        self.steps = max(1, math.ceil(self.trained / settings.batch))
+        self.steps = max(1, min(math.ceil(self.trained / settings.batch), len(self.train)))
 
     def images(self, numbers: torch.Tensor) -> torch.Tensor:
         """The images of these units, (B) int64; without units the numbers are those of images."""

@@ -12,9 +12,11 @@ from planted import HEAD, SCALE, planted
 
 from headwise.engine import embed, plan
 from headwise.errors import HeadwiseError
-from headwise.losses import captions, value_of
+from headwise.losses import captions, loss_of, value_of
 from headwise.mask import Head, Mask
 from headwise.metrics import retrieve
+from headwise.objectives import Prototypes
+from headwise.search import gradient
 from headwise.search.gated import frozen, gated
 from headwise.search.gradient import GradientSettings, learn_gates
 
@@ -101,6 +103,23 @@ def test_the_sigmoid_loss_finds_it_too(zero):
     settings = GradientSettings(learning_rate=0.15, epochs=10, batch=16)
     found = learn(zero, "zero", settings, captions_of(replace(zero, texts=centred), loss="sigmoid", bias=-10.0))
     assert found.ranking[0] == Head.parse(HEAD)
+
+
+@pytest.mark.parametrize("batch", [2, 16])
+def test_images_that_need_each_other_stay_in_one_batch(uniform, batch, monkeypatch):
+    labels = np.arange(48) % 3
+    labels[:2] = 2  # 15, 15 and 18 images: two classes have a group of three
+    loss = loss_of(Prototypes(torch.empty(3, 0), labels, scale=SCALE))
+    batches, embed_batch = [], gradient._Training.embed
+    monkeypatch.setattr(
+        gradient._Training,
+        "embed",
+        lambda self, numbers, gates: batches.append(numbers) or embed_batch(self, numbers, gates),
+    )
+    learn(uniform, settings=replace(SHORT, batch=batch, epochs=1, holdout=0.0), loss=loss)
+    assert sorted(int(i) for numbers in batches for i in numbers) == list(range(48))
+    for unit in loss.units:
+        assert sum(set(unit) <= set(numbers.tolist()) for numbers in batches) == 1
 
 
 def test_the_operator_mean_finds_it_too():
