@@ -117,6 +117,7 @@ def test_images_that_need_each_other_stay_in_one_batch(uniform, batch, monkeypat
         lambda self, numbers, gates: batches.append(numbers) or embed_batch(self, numbers, gates),
     )
     learn(uniform, settings=replace(SHORT, batch=batch, epochs=1, holdout=0.0), loss=loss)
+    assert all(len(numbers) for numbers in batches)
     assert sorted(int(i) for numbers in batches for i in numbers) == list(range(48))
     for unit in loss.units:
         assert sum(set(unit) <= set(numbers.tolist()) for numbers in batches) == 1
