@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from headwise.data import decode
+from headwise.data.ahead import Ahead
 from headwise.data.files import cache_folder
 from headwise.data.pairs import ImageRef, Pairs
 from headwise.data.shards import SHARD, Probe, Shard, open_shard, probe, trim, write_shard
@@ -40,12 +41,17 @@ class PixelCache:
     Arguments:
         shards: in order, each but the last with 1,024 images.
         rows: the images to show, indices into the shards laid end to end.
-        decoded: how many images had to be decoded for this; the others were in the cache.
+        made: counts what was decoded for this.
     """
 
-    shards: tuple[Shard, ...]
+    shards: Sequence[Shard]
     rows: np.ndarray
-    decoded: int
+    made: _Counter
+
+    @property
+    def decoded(self) -> int:
+        """How many images had to be decoded for this, so far; the others were in the cache."""
+        return self.made.decoded
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +71,7 @@ class PixelCache:
 
     def take(self, indices: Sequence[int]) -> PixelCache:
         """These images only, in this order; nothing is copied."""
-        return PixelCache(self.shards, self.rows[np.asarray(indices, dtype=np.int64)], self.decoded)
+        return PixelCache(self.shards, self.rows[np.asarray(indices, dtype=np.int64)], self.made)
 
 
 def pixels(
@@ -75,6 +81,7 @@ def pixels(
     cache_dir: str | os.PathLike | None = None,
     cache_size: int | None = None,
     workers: int | None = None,
+    ahead: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PixelCache:
@@ -87,6 +94,7 @@ def pixels(
         cache_size: most bytes that the cache may take; what was used least recently goes first. None:
             $HEADWISE_CACHE_SIZE (such as 20GB), or no bound.
         workers: threads; one per core by default.
+        ahead: return at once and decode in the background, ahead of who reads; what goes wrong is raised there.
         progress: called with (done, total) images.
         say: gets a sentence when a corrupt shard is rebuilt; by default it goes to stderr.
 
@@ -103,33 +111,66 @@ def pixels(
     spec = json.dumps([FORMAT, decode.VERSION, dict(model.preprocess_spec)], sort_keys=True, default=str)
     groups = [pairs.images[i : i + SHARD] for i in range(0, len(pairs), SHARD)]
     keys = [shard_key(spec, group) for group in groups]
-    known: Probe | None = None
-    shards, done, decoded = [], 0, 0
+    made = _Counter(progress, len(pairs))
+    shards: list[Shard | None] = []
     for key, group in zip(keys, groups, strict=True):
-        shard = open_shard(folder, key, len(group), say)
-        if shard is None:
-            if known is None:
-                known = probe(model.preprocess)
-                _check_room(folder, len(pairs), len(pairs) - done, known, cache_size)
+        shards.append(open_shard(folder, key, len(group), say))
+        made.found += 0 if shards[-1] is None else len(group)
+    made.tell()
 
-            def step(count: int, _total: int, start: int = done) -> None:
-                if progress:
-                    progress(start + count, len(pairs))
+    def finish(found: Sequence[Shard]) -> None:
+        if len({shard.shape[1:] for shard in found}) > 1:
+            raise HeadwiseError(f"{model.name}: its processor gives pictures of different sizes; one size is needed.")
+        if cache_size is not None:
+            used = sum(shard.data.nbytes for shard in dict(zip(keys, found, strict=True)).values())
+            if used > cache_size:
+                raise _too_small(len(pairs), used, cache_size)
+            trim(folder, cache_size, keep=set(keys))
 
-            shard, fresh = write_shard(folder, key, group, model.preprocess, known, workers, step, say)
-            decoded += len(group) if fresh else 0
-        shards.append(shard)
-        done += len(group)
-        if progress:
-            progress(done, len(pairs))
-    if len({shard.shape[1:] for shard in shards}) > 1:
-        raise HeadwiseError(f"{model.name}: its processor gives pictures of different sizes; one size is needed.")
-    if cache_size is not None:
-        used = sum(shard.data.nbytes for shard in dict(zip(keys, shards, strict=True)).values())
-        if used > cache_size:
-            raise _too_small(len(pairs), used, cache_size)
-        trim(folder, cache_size, keep=set(keys))
-    return PixelCache(tuple(shards), np.arange(len(pairs)), decoded)
+    found: Sequence[Shard] = [shard for shard in shards if shard is not None]
+    if len(found) == len(shards):
+        finish(found)
+    else:
+        known = probe(model.preprocess)
+        _check_room(folder, len(pairs), len(pairs) - made.found, known, cache_size)
+
+        def make(number: int) -> Shard:
+            shard, fresh = write_shard(
+                folder, keys[number], groups[number], model.preprocess, known, workers, made.step, say
+            )
+            made.finish(len(groups[number]), fresh)
+            return shard
+
+        if ahead:
+            say(f"{len(pairs) - made.found:,} images are decoded in the background, ahead of the model.")
+            found = Ahead(shards, make, finish)
+        else:
+            found = [make(number) if shard is None else shard for number, shard in enumerate(shards)]
+            finish(found)
+    return PixelCache(found, np.arange(len(pairs)), made)
+
+
+@dataclass
+class _Counter:
+    """Images that are ready: found in the cache, decoded, or made by another process meanwhile."""
+
+    progress: Progress | None
+    total: int
+    found: int = 0
+    decoded: int = 0
+
+    def step(self, count: int, _total: int) -> None:
+        """So many images of the present shard are decoded."""
+        self.tell(count)
+
+    def finish(self, count: int, fresh: bool) -> None:
+        self.decoded += count if fresh else 0
+        self.found += 0 if fresh else count
+        self.tell()
+
+    def tell(self, more: int = 0) -> None:
+        if self.progress:
+            self.progress(self.found + self.decoded + more, self.total)
 
 
 def parse_size(text: str) -> int:

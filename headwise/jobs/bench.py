@@ -160,8 +160,12 @@ def prepare(
     )
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
     opened = Study(study, fingerprint(model, pairs, splits, task, layout)) if study else None
-    with counted(reporter, "Decoding images", "images") as tell:
-        cache = pixels(pairs, model, cache_dir=cache_dir, cache_size=cache_size, progress=tell, say=reporter.say)
+    options = {"cache_dir": cache_dir, "cache_size": cache_size, "say": reporter.say}
+    if layout.device == "cpu":
+        with counted(reporter, "Decoding images", "images") as tell:
+            cache = pixels(pairs, model, progress=tell, **options)
+    else:  # the processor's cores decode while the GPU is at work
+        cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter)
 

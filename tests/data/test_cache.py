@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from headwise.data import cache as cache_module
 from headwise.data import shards
 from headwise.data.cache import PixelCache, pixels
 from headwise.data.decode import decode
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, hash_bytes
 from headwise.data.read import read
 from headwise.errors import HeadwiseError
 
@@ -158,6 +160,58 @@ def test_processes_share_one_cache(pairs: Pairs, small_shards: None) -> None:
     outputs = [run.communicate()[0].split() for run in runs]
     assert sum(int(decoded) for decoded, _ in outputs) == 20  # each shard was made by one of them
     assert {float(total) for _, total in outputs} == {float(expected(pairs).double().sum())}
+
+
+# ---- decoding ahead of the model
+
+
+def test_the_first_shards_are_read_while_later_ones_are_decoded(pairs: Pairs, small_shards: None) -> None:
+    gate, last = threading.Event(), np.asarray(decode(pairs.images[16].read()))
+
+    def held(image: Image.Image) -> torch.Tensor:
+        if np.array_equal(np.asarray(image), last):
+            assert gate.wait(60)
+        return preprocess(image)
+
+    said: list[str] = []
+    found = pixels(pairs, model(held), ahead=True, say=said.append)
+    try:
+        assert torch.equal(found.take([0, 9, 15])[0:3], expected(pairs)[[0, 9, 15]])
+        assert found.decoded == 16  # the third shard waits for us
+    finally:
+        gate.set()
+    assert torch.equal(found[0:20], expected(pairs))
+    assert found.decoded == 20
+    assert said == ["20 images are decoded in the background, ahead of the model."]
+    again = pixels(pairs, model(held), ahead=True, say=said.append)
+    assert again.decoded == 0
+    assert len(said) == 1
+
+
+def test_a_bad_image_far_ahead_is_raised_by_the_next_read(small_shards: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = read([(encoded(i), f"number {i}") for i in range(20)])
+    broken = replace(good.images[19], fetch=lambda: b"no picture", hash=hash_bytes(b"no picture"))
+    pairs = replace(good, images=(*good.images[:19], broken))
+    found = pixels(pairs, model(), ahead=True, say=lambda _: None)
+    with pytest.raises(HeadwiseError, match="1 images cannot be decoded"):
+        found[16:20]
+    with pytest.raises(HeadwiseError, match="1 images cannot be decoded"):
+        found[0:4]  # it is there, but the run cannot end well
+    assert pixels(good.subset(range(16)), model()).decoded == 0  # what was good is kept
+
+
+def test_a_program_that_ends_early_does_not_wait_for_the_background(cache: Path) -> None:
+    code = BUILD.replace(
+        "workers=1)\n", "workers=1, ahead=True)\nprint(float(found[0:8].double().sum()))\nsys.exit(3)\n"
+    )
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).parents[1]), "0.5"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.communicate()[0]
+    assert process.returncode == 3
+    decoded = len(list((cache / "pixels").glob(f"*/{shards.INDEX}")))
+    assert decoded == 1, f"{decoded} shards after {time.monotonic() - began:.0f} s"
 
 
 def size_of(cache: Path) -> int:
