@@ -52,8 +52,9 @@ class Captions:
         return replace(self, texts=texts, image=image, text=text)
 
     def logits(self, x: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Embeddings (b, E) and texts at length 1 (t, E) → (b, t)."""
-        return self.scale * (unit(x) @ texts.to(unit(x).dtype).T) + self.bias
+        """Embeddings (b, E), any length, and texts (t, E) at length 1 → (b, t)."""
+        x = unit(x)
+        return self.scale * (x @ texts.to(x.dtype).T) + self.bias
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
         """See `Loss.terms`."""
