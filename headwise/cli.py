@@ -290,11 +290,6 @@ def evaluate(
         for source in pairs
     ]
     found = [one for one, _ in both]
-    if per_query is not None:
-        write_per_query([table for _, table in both if table is not None], per_query)
-    if not where.as_json:
-        console.print_evaluations(found)
-        return
     printed = [
         clip_benchmark_json(
             one["metrics"],
@@ -306,7 +301,12 @@ def evaluate(
         | {"mask": one["mask"], "reference": one["reference"]}
         for one in found
     ]
-    console.print_json(printed[0] if len(printed) == 1 else printed)
+    if where.as_json:
+        console.print_json(printed[0] if len(printed) == 1 else printed)
+    else:
+        console.print_evaluations(found)
+    if per_query is not None:  # last: a file that cannot be written costs no number
+        write_per_query([table for _, table in both if table is not None], per_query)
 
 
 @app.command()

@@ -119,6 +119,13 @@ def test_every_query_of_several_sources_goes_into_one_table(mixture, run, tmp_pa
     assert parts == {"pairs", "birds", found[1]["dataset"]}
     hits = [row["rank"] == 0 for row in table if row["dataset"] == "pairs" and row["task"] == "text_retrieval"]
     assert np.mean(hits) == pytest.approx(found[0]["metrics"]["pairs/text_retrieval_recall@1"])
+    (tmp_path / "taken").write_text("")
+    code, out, err = run(
+        "evaluate", "demo", mixture.parent / "pairs.csv", "--per-query", tmp_path / "taken" / "q.parquet"
+    )
+    assert code == 1
+    assert "taken" in err
+    assert "mean recall" in out  # what was measured is not lost
     alone = [row for row in table if row["dataset"] == found[1]["dataset"]]
     assert [row["rank"] for row in alone] == [row["rank"] for row in table if row["dataset"] == "pairs"]
 

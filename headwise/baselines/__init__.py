@@ -11,7 +11,7 @@ from importlib import import_module
 from headwise.baselines.training import FitSettings, Fitted
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Captions
+from headwise.losses import Captions, check_images
 from headwise.towers.base import Tower
 
 __all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
@@ -48,5 +48,6 @@ def fit(
     """
     if name not in BASELINES:
         raise HeadwiseError(f"{name!r} is not a baseline. There are: {', '.join(BASELINES)}.")
+    check_images(captions, len(pixels))
     train = import_module(f"headwise.baselines.{name}").fit
     return train(tower, pixels, captions, settings or FitSettings(), progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower, walk
+from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower, walk
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
 from headwise.losses import Captions
@@ -44,18 +44,7 @@ def fit(
         weight_decay=0.0,  # these values lie around 1 and 0: decay would not pull them towards the model's own
         progress=progress,
     )
-    return Fitted(
-        "layernorm",
-        tuned,
-        same,
-        same,
-        float(captions.scale),
-        float(captions.bias),
-        count(parameters),
-        trained.seconds,
-        trained.history,
-        trained.best,
-    )
+    return fitted_tower("layernorm", tuned, captions, parameters, trained)
 
 
 def _used(tower: Tower, parameters: list[nn.Parameter], image: torch.Tensor) -> list[nn.Parameter]:

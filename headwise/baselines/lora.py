@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from headwise.baselines.training import FitSettings, Fitted, Progress, count, same, thawed_copy, train_tower
+from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower
 from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
 from headwise.losses import Captions
@@ -49,18 +49,7 @@ def fit(
     for name, layer in layers.items():
         layer.merge()
         _put(tuned.parts, name, layer.get_base_layer())
-    return Fitted(
-        "lora",
-        tuned,
-        same,
-        same,
-        float(captions.scale),
-        float(captions.bias),
-        count(parameters),
-        trained.seconds,
-        trained.history,
-        trained.best,
-    )
+    return fitted_tower("lora", tuned, captions, parameters, trained)
 
 
 def _add(tower: Tower, settings: FitSettings) -> dict[str, LoraLayer]:

@@ -275,6 +275,14 @@ def train_tower(
     return trained
 
 
+def fitted_tower(
+    name: str, tower: Tower, captions: Captions, parameters: Sequence[nn.Parameter], trained: Trained
+) -> Fitted:
+    """A baseline that changed the tower alone."""
+    scale, bias, values = float(captions.scale), float(captions.bias), count(parameters)
+    return Fitted(name, tower, same, same, scale, bias, values, trained.seconds, trained.history, trained.best)
+
+
 def count(parameters: Sequence[nn.Parameter] | Iterator[nn.Parameter]) -> int:
     """How many values these are."""
     return sum(parameter.numel() for parameter in parameters)

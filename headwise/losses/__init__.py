@@ -2,6 +2,6 @@
 
 from headwise.losses.build import captions_of, loss_of
 from headwise.losses.captions import Captions, captions
-from headwise.losses.contract import Loss, value_of
+from headwise.losses.contract import Loss, check_images, value_of
 
-__all__ = ["Captions", "Loss", "captions", "captions_of", "loss_of", "value_of"]
+__all__ = ["Captions", "Loss", "captions", "captions_of", "check_images", "loss_of", "value_of"]

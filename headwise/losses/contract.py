@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from headwise.errors import HeadwiseError
+
 TILE = 2**24  # similarities at a time
 
 
@@ -46,6 +48,15 @@ class Loss(Protocol):
 def value_of(loss: Loss, embeddings: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """The loss of a batch, a scalar; arguments as for `Loss.terms`."""
     return torch.stack(list(loss.terms(embeddings, numbers))).sum()
+
+
+def check_images(loss: Loss, images: int) -> None:
+    """
+    Raises:
+        HeadwiseError: the loss is about another number of images than there are.
+    """
+    if loss.images != images:
+        raise HeadwiseError(f"The loss is about {loss.images} images, but there are {images}. Give those of one split.")
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:

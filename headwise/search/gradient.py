@@ -12,7 +12,7 @@ import torch
 
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Loss, value_of
+from headwise.losses import Loss, check_images, value_of
 from headwise.mask import Head, Mask
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.gates import FORMS
@@ -141,6 +141,7 @@ def learn_gates(
         HeadwiseError: bad input, a loss that is not finite, or a checkpoint of another run.
     """
     tower.check_operator(operator)
+    check_images(loss, len(pixels))
     training = _Training(tower, pixels, loss, operator, settings, constants(tower, operator, means), progress)
     facts = {"operator": operator, "settings": asdict(settings)}
     key = fingerprint(tower, pixels, loss, means if operator == "mean" else None, facts) if checkpoint else ""

@@ -12,7 +12,7 @@ import torch
 
 from headwise.engine import Means, Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Loss
+from headwise.losses import Loss, check_images
 from headwise.mask import Grid, Head
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.sweep import Sweep
@@ -79,6 +79,7 @@ def taylor(
     if chunk < 1:
         raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     total = len(pixels)
+    check_images(loss, total)
     means = constants(tower, operator, means)
     numbers = torch.arange(total)
     ones = [torch.ones(count, device=tower.device) for count in tower.grid.rows]

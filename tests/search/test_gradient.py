@@ -284,6 +284,8 @@ def test_bad_input_is_refused_with_a_reason(uniform):
         learn(uniform, settings=GradientSettings(form="top_k", k=12))
     with pytest.raises(HeadwiseError, match="mean outputs"):
         learn(uniform, "mean")
+    with pytest.raises(HeadwiseError, match="about 48 images, but there are 47"):
+        learn(replace(uniform, images=uniform.images[:47]), loss=captions_of(uniform))
     broken = replace(uniform, images=uniform.images * float("nan"))
     with pytest.raises(HeadwiseError, match="not finite"):
         learn(broken)
