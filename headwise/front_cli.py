@@ -11,6 +11,7 @@ from headwise.options import (
     Aim,
     KeepOption,
     ModelArgument,
+    OneOperatorOption,
     OutOption,
     PairsArgument,
     SplitColumns,
@@ -33,9 +34,7 @@ def front(
         float | None,
         typer.Option("--max-loss", help="Write the mask that gains most and costs kept domains at most these points."),
     ] = None,
-    operator: Annotated[
-        str, typer.Option("--operator", help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row.")
-    ] = "uniform",
+    operator: OneOperatorOption = "uniform",
     budget: Annotated[float, typer.Option("--budget", help="Most FFE for NSGA-II, all domains together.")] = 200.0,
     population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="Most generations.")] = None,

@@ -35,6 +35,9 @@ OperatorOption = Annotated[
         "separated by commas compete.",
     ),
 ]
+OneOperatorOption = Annotated[
+    str, typer.Option("--operator", help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row.")
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
 ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]

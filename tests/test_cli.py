@@ -201,6 +201,12 @@ def test_wrong_usage_exits_with_2(run):
     refused(run("evaluate", "demo", "x.csv", "--banana"), "--banana", code=2)
 
 
+def test_unknown_operator(run, pairs, tmp_path):
+    for verb in ("refine", "front"):
+        refused(run(verb, "demo", pairs, "-o", tmp_path / verb, "--operator", "zeros"), "'zeros' is not an operator")
+    refused(run("sweep", "demo", pairs, "--operator", "zero,mean"), "'zero,mean' is not an operator", "cls_row")
+
+
 def test_unknown_model(run, pairs):
     refused(run("evaluate", "hf:no/such-model", pairs), "hf:no/such-model", "save_pretrained")
     refused(run("evaluate", "nonsense", pairs), "nonsense", "hf:")

@@ -7,6 +7,7 @@ import torch
 from conftest import small_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from headwise import engine
 from headwise.errors import HeadwiseError
@@ -128,6 +129,13 @@ def test_mean_without_constants_is_an_error(tower, images):
 def test_a_mask_for_another_grid_is_an_error(tower, images):
     with pytest.raises(HeadwiseError, match="this model has 3 layers x 4 heads"):
         list(engine.embed(tower, images, [Mask.identity(Grid((2, 2)))], PLAN))
+
+
+def test_a_tower_on_a_gpu_is_not_copied_for_any_gpu(tower):
+    with FakeTensorMode():  # tensors that have a device and no numbers
+        there = dataclasses.replace(tower, parts=torch.nn.ModuleList([torch.nn.Linear(2, 2, device="cuda:1")]))
+        assert there.cast("cuda", torch.float32) is there
+        assert there.cast("cuda:1", torch.float32) is there
 
 
 def test_a_plan_for_a_missing_gpu_or_an_unknown_precision_is_an_error(tower, monkeypatch):

@@ -20,6 +20,7 @@ from headwise.jobs.starting import first_order, metered
 from headwise.jobs.tasks import Goal
 from headwise.jobs.verbs import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.mask import Mask
+from headwise.operators import canonical_operator
 from headwise.per_query import queries_of, write_per_query
 from headwise.reference import compare, reference_for
 from headwise.search.sweep import Sweep
@@ -61,6 +62,7 @@ def sweep(
     reporter = reporter or Silent()
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
+    operator = canonical_operator(operator)
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     bench = prepared(ready, given, whole(given), folder and folder / "sweep.sqlite", goal, machine, reporter)
     bench.tower.check_operator(operator)

@@ -86,8 +86,13 @@ class Tower:
         return self.tokens if queries is None else len(range(self.tokens)[queries])
 
     def cast(self, device: torch.device | str, dtype: torch.dtype) -> Tower:
-        """This tower on another device or in another precision; a copy only where something changes."""
-        if self.device == torch.device(device) and self.dtype == dtype:
+        """This tower on another device or in another precision; a copy only where something changes.
+
+        A device without a number, `cuda`, is any of its kind: a tower on `cuda:0` is there.
+        """
+        wanted = torch.device(device)
+        there = self.device.type == wanted.type and wanted.index in (None, self.device.index)
+        if there and self.dtype == dtype:
             return self
         return self.build(copy.deepcopy(self.parts).to(device=device, dtype=dtype))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
+from second_device import second_device
 from torch import nn
 
 from headwise import engine
@@ -157,6 +159,16 @@ def folding_is_exact(tower: Tower) -> None:
                 weights.out[:, :d] = 0
                 theirs = tower.encode(images)
             assert difference(embed(tower, images, mask), theirs) < 1e-5, f"mean {head}"
+
+
+def another_device_agrees(tower: Tower) -> None:
+    images = pictures(tower)
+    masks = [engine.with_means(soft_mask(tower, op), engine.head_means(tower, images, PLAN)) for op in tower.operators]
+    here = dict(engine.embed(tower, images, masks, PLAN))
+    with second_device() as device:
+        there = dict(engine.embed(tower, images, masks, replace(PLAN, device=device)))
+    for mask in masks:
+        assert difference(there[mask], here[mask]) < 1e-5, mask.operator
 
 
 def gate_gradients_equal_finite_differences(tower: Tower) -> None:

@@ -30,6 +30,10 @@ def test_bfloat16_agrees(name):
     golden.bfloat16_agrees(tower_of(built(name)))
 
 
+def test_another_device_agrees(name):
+    golden.another_device_agrees(tower_of(built(name)))
+
+
 def test_masks_in_place_equal_the_engine_for_every_operator(name):
     golden.live_equals_engine(tower_of(built(name)), built(name))
 
