@@ -12,7 +12,7 @@ come from the study. (`recipes/demo/package_pairs.py` makes the folders of pairs
 
 `r estimate`: Pearson's correlation of estimated and exact fitness over masks of two and more heads that the plain
 search evaluated. Over the masks that the screened search chose to evaluate it is lower (in rows.jsonl: `proposed`, and
-`proposed_corrected` for the estimate as exact results have corrected it), because all of these were estimated high.
+`proposed_corrected` for the estimate from the nearest mask that was run), because all of these were estimated high.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from headwise.jobs.bench import Bench, prepare
 from headwise.jobs.settings import Settings
 from headwise.mask import Mask
 from headwise.objectives import Score
+from headwise.search.anchors import Anchors
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.genetic import genetic
 from headwise.search.screened import screened
@@ -101,7 +102,9 @@ def compare(bench: Bench, deltas: HeadDeltas, operator: str, budget: float, seed
     evaluate, _ = fresh(bench, operator)
     short = replace(Settings().screened, rounds=10_000, patience=10_000, budget=budget / 10, seed=seed)
     begun = time.perf_counter()
-    found = screened(evaluate, swept.grid, operator, deltas, bench.objective("search"), short, ranking=swept.ranking)
+    anchors = Anchors(deltas, evaluate.embeddings)
+    evaluate.observe = anchors.observe
+    found = screened(evaluate, swept.grid, operator, anchors, bench.objective("search"), short, ranking=swept.ranking)
     return {
         "identity": swept.identity.fitness,
         "best_head": swept.best.score.fitness,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,6 +91,10 @@ class Evaluator:
                 self.study.put(self.split, scores)
             self._scores.update({mask.key: score for mask, score in scores})
         return [self._scores[mask.key] for mask in masks]
+
+    def embeddings(self, masks: Sequence[Mask]) -> Iterator[tuple[Mask, torch.Tensor]]:
+        """Run masks for their embeddings (N, E) alone; neither scores nor FFE are kept."""
+        return embed(self.tower, self.pixels, masks, self.layout, means=self.means)
 
     def _new(self, masks: Sequence[Mask]) -> list[Mask]:
         return list({mask.key: mask for mask in masks if mask.key not in self._scores}.values())

@@ -113,23 +113,27 @@ def _genetic(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings
 
 
 def _screened(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
+    from headwise.search.anchors import Anchors
     from headwise.search.screened import screened
 
     assert start.deltas is not None  # `begin` made them
+    anchors = Anchors(start.deltas, evaluate.embeddings)
     options = replace(settings.screened, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
     with metered(bench, evaluate, f"Screened AAT-GA ({start.operator})", options.budget):
+        evaluate.observe = anchors.observe
         found = screened(
             evaluate,
             start.grid,
             start.operator,
-            start.deltas,
+            anchors,
             evaluate.objective,
             options,
             ranking=start.ranking,
             seeds=seeds,
             heads=start.deltas.heads,
         )
+        evaluate.observe = None
     facts: dict[str, object] = {
         "why": found.why,
         "estimated": found.estimated,

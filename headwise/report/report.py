@@ -109,7 +109,9 @@ def _notes(one: Results) -> str:
             "undefined" if one[name] is None else f"{one[name]:.2f}"
             for name in ("correlation", "corrected_correlation")
         )
-        notes.append(f"{one['estimated']} masks estimated; with the exact fitness r = {guess}, corrected {better}")
+        notes.append(
+            f"{one['estimated']} masks estimated; with the exact fitness r = {guess}, from the nearest mask run {better}"
+        )
     return "; ".join(notes)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -15,14 +14,6 @@ from headwise.engine import Means, Pixels, Plan, embed
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid, Head, Mask
 from headwise.towers.base import Tower
-
-
-class Deltas(Protocol):
-    """Estimated embeddings of masks."""
-
-    def embeddings(self, mask: Mask, /) -> torch.Tensor:
-        """(N, E) float32, not normalised."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +45,19 @@ class HeadDeltas:
                 f"The changes were collected with operator {self.operator} on {self.grid}; "
                 f"the mask is {mask.operator} on {mask.grid}."
             )
-        total = self.identity.clone()  # (N, E)
-        for head in mask.heads:
+        return self.moved(self.identity.clone(), {head: 1.0 - mask.gate(head) for head in mask.heads})
+
+    def moved(self, embeddings: torch.Tensor, weights: Mapping[Head, float]) -> torch.Tensor:
+        """Embeddings (N, E) float32 plus the weighted changes of heads, in place.
+
+        Raises:
+            HeadwiseError: heads whose changes are not known.
+        """
+        for head, weight in sorted(weights.items()):
             if head not in self._place:
                 raise HeadwiseError(f"The change by {head} was not collected. Collect it, or leave the head out.")
-            total.add_(self.changes[self._place[head]].float(), alpha=1.0 - mask.gate(head))
-        return total
+            embeddings.add_(self.changes[self._place[head]].float(), alpha=weight)
+        return embeddings
 
     @cached_property
     def _place(self) -> dict[Head, int]:

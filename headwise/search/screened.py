@@ -1,4 +1,4 @@
-"""Screened AAT-GA: a genetic search on free estimates, checked and corrected by a few exact evaluations."""
+"""Screened AAT-GA: a genetic search on free estimates, which start anew from every mask that is run exactly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from headwise.errors import HeadwiseError
 from headwise.mask import Grid, Head, Mask
+from headwise.search.anchors import Anchors
 from headwise.search.contract import Evaluate, Found, affordable, best_of
-from headwise.search.deltas import Deltas
 from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.surrogate import Surrogate
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class ScreenedSettings:
     """
     Arguments:
-        rounds: most rounds of estimate, evaluate, re-fit.
-        batch: exact evaluations per round.
+        rounds: most rounds of estimate, evaluate, learn.
+        batch: exact evaluations per round. Few: every one makes the estimates near it better.
         inner: the genetic search that each round runs on the estimates; its seed, max_heads and budget are
             replaced. Estimates cost no FFE but do cost time: about population × generations of them a round.
-        optimism: how many standard deviations of the correction are added for half of each batch, so that masks
-            of which little is known are tried too.
+        optimism: how many standard deviations of the estimates' errors are added for half of each batch, so that
+            masks of which little is known are tried too.
         patience: stop after this many rounds without a new best.
         max_heads, budget, seed: as in `GeneticSettings`.
 
@@ -38,11 +38,11 @@ class ScreenedSettings:
         HeadwiseError: a value out of its range.
     """
 
-    rounds: int = 12
-    batch: int = 6
+    rounds: int = 36
+    batch: int = 2
     inner: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, generations=8, elites=4))
     optimism: float = 1.0
-    patience: int = 4
+    patience: int = 12
     max_heads: int | None = None
     budget: float | None = None
     seed: int = 0
@@ -74,7 +74,7 @@ class Round:
         ffe: FFE spent by this search so far.
         best: best exact fitness so far.
         size: heads that the best mask suppresses.
-        error: root mean square of exact minus corrected fitness over this round's masks, before they were learned.
+        error: root mean square of exact minus estimated fitness over this round's masks, before they were learned.
     """
 
     number: int
@@ -96,9 +96,9 @@ class Screened:
         why: what ended it: `rounds`, `patience`, `budget` or `exhausted`.
         ffe: exact evaluations (the sweep and the collection of deltas not counted).
         estimated: how many masks were estimated.
-        correlation: Pearson's between estimate and exact fitness, over the masks that the search proposed (no
-            single heads: their estimates are exact by construction).
-        corrected: the same for the corrected estimate, each as it stood before the mask was evaluated.
+        correlation: Pearson's between the fitness of the sum of single-head changes and the exact one, over the
+            masks that the search proposed (no single heads: their estimates are exact by construction).
+        corrected: the same for the estimates that the search used, each as it stood before the mask was evaluated.
     """
 
     best: Found
@@ -115,7 +115,7 @@ def screened(
     evaluate: Evaluate,
     grid: Grid,
     operator: str,
-    deltas: Deltas,
+    anchors: Anchors,
     objective: Callable[[torch.Tensor], Score],
     settings: ScreenedSettings = DEFAULTS,
     *,
@@ -126,14 +126,14 @@ def screened(
 ) -> Screened:
     """Search binary masks for the highest fitness with few exact evaluations.
 
-    Each round runs a genetic search on corrected estimates, evaluates the most promising masks exactly in one
-    call, and re-fits the correction to all exact results so far. The answer is the best exact result.
+    Each round runs a genetic search on the estimates and evaluates the most promising masks exactly in one call.
+    Masks that were run are where the next estimates start from. The answer is the best exact result.
 
     Arguments:
         evaluate: exact scores on the search split.
         grid, operator, ranking, seeds: as `genetic`. Seeds and the best single heads are evaluated exactly too
             (free where the sweep or the greedy search did it).
-        deltas: estimated embeddings, such as `HeadDeltas`.
+        anchors: estimated embeddings; they have to observe what `evaluate` runs, or to run it again.
         objective: embeddings → score, the same that `evaluate` uses.
         settings: every setting of the search.
         heads: those that may be suppressed, all with an estimate; empty: all of them.
@@ -143,7 +143,7 @@ def screened(
         HeadwiseError: a budget that does not pay for a single mask.
     """
     start = evaluate.spent
-    surrogate = Surrogate(grid, deltas, objective)
+    surrogate = Surrogate(anchors, objective)
     found: dict[str, Found] = {}
 
     def left() -> float | None:
@@ -151,9 +151,10 @@ def screened(
 
     def learn(masks: Sequence[Mask]) -> int:
         paid = affordable(evaluate, masks, left())
-        for mask, score in zip(paid, evaluate(paid) if paid else [], strict=True):
-            found[mask.key] = Found(mask, score)
-        surrogate.fit([(item.mask, item.score.fitness) for item in found.values()])
+        run = [mask for mask in paid if evaluate.cost([mask]) > 0]  # of others no embeddings are to be had
+        results = [Found(mask, score) for mask, score in zip(paid, evaluate(paid) if paid else [], strict=True)]
+        found.update({item.mask.key: item for item in results})
+        surrogate.learn(results, run)
         return len(paid)
 
     allowed = set(heads or grid)
@@ -165,13 +166,13 @@ def screened(
     known = list({mask.key: mask for mask in (Mask.identity(grid, operator), *singles, *given)}.values())
     if not learn(known):
         raise HeadwiseError(f"Screened search: a budget of {settings.budget} FFE does not pay for a single mask.")
-    proposed: list[tuple[float, float, float]] = []  # estimate, corrected, exact
+    proposed: list[tuple[float, float, float]] = []  # from the unchanged model, from the nearest mask, exact
     history: list[Round] = []
     best, stale, why = best_of(found.values()), 0, ""
     while not why:
         _explore(surrogate, grid, operator, settings, len(history), ranking, sorted(allowed), list(found.values()))
         masks = surrogate.promising(settings.batch, settings.optimism, exclude=found)
-        before = [(surrogate.estimate(mask), surrogate.predict(mask)) for mask in masks]
+        before = [(objective(anchors.changes.embeddings(m)).fitness, surrogate.predict(m)) for m in masks]
         paid = learn(masks)
         exact = [found[mask.key].score.fitness for mask in masks[:paid]]
         proposed += [(*guess, value) for guess, value in zip(before[:paid], exact, strict=True)]

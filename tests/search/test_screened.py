@@ -11,10 +11,12 @@ from headwise.errors import HeadwiseError
 from headwise.evaluator import Evaluator
 from headwise.mask import Grid, Mask
 from headwise.objectives import Retrieval
+from headwise.search.anchors import Anchors
+from headwise.search.contract import Found
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.screened import ScreenedSettings, screened
-from headwise.search.surrogate import Correction, Surrogate
+from headwise.search.surrogate import Surrogate
 from headwise.search.sweep import sweep
 from headwise.study import Study
 
@@ -58,12 +60,15 @@ class World:
         changes = torch.stack([self.embeddings(Mask.suppress(GRID, [head])) - identity for head in GRID])
         return HeadDeltas(GRID, "zero", identity, changes.half(), tuple(GRID))
 
+    def anchors(self) -> Anchors:
+        return Anchors(self.deltas(), lambda masks: [(mask, self.embeddings(mask)) for mask in masks])
+
 
 def run(world: World, **settings):
     evaluate = world.evaluator()
     ranking = sweep(evaluate, GRID, "zero").ranking
     options = ScreenedSettings(inner=INNER, **settings)
-    return screened(evaluate, GRID, "zero", world.deltas(), world.objective, options, ranking=ranking), evaluate
+    return screened(evaluate, GRID, "zero", world.anchors(), world.objective, options, ranking=ranking), evaluate
 
 
 def test_it_reaches_the_plain_searchs_fitness_with_a_tenth_of_its_ffe():
@@ -88,11 +93,11 @@ def test_scores_that_come_back_are_exact_and_the_best_is_the_best_of_them():
     assert found.estimated > 10 * found.history[-1].evaluated
 
 
-def test_the_correction_predicts_better_than_the_estimate():
-    found, _ = run(World(3, bend=0.8), rounds=10, patience=10)
+def test_estimates_from_masks_that_were_run_are_better_than_from_the_unchanged_model():
+    found, _ = run(World(3, bend=0.8), rounds=30, patience=30)
     assert found.corrected > found.correlation
-    early, late = found.history[0], found.history[-1]
-    assert late.error < early.error
+    early, late = found.history[:3], found.history[-3:]
+    assert sum(one.error for one in late) < sum(one.error for one in early)
 
 
 def test_same_seed_same_search_another_seed_another():
@@ -108,7 +113,7 @@ def test_budget_and_most_heads_are_respected(budget):
     world = World(2)
     evaluate = world.evaluator()
     options = ScreenedSettings(budget=budget, max_heads=3)
-    found = screened(evaluate, GRID, "zero", world.deltas(), world.objective, options)
+    found = screened(evaluate, GRID, "zero", world.anchors(), world.objective, options)
     assert found.why == "budget"
     assert budget - 1 < found.ffe == evaluate.spent <= budget
     assert max(mask.size for mask in evaluate.asked) <= 3
@@ -126,7 +131,8 @@ def test_a_tiny_grid_is_exhausted():
     grid = Grid((2,))
     world = Counting(lambda mask: mask.size / 4)
     deltas = HeadDeltas(grid, "zero", torch.ones(3, 2), torch.ones(2, 3, 2).half(), tuple(grid))
-    found = screened(world, grid, "zero", deltas, lambda e: score(0.5), ScreenedSettings(patience=99, rounds=99))
+    anchors = Anchors(deltas, lambda masks: [(mask, torch.ones(3, 2)) for mask in masks])
+    found = screened(world, grid, "zero", anchors, lambda e: score(0.5), ScreenedSettings(patience=99, rounds=99))
     assert found.why == "exhausted"
     assert len(world.known) == 4
     assert math.isnan(found.correlation) or abs(found.correlation) <= 1
@@ -135,7 +141,7 @@ def test_a_tiny_grid_is_exhausted():
 def test_what_it_cannot_do_is_refused():
     world = World(0)
     with pytest.raises(HeadwiseError, match="does not pay"):
-        screened(world.evaluator(), GRID, "zero", world.deltas(), world.objective, ScreenedSettings(budget=0.5))
+        screened(world.evaluator(), GRID, "zero", world.anchors(), world.objective, ScreenedSettings(budget=0.5))
     with pytest.raises(HeadwiseError, match="batch"):
         ScreenedSettings(batch=0)
     with pytest.raises(HeadwiseError, match="operator"):
@@ -195,7 +201,7 @@ def test_changes_of_some_heads_alone_limit_the_search_to_them(tower, images):
     ranking = sweep(world.evaluator(), GRID, "zero").ranking
     seeds = [Mask.suppress(GRID, ["L0.H0"], "zero")]
     found = screened(
-        evaluate, GRID, "zero", world.deltas(), world.objective, ScreenedSettings(rounds=3), ranking=ranking,
+        evaluate, GRID, "zero", world.anchors(), world.objective, ScreenedSettings(rounds=3), ranking=ranking,
         seeds=seeds, heads=few,
     )  # fmt: skip
     assert found.best.mask.size
@@ -218,26 +224,76 @@ def test_deltas_are_saved_whole_and_loaded_equal(tmp_path):
         deltas.save(tmp_path / "missing" / "deltas.safetensors")
 
 
-def test_the_correction_learns_pairwise_interactions_and_knows_what_it_does_not_know():
-    rng = np.random.default_rng(0)
-    pairs = np.triu(rng.normal(0, 0.01, (12, 12)), 1)
-    x = (rng.random((300, 12)) < 0.3).astype(float)
-    y = np.einsum("ni,ij,nj->n", x, pairs, x)
-    fit = Correction(x[:150], y[:150])
-    mean, spread = fit(x[150:])
-    assert np.corrcoef(mean, y[150:])[0, 1] > 0.95
-    _, at_known = fit(x[:150])
-    assert at_known.mean() < spread.mean()
-    assert np.all(Correction(x, np.zeros(300))(x)[0] == 0)
+# ---- masks that were run
 
 
-def test_predictions_move_to_what_exact_results_say():
+def test_an_estimate_starts_from_the_nearest_mask_that_was_run():
     world = World(5, bend=0.8)
-    surrogate = Surrogate(GRID, world.deltas(), world.objective)
+    anchors, heads = world.anchors(), list(GRID)
+    run = Mask.suppress(GRID, heads[:8])
+    near, far = Mask.suppress(GRID, heads[1:9]), Mask.suppress(GRID, heads[20:22])
+    before, after = anchors.embeddings(near), world.embeddings(near)
+    assert (anchors.distance(near), anchors.distance(far)) == (7, 1)
+    anchors.keep([run])
+    assert (anchors.distance(run), anchors.distance(near), anchors.distance(far)) == (0, 2, 1)
+    torch.testing.assert_close(anchors.embeddings(run), world.embeddings(run), atol=1e-3, rtol=1e-3)
+    assert (anchors.embeddings(near) - after).norm() < 0.5 * (before - after).norm()
+    assert torch.equal(anchors.embeddings(far), world.deltas().embeddings(far))
+    single = Mask.suppress(GRID, heads[:1])
+    assert torch.equal(anchors.embeddings(single), world.deltas().embeddings(single))
+    assert anchors.distance(single) == anchors.distance(Mask.identity(GRID)) == 0
+
+
+def test_of_equally_near_masks_the_mean_is_taken():
+    world = World(6)
+    anchors, heads = world.anchors(), list(GRID)
+    left, right, between = (Mask.suppress(GRID, [*heads[:6], *more]) for more in (heads[6:7], heads[7:8], heads[6:8]))
+    alone = []
+    for mask in (left, right):
+        one = world.anchors()
+        one.keep([mask])
+        alone.append(one.embeddings(between))
+    anchors.keep([left, right])
+    torch.testing.assert_close(anchors.embeddings(between), (alone[0] + alone[1]) / 2)
+
+
+def test_a_continued_search_makes_the_same_anchors_without_scoring_anything_again(tower, images, tmp_path):
+    texts = torch.randn(len(images), 24, generator=torch.Generator().manual_seed(2))
+    objective = Retrieval(texts, np.arange(len(images)), scale=20.0)
+    deltas = collect(Collector(tower.grid, "zero"), tower, images, Plan(chunk=4))
+    scored = []
+
+    def once(study: Study):
+        def counted(embeddings):
+            scored.append(1)
+            return objective(embeddings)
+
+        evaluate = Evaluator(tower, Plan(chunk=4), images, counted, study)
+        ranking = sweep(evaluate, tower.grid, "zero").ranking
+        anchors = Anchors(deltas, evaluate.embeddings)
+        evaluate.observe = anchors.observe
+        options = ScreenedSettings(rounds=4, inner=INNER)
+        return screened(evaluate, tower.grid, "zero", anchors, objective, options, ranking=ranking)
+
+    with Study(tmp_path / "s.sqlite", {"a": 1}) as study:
+        first, count = once(study), len(scored)
+        again = once(study)
+    assert count == len(scored) > tower.grid.size
+    assert again.history == first.history
+    assert again.best.mask == first.best.mask
+
+
+def test_predictions_are_exact_where_masks_were_run_and_hope_grows_with_the_distance():
+    world = World(5, bend=0.8)
+    surrogate = Surrogate(world.anchors(), world.objective)
     masks = [Mask.suppress(GRID, list(GRID)[start : start + 15]) for start in range(0, 20, 2)]
-    exact = [world.objective(world.embeddings(mask)).fitness for mask in masks]
-    surrogate.fit(list(zip(masks, exact, strict=True)))
-    corrected = sum(abs(surrogate.predict(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
-    estimated = sum(abs(surrogate.estimate(mask) - fitness) for mask, fitness in zip(masks, exact, strict=True))
-    assert corrected < 0.8 * estimated
+    surrogate(masks)
+    assert surrogate.spread == 0
+    results = [Found(mask, world.objective(world.embeddings(mask))) for mask in masks]
+    surrogate.learn(results, masks)
+    assert [surrogate.predict(found.mask) for found in results] == [found.score.fitness for found in results]
+    assert surrogate.spread > 0
+    near, far = masks[0] ^ Mask.suppress(GRID, list(GRID)[:1]), masks[0] ^ Mask.suppress(GRID, list(GRID)[30:36])
+    hopes = [surrogate.predict(mask, 1.0) - surrogate.predict(mask) for mask in (masks[0], near, far)]
+    assert hopes[0] == 0 < hopes[1] < hopes[2]
     assert surrogate.cost(masks) == surrogate.spent == 0
