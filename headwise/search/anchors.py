@@ -48,10 +48,14 @@ class Anchors:
         self._anchors.update({frozenset(mask.heads): self._seen[mask.key] for mask in masks})  # (N, E) float16 each
         self._seen = {}
 
+    def nearest(self, mask: Mask) -> int:
+        """Heads by which a mask differs from the nearest that was run."""
+        heads = frozenset(mask.heads)
+        return min(len(heads ^ anchor) for anchor in self._anchors)
+
     def distance(self, mask: Mask) -> int:
         """How many heads' changes are added up without their interactions; 0 where the estimate is exact."""
-        heads = frozenset(mask.heads)
-        return min(max(0, len(heads) - 1), *(len(heads ^ anchor) for anchor in self._anchors))
+        return min(max(0, mask.size - 1), self.nearest(mask))
 
     def embeddings(self, mask: Mask) -> torch.Tensor:
         """Estimated embeddings of a binary mask, (N, E) float32.
@@ -59,8 +63,7 @@ class Anchors:
         Raises:
             HeadwiseError: heads whose changes are not known.
         """
-        heads = frozenset(mask.heads)
-        nearest = min(len(heads ^ anchor) for anchor in self._anchors)
+        heads, nearest = frozenset(mask.heads), self.nearest(mask)
         anchors = [anchor for anchor in self._anchors if len(heads ^ anchor) == nearest]
         weights = dict.fromkeys(heads, float(len(anchors)))
         total = torch.zeros_like(self.changes.identity)  # (N, E)

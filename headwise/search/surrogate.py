@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from headwise.objectives import Score
 
-REMEMBERED = 200  # estimates that are made again as anchors come near; the search finds the others again if it wants
+REMEMBERED = 200  # of the best estimates; the search finds others again if it wants them
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,23 @@ class Guess:
     Arguments:
         mask: whose.
         fitness, loss: of the estimated embeddings; exact where the mask was run.
-        distance: heads between the mask and the nearest that was run; 0: exact.
+        distance: heads whose interactions the estimate leaves out; 0: exact.
+        nearest: heads between the mask and the nearest that was run.
     """
 
     mask: Mask
     fitness: float
     loss: float
-    distance: int
+    distance: int = 0
+    nearest: int = 0
 
 
 class Surrogate:
     """Estimated scores, usable where a search expects exact ones; asking costs no FFE.
 
     How wrong an estimate may be is learned from the exact results of masks that were estimated before: errors are
-    taken to grow with the square root of the number of heads between a mask and its anchor.
+    taken to grow with the square root of the number of heads between a mask and its anchor. A mask's estimate is made
+    anew when a mask that was run comes as near as its anchor.
 
     Arguments:
         anchors: estimated embeddings.
@@ -86,12 +89,15 @@ class Surrogate:
             guess = self._guesses.pop(found.mask.key, None)
             if guess and guess.distance:
                 self._misses.append((found.score.fitness - guess.fitness) / math.sqrt(guess.distance))
-            self._exact[found.mask.key] = Guess(found.mask, found.score.fitness, found.score.loss, 0)
+            self._exact[found.mask.key] = Guess(found.mask, found.score.fitness, found.score.loss)
         self.anchors.keep(run)
         before = sorted(self._guesses.values(), key=lambda guess: (-guess.fitness, guess.mask.size, guess.mask.key))
         self._guesses = {}
         for guess in before[:REMEMBERED]:
-            self._look(guess.mask)
+            if any((guess.mask ^ anchor).size <= guess.nearest for anchor in run):
+                self._look(guess.mask)  # anew
+            else:
+                self._guesses[guess.mask.key] = guess
 
     def promising(self, count: int, optimism: float, exclude: Collection[str]) -> list[Mask]:
         """The known masks with the highest prediction; every second one is chosen with optimism."""
@@ -112,5 +118,6 @@ class Surrogate:
         if mask.key not in self._guesses:
             self.count += 1
             score = self.objective(self.anchors.embeddings(mask))
-            self._guesses[mask.key] = Guess(mask, score.fitness, score.loss, self.anchors.distance(mask))
+            reach = self.anchors.distance(mask), self.anchors.nearest(mask)
+            self._guesses[mask.key] = Guess(mask, score.fitness, score.loss, *reach)
         return self._guesses[mask.key]
