@@ -95,6 +95,10 @@ def check_device(device: str) -> None:
         raise HeadwiseError(f"{device!r} is not a device. Use cpu, cuda or cuda:1.") from error
     if kind == "cuda" and index >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
         raise HeadwiseError(f"Device {device!r} was asked for but torch finds no such CUDA GPU. Use --device cpu.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch knows kinds that this build or machine cannot compute on
+        raise HeadwiseError(f"torch cannot compute on device {device!r} here. Use --device cpu.") from error
 
 
 def _power_of_two(value: float, most: int) -> int:

@@ -320,6 +320,8 @@ def test_unknown_settings(run, pairs, tmp_path):
     for option, value in (("--operator", "banana"), ("--strategy", "luck"), ("--dtype", "int3"), ("--finalists", "0")):
         refused(run("refine", "demo", pairs, "-o", tmp_path / "o", option, value))
     refused(run("evaluate", "demo", pairs, "--device", "cuda:9"), "cuda")
+    for device in ("meta", "xpu"):
+        refused(run("evaluate", "demo", pairs, "--device", device), f"device '{device}'", "--device cpu")
     refused(run("evaluate", "demo", pairs, "--templates", "openai7"), "labels")
     refused(run("refine", "demo", pairs, "-o", tmp_path / "o", "--gates", "top_k"), "--max-heads")
     refused(run("refine", "demo", pairs, "-o", tmp_path / "o", "--keep-soft"), "add bp to --strategy")
