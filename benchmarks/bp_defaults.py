@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.engine import Pixels, Plan, embed, head_means, plan
-from headwise.evaluator import Evaluator
-from headwise.losses import captions
-from headwise.mask import Mask
-from headwise.objectives import Retrieval
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import Pixels, Plan, embed, head_means, plan
+from headwise.evaluation.evaluator import Evaluator
+from headwise.scoring.losses import captions
+from headwise.scoring.objectives import Retrieval
 from headwise.search.gradient import GradientSettings, learn_gates
 from headwise.towers.base import Tower
 
@@ -59,7 +59,7 @@ def real(model: str, source: str, seeds: int, images: int) -> list[Case]:
     from headwise.data.read import read
     from headwise.data.splits import split
     from headwise.demo import pairs_file
-    from headwise.jobs.bench import prepare
+    from headwise.jobs.steps.bench import prepare
     from headwise.towers import load
 
     pairs = read(str(pairs_file()) if source == "demo" else source)

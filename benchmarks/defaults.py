@@ -18,8 +18,8 @@ import numpy as np
 from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.demo import pairs_file
-from headwise.evaluator import Evaluator
-from headwise.jobs.bench import Bench, prepare
+from headwise.evaluation.evaluator import Evaluator
+from headwise.jobs.steps.bench import Bench, prepare
 from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise import engine
-from headwise.mask import Grid, Head, Mask
+from headwise.edits.mask import Grid, Head, Mask
+from headwise.evaluation import engine
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 

@@ -13,9 +13,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.console import Terminal
+from headwise.cli.console import Terminal
 from headwise.jobs.front import FrontSettings, front
-from headwise.jobs.settings import Settings
+from headwise.jobs.steps.settings import Settings
 from headwise.jobs.verbs import refine
 from headwise.report.front import COLUMNS, shown_rows
 from headwise.report.kept import table

@@ -17,14 +17,14 @@ from statistics import median
 import torch
 
 from headwise.data.splits import split
-from headwise.engine import embed, ffe
-from headwise.evaluator import Evaluator
-from headwise.jobs.bench import Bench
-from headwise.jobs.progress import Silent
-from headwise.jobs.racing import Contest
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import embed, ffe
+from headwise.evaluation.evaluator import Evaluator
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.progress import Silent
+from headwise.jobs.steps.racing import Contest
 from headwise.jobs.verbs import Machine, load_model, prepared, read_pairs
-from headwise.mask import Mask
-from headwise.objectives import Score
+from headwise.scoring.objectives import Score
 from headwise.search.greedy import Greedy, greedy
 from headwise.search.racing import FilledSubsets, RaceSettings
 from headwise.search.sweep import Sweep, sweep

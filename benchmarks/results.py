@@ -28,14 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import typer
 
-from headwise import console
-from headwise.artefact import write_files
+from headwise.cli import console
+from headwise.edits.artefact import write_files
+from headwise.edits.mask import Mask
 from headwise.jobs.compare import compare
-from headwise.jobs.contest import CompareSettings
-from headwise.jobs.settings import Settings
+from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
 from headwise.jobs.verbs import Machine, load_model
-from headwise.mask import Mask
 from headwise.report.comparison import comparison_table, findings
 from headwise.report.matrix import best_sentence
 from headwise.report.words import cell, change, interval, p_value, points

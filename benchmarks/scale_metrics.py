@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.metrics import recalls, retrieve
+from headwise.scoring.metrics import recalls, retrieve
 
 ROWS = 20_000  # written at once
 

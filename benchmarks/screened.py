@@ -31,11 +31,11 @@ import torch
 from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.demo import pairs_file
-from headwise.evaluator import Evaluator
-from headwise.jobs.bench import Bench, prepare
-from headwise.jobs.settings import Settings
-from headwise.mask import Mask
-from headwise.objectives import Score
+from headwise.edits.mask import Mask
+from headwise.evaluation.evaluator import Evaluator
+from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring.objectives import Score
 from headwise.search.anchors import Anchors
 from headwise.search.deltas import Collector, HeadDeltas, collect
 from headwise.search.genetic import genetic

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from headwise import engine
-from headwise.mask import Head, Mask
+from headwise.edits.mask import Head, Mask
+from headwise.evaluation import engine
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 

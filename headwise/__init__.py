@@ -14,23 +14,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headwise.applied.live import apply
     from headwise.data.read import read
+    from headwise.edits.mask import Grid, Mask
     from headwise.errors import HeadwiseError
     from headwise.jobs.measure import evaluate, merge, sweep
-    from headwise.jobs.settings import Settings
+    from headwise.jobs.steps.settings import Settings
     from headwise.jobs.verbs import refine
-    from headwise.live import apply
-    from headwise.mask import Grid, Mask
     from headwise.towers import load, wrap
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Grid": "headwise.mask",
+    "Grid": "headwise.edits.mask",
     "HeadwiseError": "headwise.errors",
-    "Mask": "headwise.mask",
-    "Settings": "headwise.jobs.settings",
-    "apply": "headwise.live",
+    "Mask": "headwise.edits.mask",
+    "Settings": "headwise.jobs.steps.settings",
+    "apply": "headwise.applied.live",
     "evaluate": "headwise.jobs.measure",
     "load": "headwise.towers",
     "merge": "headwise.jobs.measure",

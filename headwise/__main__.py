@@ -1,5 +1,5 @@
 """`python -m headwise` is the command line."""
 
-from headwise.cli import main
+from headwise.cli.app import main
 
 main()

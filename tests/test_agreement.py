@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from headwise.demo import model_folder, pairs_file
-from headwise.metrics import recalls, retrieve
-from headwise.objectives import Classification, Retrieval
-from headwise.prompts import class_embeddings
+from headwise.scoring.metrics import recalls, retrieve
+from headwise.scoring.objectives import Classification, Retrieval
+from headwise.scoring.prompts import class_embeddings
 
 pytest.importorskip("clip_benchmark", reason="clip_benchmark is in the extra 'dev'")
 pytestmark = [

@@ -11,7 +11,7 @@ from second_device import second_device
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headwise.demo import pairs_file
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
 from headwise.towers import load
 
 CLOCK = {"device", "seconds", "inference", "seconds_per_ffe", "source", "folder", "data", "found_on", "model"}

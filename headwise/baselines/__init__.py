@@ -9,9 +9,9 @@ from collections.abc import Callable
 from importlib import import_module
 
 from headwise.baselines.training import FitSettings, Fitted
-from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Captions, check_images
+from headwise.evaluation.engine import Pixels
+from headwise.scoring.losses import Captions, check_images
 from headwise.towers.base import Tower
 
 __all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
@@ -39,7 +39,7 @@ def fit(
         name: one of `BASELINES`.
         tower: the image tower; it is copied, never changed.
         pixels: the split's images, (N, 3, R, R).
-        captions: of the split, from `headwise.losses.captions`, on the tower's device.
+        captions: of the split, from `headwise.scoring.losses.captions`, on the tower's device.
         settings: see `FitSettings`.
         progress: called after each epoch with its share of the most epochs.
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
-from headwise.engine import Pixels
-from headwise.losses import Captions
-from headwise.losses.contract import unit
+from headwise.evaluation.engine import Pixels
+from headwise.scoring.losses import Captions
+from headwise.scoring.losses.contract import unit
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 1e-3

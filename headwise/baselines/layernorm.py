@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower, walk
-from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Captions
+from headwise.evaluation.engine import Pixels
+from headwise.scoring.losses import Captions
 from headwise.search.gated import gather
 from headwise.towers.base import Tower
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
-from headwise.engine import Pixels
-from headwise.losses import Captions
-from headwise.metrics import MOST_SCALE
+from headwise.evaluation.engine import Pixels
+from headwise.scoring.losses import Captions
+from headwise.scoring.metrics import MOST_SCALE
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 0.05

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower
-from headwise.engine import Pixels
 from headwise.errors import HeadwiseError
-from headwise.losses import Captions
+from headwise.evaluation.engine import Pixels
+from headwise.scoring.losses import Captions
 from headwise.towers.base import Tower
 
 if TYPE_CHECKING:

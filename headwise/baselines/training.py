@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from headwise.engine import Pixels, Plan, embed, plan
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.losses import Captions, value_of
-from headwise.mask import Mask
+from headwise.evaluation.engine import Pixels, Plan, embed, plan
+from headwise.scoring.losses import Captions, value_of
 from headwise.search.gated import gather
 from headwise.search.gradient import EVALUATION_BATCH, split_off
 from headwise.towers.base import Tower, evaluating, rows

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.artefact import write_files
 from headwise.baselines import BASELINES, FitSettings
 from headwise.data.splits import evaluation_part, split
+from headwise.edits.artefact import write_files
 from headwise.errors import HeadwiseError
-from headwise.jobs.bench import Bench
-from headwise.jobs.contest import (
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.contest import (
     BACKWARD,
     NEED_CAPTIONS,
     CompareSettings,
@@ -19,10 +19,10 @@ from headwise.jobs.contest import (
     rate_of,
     run_searches,
 )
-from headwise.jobs.progress import Reporter, Silent
-from headwise.jobs.standings import Domain, Standings
-from headwise.jobs.tasks import Goal
-from headwise.jobs.trained import Place, run_baseline
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.standings import Domain, Standings
+from headwise.jobs.steps.tasks import Goal
+from headwise.jobs.steps.trained import Place, run_baseline
 from headwise.jobs.verbs import (
     Machine,
     ModelLike,
@@ -34,7 +34,7 @@ from headwise.jobs.verbs import (
     read_pairs,
     whole,
 )
-from headwise.objectives import Retrieval
+from headwise.scoring.objectives import Retrieval
 
 
 def compare(

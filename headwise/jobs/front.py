@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from headwise import stats
-from headwise.artefact import save_mask, write_files
 from headwise.data.splits import split
-from headwise.engine import with_means
+from headwise.edits.artefact import save_mask, write_files
+from headwise.edits.mask import Mask
+from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
-from headwise.jobs.bench import Bench
-from headwise.jobs.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
-from headwise.jobs.progress import Reporter, Silent
+from headwise.evaluation.engine import with_means
 from headwise.jobs.refine import remember_test
-from headwise.jobs.searching import metered, search
-from headwise.jobs.settings import Settings
-from headwise.jobs.tasks import Goal
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.searching import metered, search
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.verbs import (
     Machine,
     ModelLike,
@@ -30,9 +31,8 @@ from headwise.jobs.verbs import (
     prepared,
     read_pairs,
 )
-from headwise.mask import Mask
-from headwise.objectives import Score
-from headwise.operators import canonical_operator
+from headwise.scoring import stats
+from headwise.scoring.objectives import Score
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
 from headwise.search.genetic import GeneticSettings
 

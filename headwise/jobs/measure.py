@@ -7,22 +7,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwise.artefact import load_mask, write_files
+from headwise.applied.merge import MergeReport
+from headwise.applied.merge import merge as write_merged
 from headwise.data.pairs import Pairs, joined
 from headwise.data.splits import evaluation_part
-from headwise.engine import ffe, head_means, with_means
+from headwise.edits.artefact import load_mask, write_files
+from headwise.edits.mask import Mask
+from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
-from headwise.export.merge import MergeReport
-from headwise.export.merge import merge as write_merged
-from headwise.jobs.progress import Reporter, Silent
-from headwise.jobs.results import first_order_json, sweep_json
-from headwise.jobs.starting import first_order, metered
-from headwise.jobs.tasks import Goal
+from headwise.evaluation.engine import ffe, head_means, with_means
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.results import first_order_json, sweep_json
+from headwise.jobs.steps.starting import first_order, metered
+from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.verbs import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
-from headwise.mask import Mask
-from headwise.operators import canonical_operator
-from headwise.per_query import queries_of, write_per_query
-from headwise.reference import compare, reference_for
+from headwise.scoring.per_query import queries_of, write_per_query
+from headwise.scoring.reference import compare, reference_for
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
 from headwise.towers import Model
@@ -146,7 +146,7 @@ def measured(
     **columns: object,
 ) -> tuple[dict, pa.Table | None]:
     """As `evaluate`, with the table of every query where `queries` asks for it."""
-    from headwise.live import check_fits
+    from headwise.applied.live import check_fits
 
     reporter, machine = reporter or Silent(), machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)

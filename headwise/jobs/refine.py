@@ -8,14 +8,14 @@ from dataclasses import asdict
 
 import numpy as np
 
-from headwise import stats
-from headwise.engine import Means, with_means
-from headwise.jobs.bench import Bench
-from headwise.jobs.keeping import check, read_kept_tests
-from headwise.jobs.results import Finalist, Guard, Picked, results_json
-from headwise.jobs.searching import Searched, metered, search
-from headwise.jobs.settings import Settings
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import Means, with_means
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.keeping import check, read_kept_tests
+from headwise.jobs.steps.results import Finalist, Guard, Picked, results_json
+from headwise.jobs.steps.searching import Searched, metered, search
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring import stats
 from headwise.search.contract import Found, best_of
 from headwise.search.controls import controls
 
@@ -133,7 +133,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     """The main job on a prepared bench.
 
     Arguments:
-        bench: from `headwise.jobs.bench.prepare`.
+        bench: from `headwise.jobs.steps.bench.prepare`.
         settings: how to search and select.
 
     Returns:

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise import stats
-from headwise.artefact import write_files
+from headwise.applied.live import check_fits
 from headwise.data.splits import split
+from headwise.edits.artefact import write_files
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.jobs.bench import Bench
 from headwise.jobs.measure import read_mask
-from headwise.jobs.progress import Reporter, Silent
-from headwise.jobs.starting import metered
-from headwise.jobs.tasks import Goal
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.starting import metered
+from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.verbs import Machine, ModelLike, PairsLike, check_folder, dump, load_model, prepared, read_pairs
-from headwise.live import check_fits
-from headwise.mask import Mask
+from headwise.scoring import stats
 
 
 def transfer(

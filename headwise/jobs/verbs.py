@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.artefact import save_mask, write_files
+from headwise.applied.merge import check_folds
+from headwise.applied.merge import merge as write_merged
 from headwise.data.pairs import Pairs
 from headwise.data.read import read
 from headwise.data.splits import NAMES, Splits, split
-from headwise.engine import check_device
+from headwise.edits.artefact import save_mask, write_files
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.merge import check_folds
-from headwise.export.merge import merge as write_merged
-from headwise.jobs.bench import Bench, prepare
-from headwise.jobs.keeping import with_kept
-from headwise.jobs.progress import Reporter, Silent, counted
+from headwise.evaluation.engine import check_device
 from headwise.jobs.refine import find
-from headwise.jobs.settings import Settings
-from headwise.jobs.tasks import Goal
-from headwise.mask import Mask
+from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.keeping import with_kept
+from headwise.jobs.steps.progress import Reporter, Silent, counted
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.tasks import Goal
 from headwise.towers import Model, load
 
 ModelLike = str | Model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwise.artefact import card_header
+from headwise.edits.artefact import card_header
 from headwise.report.words import Results, render
 
 

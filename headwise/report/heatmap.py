@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from headwise.edits.mask import Grid, Head
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head
 from headwise.report.words import main_metric, metric_name
 
 COLOURS = "PuOr"  # orange to purple: told apart with every common colour blindness, white at 0

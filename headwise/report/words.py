@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from headwise.edits.mask import Grid
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from headwise.mask import Head, Mask
+from headwise.edits.mask import Head, Mask
 from headwise.search.deltas import HeadDeltas
 
 Embed = Callable[[Sequence[Mask]], Iterable[tuple[Mask, torch.Tensor]]]

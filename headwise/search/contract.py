@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
 
 if TYPE_CHECKING:
-    from headwise.objectives import Score
+    from headwise.scoring.objectives import Score
 
 Order = tuple[float, float, int, str]
 

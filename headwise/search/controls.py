@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Mask
 
 Row = tuple[float, ...]
 

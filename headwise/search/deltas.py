@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from headwise.engine import Means, Pixels, Plan, embed
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head, Mask
+from headwise.evaluation.engine import Means, Pixels, Plan, embed
 from headwise.towers.base import Tower
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head, Mask
 from headwise.search.contract import Evaluate
 from headwise.search.genetic import DEFAULTS, GeneticSettings
 from headwise.search.genome import Breeder
 
 if TYPE_CHECKING:
-    from headwise.objectives import Score
+    from headwise.scoring.objectives import Score
 
     Scores = tuple[Score, ...]  # a mask's, one per domain
 

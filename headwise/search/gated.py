@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from headwise.engine import Means, Pixels
+from headwise.edits.operators import suppress
 from headwise.errors import HeadwiseError
-from headwise.operators import suppress
+from headwise.evaluation.engine import Means, Pixels
 from headwise.towers.base import Tower, evaluating, rows
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head, Mask
 from headwise.search.contract import Evaluate, Found, Order, affordable, best_of
 from headwise.search.genome import Breeder, Genome
 

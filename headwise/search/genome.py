@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from headwise.mask import Grid, Head, Mask
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.search.contract import Order
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from headwise.engine import Means, Pixels
+from headwise.edits.mask import Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.losses import Loss, check_images, value_of
-from headwise.mask import Head, Mask
+from headwise.evaluation.engine import Means, Pixels
+from headwise.scoring.losses import Loss, check_images, value_of
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.gates import FORMS
 from headwise.search.gradient_state import Epoch, State, fingerprint, read_state, write_state
@@ -129,7 +129,7 @@ def learn_gates(
     Arguments:
         tower: the image tower; its parameters are not trained, and it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        loss: of the split, from `headwise.losses`, on the tower's device.
+        loss: of the split, from `headwise.scoring.losses`, on the tower's device.
         operator: what a suppressed head emits.
         settings: see `GradientSettings`.
         means: operator `mean`: per row of the grid, (H, d).

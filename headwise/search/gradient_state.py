@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from headwise.artefact import write_files
-from headwise.engine import Means, Pixels
+from headwise.edits.artefact import write_files
 from headwise.errors import HeadwiseError
-from headwise.losses import Loss
+from headwise.evaluation.engine import Means, Pixels
+from headwise.scoring.losses import Loss
 from headwise.towers.base import Tower
 
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Mask
 from headwise.search.contract import Evaluate, Found
 
 if TYPE_CHECKING:
     import torch
 
-    from headwise.engine import Means, Pixels, Plan
-    from headwise.objectives import Score
+    from headwise.evaluation.engine import Means, Pixels, Plan
+    from headwise.scoring.objectives import Score
     from headwise.towers.base import Tower
 
 
@@ -248,7 +248,7 @@ class FilledSubsets:
         return whole
 
     def _run(self, masks: Sequence[Mask], indices: Sequence[int]) -> None:
-        from headwise.engine import embed, ffe
+        from headwise.evaluation.engine import embed, ffe
 
         groups: dict[tuple[int, ...], list[Mask]] = {}  # masks that lack the same images run together
         for mask in masks:
@@ -275,7 +275,7 @@ class Rest:
 
     def cost(self, masks: Sequence[Mask]) -> float:
         """FFE of evaluating these masks whole."""
-        from headwise.engine import ffe
+        from headwise.evaluation.engine import ffe
 
         return ffe(self.subsets.tower, masks)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head, Mask
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Evaluate, Found, affordable, best_of
 from headwise.search.genetic import GeneticSettings, genetic
@@ -18,7 +18,7 @@ from headwise.search.surrogate import Surrogate
 if TYPE_CHECKING:
     import torch
 
-    from headwise.objectives import Score
+    from headwise.scoring.objectives import Score
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Found
 
 if TYPE_CHECKING:
     import torch
 
-    from headwise.objectives import Score
+    from headwise.scoring.objectives import Score
 
 REMEMBERED = 200  # of the best estimates; the search finds others again if it wants them
 
@@ -63,7 +63,7 @@ class Surrogate:
     def __call__(self, masks: Sequence[Mask]) -> list[Score]:
         import numpy as np
 
-        from headwise.objectives import Score
+        from headwise.scoring.objectives import Score
 
         guesses, nothing = map(self._look, masks), np.zeros(0, np.float32)
         return [Score(guess.fitness, guess.loss, {}, nothing, {}) for guess in guesses]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from headwise.mask import Grid, Head, Mask
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.search.contract import Evaluate, Found, best_of
 
 if TYPE_CHECKING:
-    from headwise.objectives import Score
+    from headwise.scoring.objectives import Score
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from headwise.engine import Means, Pixels
+from headwise.edits.mask import Grid, Head
 from headwise.errors import HeadwiseError
-from headwise.losses import Loss, check_images
-from headwise.mask import Grid, Head
+from headwise.evaluation.engine import Means, Pixels
+from headwise.scoring.losses import Loss, check_images
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
 from headwise.search.sweep import Sweep
 from headwise.towers.base import Tower
@@ -56,7 +56,7 @@ def taylor(
     progress: Callable[[float], None] | None = None,
 ) -> Taylor:
     """∂loss/∂gate at gates of 1, for all heads at once, of the loss that searches break ties by
-    (`headwise.losses.loss_of` names two exceptions).
+    (`headwise.scoring.losses.loss_of` names two exceptions).
 
     The loss ties all images of the split together, so it is differentiated in two steps: one pass gives all
     embeddings and with them the gradient to each of them; a second carries those through the tower, chunk by
@@ -65,7 +65,7 @@ def taylor(
     Arguments:
         tower: the image tower; it is left as it was.
         pixels: the split's images, (N, 3, R, R).
-        loss: of the split, from `headwise.losses`, on the tower's device.
+        loss: of the split, from `headwise.scoring.losses`, on the tower's device.
         operator: what a suppressed head emits.
         means: operator `mean`: per row of the grid, (H, d).
         chunk: images at a time.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from headwise.edits.mask import Grid, Mask
+from headwise.edits.operators import NEEDS_CLASS_TOKEN, OPERATORS
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
-from headwise.operators import NEEDS_CLASS_TOKEN, OPERATORS
 from headwise.towers.blocks import Block
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.errors import HeadwiseError
-from headwise.operators import FOLDABLE, OPERATORS
 
 Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (z, v) → z'
 

@@ -7,8 +7,8 @@ from importlib import metadata
 
 import torch
 
-from headwise.mask import Mask
-from headwise.operators import OPERATORS
+from headwise.edits.mask import Mask
+from headwise.edits.operators import OPERATORS
 from headwise.towers.base import Model, evaluating
 
 
@@ -122,7 +122,9 @@ def inspect(model: Model) -> dict:
         exactly; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
         runs the tower once per head.
     """
-    from headwise.engine import ffe  # the engine builds on towers; this consumer of both is used by the CLI alone
+    from headwise.evaluation.engine import (
+        ffe,  # the engine builds on towers; this consumer of both is used by the CLI alone
+    )
 
     tower = model.tower
     masks = [Mask.suppress(tower.grid, [head]) for head in tower.grid]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from headwise.edits.mask import Grid
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
 from headwise.towers.base import Tower, rows
 from headwise.towers.blocks import Block, HeadWeights, PoolBlock, Transform, join_heads, split_heads
 from headwise.towers.tools import attention, refuse_unknown

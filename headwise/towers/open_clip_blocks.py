@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from headwise.edits.mask import Grid
+from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
-from headwise.operators import FOLDABLE, OPERATORS
 from headwise.towers.base import Tower
 from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, split_heads
 from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown

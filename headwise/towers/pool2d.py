@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.mask import Grid
-from headwise.operators import FOLDABLE
+from headwise.edits.mask import Grid
+from headwise.edits.operators import FOLDABLE
 from headwise.towers.base import Tower
 from headwise.towers.blocks import HeadWeights, PoolBlock, Transform, join_heads, split_heads
 from headwise.towers.tools import attention, packed_qkv

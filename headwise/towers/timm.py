@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from headwise.edits.mask import Grid
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid
 from headwise.towers.base import Model, Tower
 from headwise.towers.blocks import Block
 from headwise.towers.pool2d import build_trunk_head, is_pool2d

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.operators import FOLDABLE, OPERATORS
+from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.towers.base import rows
 from headwise.towers.blocks import (
     Block,

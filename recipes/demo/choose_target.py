@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.console import Terminal
+from headwise.cli.console import Terminal
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
-from headwise.jobs.bench import prepare
-from headwise.jobs.searching import search
-from headwise.jobs.settings import Settings
-from headwise.stats import paired_error
+from headwise.jobs.steps.bench import prepare
+from headwise.jobs.steps.searching import search
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring.stats import paired_error
 from headwise.towers import load
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from headwise.baselines import BASELINES, FitSettings, fit
-from headwise.engine import embed, plan
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.losses import captions, value_of
-from headwise.mask import Mask
-from headwise.metrics import recalls, retrieve
+from headwise.evaluation.engine import embed, plan
+from headwise.scoring.losses import captions, value_of
+from headwise.scoring.metrics import recalls, retrieve
 from headwise.search.gradient import split_off
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))

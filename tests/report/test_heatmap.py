@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from sample_results import RESULTS, nothing_found
 
+from headwise.edits.mask import Grid, Head
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Head
 from headwise.report.heatmap import heat_map, heatmap_png, scale
 
 

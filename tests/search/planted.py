@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from conftest import small_clip
 
-from headwise.engine import Means, embed, head_means, plan
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import Means, embed, head_means, plan
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from headwise.mask import Grid, Mask
-from headwise.objectives import Score
+from headwise.edits.mask import Grid, Mask
+from headwise.scoring.objectives import Score
 
 
 def bits(mask: Mask) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
 from headwise.search.controls import controls
 
 GRID = Grid((4, 3, 5), pool=2)

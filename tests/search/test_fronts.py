@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from synthetic import Counting, Landscape, bits
 
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
 from headwise.search.fronts import domain_front, size_front
 from headwise.search.genetic import GeneticSettings
 

@@ -4,8 +4,8 @@ from itertools import product
 import pytest
 from synthetic import Counting, Landscape, bits
 
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
 from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep

@@ -10,12 +10,12 @@ import pytest
 import torch
 from planted import HEAD, SCALE, planted
 
-from headwise.engine import embed, plan
+from headwise.edits.mask import Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.losses import captions, loss_of, value_of
-from headwise.mask import Head, Mask
-from headwise.metrics import retrieve
-from headwise.objectives import Prototypes
+from headwise.evaluation.engine import embed, plan
+from headwise.scoring.losses import captions, loss_of, value_of
+from headwise.scoring.metrics import retrieve
+from headwise.scoring.objectives import Prototypes
 from headwise.search import gradient
 from headwise.search.gated import frozen, gated
 from headwise.search.gradient import GradientSettings, learn_gates
@@ -204,7 +204,7 @@ import torch
 torch.set_num_threads(1)
 sys.path[:0] = sys.argv[2:]
 from planted import SCALE, planted
-from headwise.losses import captions
+from headwise.scoring.losses import captions
 from headwise.search import gradient
 
 write, count = gradient.write_state, 0

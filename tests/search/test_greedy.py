@@ -1,8 +1,8 @@
 import pytest
 from synthetic import Counting, Landscape, bits
 
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
 

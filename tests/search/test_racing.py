@@ -3,10 +3,10 @@ import pytest
 import torch
 from synthetic import Counting
 
-from headwise.engine import Plan, embed, ffe
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Grid, Mask
-from headwise.objectives import Retrieval
+from headwise.evaluation.engine import Plan, embed, ffe
+from headwise.scoring.objectives import Retrieval
 from headwise.search.racing import FilledSubsets, RaceSettings, Rest, race
 
 GRID = Grid((6, 6))

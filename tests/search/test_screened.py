@@ -6,11 +6,12 @@ import pytest
 import torch
 from synthetic import Counting, bits, score
 
-from headwise.engine import Plan, embed, ffe
+from headwise.edits.mask import Grid, Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluator import Evaluator
-from headwise.mask import Grid, Mask
-from headwise.objectives import Retrieval
+from headwise.evaluation.engine import Plan, embed, ffe
+from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.study import Study
+from headwise.scoring.objectives import Retrieval
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Found
 from headwise.search.deltas import Collector, HeadDeltas, collect
@@ -18,7 +19,6 @@ from headwise.search.genetic import GeneticSettings, genetic
 from headwise.search.screened import ScreenedSettings, screened
 from headwise.search.surrogate import Surrogate
 from headwise.search.sweep import sweep
-from headwise.study import Study
 
 GRID = Grid((6,) * 6)
 IMAGES, WIDTH = 200, 16

@@ -1,7 +1,7 @@
 import pytest
 from synthetic import Counting, Landscape, bits, score
 
-from headwise.mask import Grid, Head, Mask
+from headwise.edits.mask import Grid, Head, Mask
 from headwise.search.sweep import sweep
 
 GRID = Grid((2, 3), pool=2)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from planted import HEAD, SCALE, planted
 
-from headwise.engine import embed, plan
+from headwise.edits.mask import Head, Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluator import Evaluator
-from headwise.losses import captions, loss_of
-from headwise.mask import Head, Mask
-from headwise.metrics import retrieve
-from headwise.objectives import Classification, Retrieval
+from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.evaluator import Evaluator
+from headwise.scoring.losses import captions, loss_of
+from headwise.scoring.metrics import retrieve
+from headwise.scoring.objectives import Classification, Retrieval
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
 from headwise.search.taylor import agreement, taylor

@@ -10,10 +10,10 @@ import torch
 from second_device import second_device
 from torch import nn
 
-from headwise import engine
-from headwise.live import apply
-from headwise.mask import Mask
-from headwise.operators import suppress
+from headwise.applied.live import apply
+from headwise.edits.mask import Mask
+from headwise.edits.operators import suppress
+from headwise.evaluation import engine
 from headwise.towers.base import Tower, rows
 
 PLAN = engine.Plan("float32", chunk=2, stack=3)

@@ -7,8 +7,8 @@ import torch
 from cases import built
 from golden import randomise
 
-from headwise.look import models
-from headwise.mask import Mask
+from headwise.cli.look import models
+from headwise.edits.mask import Mask
 from headwise.towers import NAMES, tower_of, wrap
 from headwise.towers.describe import families, inspect
 

@@ -4,8 +4,8 @@ import golden
 import pytest
 from cases import CASES, built, own_embedding
 
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.mask import Mask
 from headwise.towers import tower_of
 from headwise.towers.tools import verify
 

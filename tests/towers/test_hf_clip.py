@@ -5,10 +5,10 @@ import pytest
 import torch
 from golden import changed, difference, embed, pictures
 
-from headwise import engine
-from headwise.live import apply
-from headwise.mask import Grid, Mask
-from headwise.operators import OPERATORS
+from headwise.applied.live import apply
+from headwise.edits.mask import Grid, Mask
+from headwise.edits.operators import OPERATORS
+from headwise.evaluation import engine
 from headwise.towers import tower_of
 
 B32 = {

@@ -9,13 +9,13 @@ import torch
 from cases import timm_model
 from PIL import Image
 
-from headwise import engine
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation import engine
 from headwise.jobs.measure import evaluate
-from headwise.jobs.settings import Settings
-from headwise.jobs.tasks import Goal
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.verbs import Machine, refine
-from headwise.mask import Mask
 from headwise.towers import load, wrap
 
 

@@ -8,10 +8,10 @@ from cases import CASES, built, hf_model, open_clip_model, timm_model
 from golden import PLAN, pictures, randomise
 from torch import nn
 
-from headwise import engine
+from headwise.applied.live import apply
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.live import apply
-from headwise.mask import Mask
+from headwise.evaluation import engine
 from headwise.towers import tower_of
 
 NAMES = ["open_clip ViT-B-32", "open_clip CoCa", "open_clip EVA02-CLIP", "timm CLIP", "hf CLIP", "hf SigLIP"]

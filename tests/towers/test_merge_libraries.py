@@ -9,9 +9,9 @@ import torch
 from cases import hf_model, timm_model
 from processors import clip, real_pairs, without_headwise
 
-from headwise.export.merge import merge
-from headwise.live import apply
-from headwise.mask import Mask
+from headwise.applied.live import apply
+from headwise.applied.merge import merge
+from headwise.edits.mask import Mask
 from headwise.towers import wrap
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}

@@ -6,8 +6,8 @@ import torch
 from cases import SIGLIP_TEXT, hf_model
 from processors import CHINESE, PROCESSORS, real_pairs
 
-from headwise import engine
-from headwise.mask import Mask
+from headwise.edits.mask import Mask
+from headwise.evaluation import engine
 from headwise.towers import hf, load, wrap
 
 TEXT = {

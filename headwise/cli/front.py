@@ -1,0 +1,90 @@
+"""The command `front`: score against number of heads, and score on new pairs against loss on old ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    Aim,
+    KeepOption,
+    ModelArgument,
+    OneOperatorOption,
+    OutOption,
+    PairsArgument,
+    SplitColumns,
+    Where,
+    given,
+    grouped,
+)
+
+
+@grouped
+def front(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    out: OutOption,
+    keep_domain: KeepOption = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Write a mask of the front with at most this many heads.")
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option("--max-loss", help="Write the mask that gains most and costs kept domains at most these points."),
+    ] = None,
+    operator: OneOperatorOption = "uniform",
+    budget: Annotated[float, typer.Option("--budget", help="Most FFE for NSGA-II, all domains together.")] = 200.0,
+    population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Most generations.")] = None,
+    max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the splits, the search and the statistics.")] = 0,
+    split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
+) -> None:
+    """The front of score against number of suppressed heads; with --keep-domain, against loss on other pairs.
+
+    Example: headwise front hf:openai/clip-vit-base-patch32 new.csv -o front/ --keep-domain old.csv --max-loss 0.5
+    """
+    from headwise.cli import console
+    from headwise.jobs.front import FrontSettings
+    from headwise.jobs.front import front as run
+    from headwise.report.front import COLUMNS, heading, shown_rows, verdict
+
+    base = FrontSettings()
+    settings = replace(
+        base,
+        operator=operator,
+        genetic=replace(
+            base.genetic,
+            budget=budget,
+            max_heads=max_heads,
+            **given({"population": population, "generations": generations}),
+        ),
+        size=size,
+        max_loss=max_loss,
+        seed=seed,
+    )
+    found = run(
+        model,
+        pairs,
+        out,
+        keep=keep_domain or (),
+        settings=settings,
+        goal=aim.goal,
+        machine=where.machine,
+        split_by=split_by,
+        reporter=where.reporter,
+        **columns.keywords,
+    )
+    if where.as_json:
+        console.print_json(found.results)
+        return
+    console.print_table(heading(found.results), COLUMNS[found.results["kind"]], shown_rows(found.results))
+    console.out.print(verdict(found.results), highlight=False, soft_wrap=True)
+    mask = ", mask/" if found.mask is not None else ""
+    console.out.print(f"Written to {out}: front.md, front.json, front.png{mask}", highlight=False)

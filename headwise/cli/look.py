@@ -1,0 +1,97 @@
+"""Commands that look and change nothing: inspect, models, data check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from headwise.cli.options import (
+    CaptionOption,
+    GroupOption,
+    ImageOption,
+    ImagesOption,
+    JsonOption,
+    LabelOption,
+    ModelArgument,
+    PairsArgument,
+    SplitOption,
+)
+
+data = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a source of pairs. Forms: demo (packaged), FILE.csv|tsv|jsonl|parquet, a folder of images, "
+    "karpathy:FILE?images=DIR, coco:FILE?images=DIR, cna:FILE?images=DIR, chinese-clip:DIR?split=test, "
+    "wds:DIR?split=test, cola:FILE?images=DIR, mix:FILE (several sources), hf:REPO?split=test&image=image&captions=raw.",
+)
+
+
+def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
+    from headwise.cli import console
+    from headwise.towers import load
+    from headwise.towers.describe import inspect as describe
+
+    facts = describe(load(model))
+    if as_json:
+        console.print_json(facts)
+        return
+    plain = [(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
+             for key, value in facts.items() if key not in ("operators", "ffe")]  # fmt: skip
+    plain += [(f"FFE of a {key.replace('_', ' ')}", f"{value:,.1f}") for key, value in facts["ffe"].items()]
+    console.print_table(model, ("", "value"), plain, text=True)
+    rows = [
+        (name, op["what"], op["applies"], "yes" if op["folds"] else "no") for name, op in facts["operators"].items()
+    ]
+    console.print_table("Operators", ("", "a suppressed head", "applies to", "folds exactly"), rows, text=True)
+
+
+def models(as_json: JsonOption = False) -> None:
+    """Which libraries are installed, and how to name a model of each."""
+    from headwise.cli import console
+    from headwise.towers.describe import families
+
+    if as_json:
+        console.print_json([asdict(library) for library in families()])
+        return
+    for library in families():  # plain lines, not a table: a name has to be copied whole
+        state = library.version or f"not installed: pip install 'headwise[{library.extra}]'"
+        lines = [f"{library.name} {state}", f"  {', '.join(library.families)}"]
+        lines += [f"  {form:32}  {meaning}" for form, meaning in library.forms.items()]
+        lines += [f"    for example {example}" for example in library.examples]
+        console.out.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
+
+
+@data.command()
+def check(
+    source: PairsArgument,
+    image: ImageOption = None,
+    caption: CaptionOption = None,
+    label: LabelOption = None,
+    split_column: SplitOption = None,
+    group: GroupOption = None,
+    images: ImagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Counts, captions per image, duplicates, bad rows and samples of a source. Writes nothing; exits 1 if rows are bad."""
+    from headwise.cli import console
+    from headwise.data.check import check as run
+    from headwise.jobs.steps.progress import counted
+
+    with counted(console.Terminal(quiet=as_json), "Checking images", "images") as tell:
+        report = run(
+            source,
+            image=image,
+            caption=caption,
+            split=split_column,
+            group=group,
+            label=label,
+            images=images,
+            progress=tell,
+        )
+    if as_json:
+        console.print_json(asdict(report) | {"ok": report.ok})
+    else:
+        console.print_check(report)
+    if not report.ok:
+        raise typer.Exit(1)

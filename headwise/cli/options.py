@@ -1,0 +1,201 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from headwise.cli.console import Terminal
+    from headwise.jobs.steps.tasks import Goal
+    from headwise.jobs.verbs import Machine
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
+]
+PairsArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Images with captions or labels: a .csv, .tsv, .jsonl or .parquet file, a folder of images, or a named "
+        "form such as karpathy:FILE?images=DIR (headwise data --help lists them)."
+    ),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. The same command continues there.")]
+OperatorOption = Annotated[
+    str,
+    typer.Option(
+        "--operator",
+        help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row; several "
+        "separated by commas compete.",
+    ),
+]
+OneOperatorOption = Annotated[
+    str, typer.Option("--operator", help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row.")
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
+ChunkOption = Annotated[int | None, typer.Option("--chunk", help="Images a chunk; by default what fits the processor.")]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-size",
+        envvar="HEADWISE_CACHE_SIZE",
+        show_envvar=True,
+        help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep-domain", help="Pairs that a mask must not break; may be given several times."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
+ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
+CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
+SplitOption = Annotated[str | None, typer.Option("--split-column", help="A column that names each row's split.")]
+GroupOption = Annotated[str | None, typer.Option("--group", help="A column whose values never straddle splits.")]
+ImagesOption = Annotated[str | None, typer.Option("--images", help="The folder that relative image paths start from.")]
+SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
+CheckOption = Annotated[
+    bool, typer.Option("--check-weights/--no-check-weights", help="Refuse a mask found on other weights.")
+]
+
+
+FitnessOption = Annotated[
+    str,
+    typer.Option(
+        "--fitness",
+        help="What counts: auto, mean_recall (captions), acc1, mean_per_class_recall, group_mean_acc, worst_group_acc "
+        "(labels), multi_object_acc, mean_average_precision (Cola); a mix: file gives it for each part.",
+    ),
+]
+TemplatesOption = Annotated[
+    str | None, typer.Option("--templates", help="Labels: openai80, openai7, siglip, plain, or a file.")
+]
+ClassNamesOption = Annotated[str | None, typer.Option("--class-names", help="Labels: imagenet, or a file.")]
+LabelOption = Annotated[str | None, typer.Option("--label", help="The label column, if its name is unusual.")]
+
+
+def given(options: dict[str, object]) -> dict[str, Any]:
+    """The options that were set."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+# ---- groups of options
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a source is read."""
+
+    image: ImageOption = None
+    caption: CaptionOption = None
+    label: LabelOption = None
+    group: GroupOption = None
+    images: ImagesOption = None
+    skip_bad: SkipOption = False
+
+    @property
+    def keywords(self) -> dict[str, object]:
+        """As `headwise.read` takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SplitColumns(Columns):
+    """How a source is read that is to be split."""
+
+    split_column: SplitOption = None
+
+    @property
+    def keywords(self) -> dict[str, object]:
+        found = asdict(self)
+        return found | {"split": found.pop("split_column")}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What counts."""
+
+    fitness: FitnessOption = "auto"
+    templates: TemplatesOption = None
+    class_names: ClassNamesOption = None
+
+    @property
+    def goal(self) -> Goal:
+        from headwise.jobs.steps.tasks import Goal
+
+        return Goal(self.fitness, self.templates, self.class_names)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to run, in what precision, and how to print."""
+
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = "auto"
+    chunk: ChunkOption = None
+    cache_size: CacheOption = None
+    as_json: JsonOption = False
+
+    @property
+    def machine(self) -> Machine:
+        """Device auto takes a GPU where there is one."""
+        return machine(self.dtype, self.device, self.chunk, self.cache_size)
+
+    @property
+    def reporter(self) -> Terminal:
+        from headwise.cli.console import Terminal
+
+        return Terminal(quiet=self.as_json)
+
+
+def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None = None) -> Machine:
+    """The `Machine` of the options."""
+    import torch
+
+    from headwise.data.cache import parse_size
+    from headwise.jobs.verbs import Machine
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Machine(dtype, device, chunk, cache_size=None if cache_size is None else parse_size(cache_size))
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters of the groups above become their options, each with its own name.
+
+    Arguments:
+        command: its own options come first in --help, those of the groups after them.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = signature(command).parameters.values()
+    groups = {p.name: hints[p.name] for p in own if is_dataclass(hints[p.name])}
+    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in groups]
+    for group in groups.values():
+        types = get_type_hints(group, include_extras=True)
+        parameters += [
+            Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
+            for f in fields(group)
+        ]
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        made = {
+            name: group(**{f.name: values.pop(f.name) for f in fields(group)})  # type: ignore[operator]
+            for name, group in groups.items()
+        }
+        command(**values, **made)
+
+    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call

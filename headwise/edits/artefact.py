@@ -1,0 +1,322 @@
+"""A mask as a folder: `head_mask.json` and a model card. Also the one way in which headwise writes files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.operators import canonical_operator
+from headwise.errors import HeadwiseError
+
+MASK_FILE = "head_mask.json"
+CARD_FILE = "README.md"
+FORMAT = 1
+KEYS = frozenset({"format", "headwise_version", "operator", "grid", "gates", "means", "provenance"})
+OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def save_mask(mask: Mask, folder: str | Path, *, card: str | None = None) -> Path:
+    """Write a mask into a folder, made where it is missing. Other files in it are left alone.
+
+    Arguments:
+        mask: its provenance has to be plain JSON values (tuples come back as lists).
+        folder: where `head_mask.json` and `README.md` go.
+        card: the text of the model card; None writes a short one, unless a README of the user's own is there.
+
+    Returns:
+        The path of the mask's file.
+
+    Raises:
+        HeadwiseError: the folder cannot be written, or the provenance is not JSON. Then the folder is as it was.
+    """
+    folder = Path(folder)
+    files = {MASK_FILE: dumps(mask)}
+    if card is not None or not _is_users_own(folder / CARD_FILE):
+        files = {CARD_FILE: plain_card(mask) if card is None else card, **files}
+    write_files(folder, files)
+    return folder / MASK_FILE
+
+
+def load_mask(source: str | Path, *, revision: str | None = None) -> Mask:
+    """Read what `save_mask` wrote.
+
+    Arguments:
+        source: a folder, its `head_mask.json`, or the id of a Hugging Face hub repository that holds one
+            (`user/name` or `hf:user/name`).
+        revision: branch, tag or commit of a hub repository.
+
+    Returns:
+        A mask equal to the one that was saved.
+
+    Raises:
+        HeadwiseError: nothing there, or a broken file; the message names the file and the field.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / MASK_FILE
+    elif not path.is_file():
+        path = _download(str(source), revision)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise HeadwiseError(f"{path.parent} holds no {MASK_FILE}. Give a folder that save_pretrained wrote.") from error
+    except UnicodeDecodeError as error:
+        raise HeadwiseError(
+            f"{path} is not a text file ({error.reason}); it is damaged. Save the mask again."
+        ) from error
+    except OSError as error:
+        raise HeadwiseError(f"Cannot read {path}: {error.strerror or error}. Check the path and its rights.") from error
+    return loads(text, str(path))
+
+
+# ---- the file
+
+
+def dumps(mask: Mask) -> str:
+    """The text of `head_mask.json`; every number is written so that it reads back bit for bit.
+
+    Raises:
+        HeadwiseError: a value in the provenance that JSON cannot hold.
+    """
+    try:
+        for key, value in mask.provenance.items():
+            json.dumps({key: value}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise HeadwiseError(
+            f"The mask's provenance cannot be saved: {key!r} is not a plain JSON value ({error}). "
+            "Use text, finite numbers, lists and dictionaries."
+        ) from error
+    data = {
+        "format": FORMAT,
+        "headwise_version": _version(),
+        "operator": mask.operator,
+        "grid": {"layers": list(mask.grid.layers), "pool": mask.grid.pool},
+        "gates": [list(row) for row in mask.gates],
+        "means": {str(head): list(mean) for head, mean in mask.means},
+        "provenance": dict(mask.provenance),
+    }
+    lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in data.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def loads(text: str, where: str) -> Mask:
+    """The mask in the text of a `head_mask.json`.
+
+    Arguments:
+        text: the file's text.
+        where: the file's name, for messages.
+
+    Raises:
+        HeadwiseError: not JSON, or a field that is missing or wrong.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HeadwiseError(f"{where} is not valid JSON ({error}); it is damaged. Save the mask again.") from error
+    if not isinstance(data, dict):
+        raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Is it a headwise mask?")
+    _warn_of_newer(data, where)
+
+    def wrong(key: str, wanted: str) -> HeadwiseError:
+        found = f"is {_short(data[key])}" if key in data else "is missing"
+        return HeadwiseError(f"{where}: the field '{key}' {found}; it has to be {wanted}.")
+
+    layout, gates, operator = data.get("grid"), data.get("gates"), data.get("operator")
+    means, provenance = data.get("means", {}), data.get("provenance", {})
+    if not isinstance(operator, str):
+        raise wrong("operator", 'a text such as "zero"')
+    if not isinstance(layout, dict) or not _counts(layout.get("layers"), 1) or not _counts([layout.get("pool", 0)], 0):
+        raise wrong("grid", 'heads per layer, as in {"layers": [12, 12], "pool": 0}')
+    if not isinstance(gates, list) or not all(_numbers(row) for row in gates):
+        raise wrong("gates", "one list of numbers per layer")
+    if not isinstance(means, dict) or not all(_numbers(row) for row in means.values()):
+        raise wrong("means", "an object of lists of numbers, one per suppressed head")
+    if not isinstance(provenance, dict):
+        raise wrong("provenance", "an object")
+    grid = Grid(tuple(layout["layers"]), layout.get("pool", 0))
+    try:
+        field = "operator"
+        operator = canonical_operator(operator)
+        field = "means"
+        heads = [Head.parse(name) for name in means]
+        for head in heads:
+            grid.row_of(head)
+        field = "gates"
+        constants = tuple((head, tuple(map(float, row))) for head, row in zip(heads, means.values(), strict=True))
+        return Mask(grid, tuple(map(tuple, gates)), operator, constants, provenance)
+    except HeadwiseError as error:
+        raise HeadwiseError(f"{where}: the field '{field}' is wrong. {error}") from error
+
+
+def _warn_of_newer(data: dict[str, Any], where: str) -> None:
+    unknown = sorted(set(data) - KEYS)
+    number = data.get("format", FORMAT)
+    if type(number) is not int or number < 1:
+        raise HeadwiseError(f"{where}: the field 'format' is {_short(number)}; it has to be a whole number from 1.")
+    if unknown or number > FORMAT:
+        ignored = f"; ignored here: {', '.join(unknown)}" if unknown else ""
+        warnings.warn(
+            f"{where} was written by a newer headwise (format {number}, version "
+            f"{data.get('headwise_version', 'unknown')}){ignored}. Upgrade headwise if results look wrong.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _value(value: Any) -> str:
+    """JSON with one row of gates or means per line, so that a person and `diff` can read it."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
+    if isinstance(value, dict) and value:
+        rows = (f"    {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items())
+        return "{\n" + ",\n".join(rows) + "\n  }"
+    return json.dumps(value)
+
+
+def _counts(value: Any, least: int) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= least for item in value)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(item) in (int, float) and -1e300 < item < 1e300
+        for item in value  # false for NaN, infinity and true
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _version() -> str:
+    try:
+        return version("headwise")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+# ---- the hub
+
+
+def _download(source: str, revision: str | None) -> Path:
+    repository = source.removeprefix("hf:")
+    if not _HUB_ID.fullmatch(repository):
+        raise HeadwiseError(f"There is no mask at {source}: no such folder. Give a folder that holds {MASK_FILE}.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, MASK_FILE, revision=revision))
+    except Exception as error:  # the hub's client raises many kinds: network, rights, names, offline mode
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise HeadwiseError(
+            f"There is no folder {source}, and the hub gave no {MASK_FILE} of {repository}: {first_line}\n"
+            f"Give a folder that holds {MASK_FILE}, or the id of a hub repository that does."
+        ) from error
+
+
+# ---- the card
+
+
+def card_header(base_model: str, *, merged: bool = False) -> str:
+    """The YAML header of a model card.
+
+    Arguments:
+        base_model: a model's name as headwise writes it; it is listed only where it is a hub id.
+        merged: the card is for a refined model, not for a mask alone.
+    """
+    lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
+    reference = base_model.removeprefix("hf:")
+    if base_model.startswith("hf:") and _HUB_ID.fullmatch(reference) and not Path(reference).exists():
+        lines += [f"base_model: {reference}", *(["base_model_relation: finetune"] if merged else [])]
+    if merged:
+        lines += ["pipeline_tag: zero-shot-image-classification"]
+    lines += ["tags:", "- headwise", "- clip", "- attention-heads", "---", OWN_CARD]
+    return "\n".join(lines)
+
+
+def plain_card(mask: Mask, *, merged: bool = False) -> str:
+    """A short model card from what the mask itself knows."""
+    base = str(mask.provenance.get("base_model", "an unnamed model"))
+    effect = "No head is suppressed: this mask changes nothing."
+    if mask.heads:
+        names = ", ".join(f"{head} (gate {mask.gate(head):.3g})" for head in mask.heads)
+        effect = f"Suppressed, {mask.size} of {mask.grid.size} heads, operator `{mask.operator}`: {names}."
+    facts = [
+        f"- {key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in mask.provenance.items()
+    ]
+    what = "Refined image encoder" if merged else "Head mask"
+    return "\n".join(
+        [card_header(base, merged=merged), "", f"# {what} of {base}", "", effect, ""]
+        + ["Layers and heads count from 0. Written by headwise; the mask is `head_mask.json`.", ""]
+        + (["Where it comes from:", "", *facts, ""] if facts else [])
+    )
+
+
+def _is_users_own(readme: Path) -> bool:
+    try:
+        return OWN_CARD not in readme.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+# ---- writing
+
+
+def write_files(folder: str | Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files into a folder so that a full disk or an interrupt never leaves half a file.
+
+    Each is written beside its place, flushed to the disk, and renamed when all are there.
+
+    Arguments:
+        folder: made where it is missing.
+        files: name → content, in the order in which they are to appear.
+
+    Raises:
+        HeadwiseError: anything the file system refuses; what was there before is unchanged.
+    """
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    written: dict[Path, Path] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = folder / f".{name}.{os.getpid()}.partial"
+            written[partial] = folder / name
+            with partial.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+        for partial, path in written.items():
+            os.replace(partial, path)
+    except BaseException as error:
+        for leftover in written:
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        if isinstance(error, OSError):
+            raise cannot_write(folder, error) from error
+        raise
+
+
+def cannot_write(folder: Path, error: BaseException) -> HeadwiseError:
+    """What to tell a user whose file system refuses a write."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return HeadwiseError(
+        f"Cannot write to {folder}: {reason}. Nothing was left half-written. "
+        "Free some space there or give another output folder, then run the same command again."
+    )

@@ -1,0 +1,315 @@
+"""Masks → embeddings, sharing all work that masks share: a depth-first walk over the trie of their gates.
+
+Masks sorted by their gates, layer by layer, form a trie. A node is (row, residual stream). `attend` runs once
+per node; its children differ only in the operator and in `finish`. Nodes of one depth are stacked along the
+batch up to a memory budget, so that siblings run as one batch. Memory is depth × one stack of one chunk of
+images; embeddings go to a temporary file, so it does not grow with the number of images or masks.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from headwise.applied.live import check_fits, mean_tensor
+from headwise.edits.mask import Head, Mask
+from headwise.edits.operators import suppress
+from headwise.errors import HeadwiseError
+from headwise.towers.base import Tower, evaluating, rows
+
+Means = Sequence[torch.Tensor]  # per row of the grid: every head's mean output, (H, d) float32
+MASKS_PER_WALK = 48  # results reach the study after each walk; a walk repeats the identity's prefix once
+
+
+class Pixels(Protocol):
+    """Preprocessed images: a tensor (N, 3, R, R), or the decoded-image cache."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a walk is laid out. All of it is part of a study's key: results depend on the last bits of it.
+
+    Arguments:
+        dtype: `float32` or `bfloat16`.
+        chunk: images per chunk.
+        stack: most nodes that run as one batch.
+        device: where the walk runs.
+    """
+
+    dtype: str = "float32"
+    chunk: int = 16
+    stack: int = 1
+    device: str = "cpu"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
+
+
+def plan(
+    tower: Tower, *, dtype: str = "auto", device: str = "cpu", chunk: int | None = None, budget: float | None = None
+) -> Plan:
+    """A plan for this tower on this machine.
+
+    Arguments:
+        dtype: `auto`, `float32` or `bfloat16`; auto takes bfloat16 where the processor has it.
+        chunk: images per chunk, instead of what the budget allows.
+        budget: bytes for the activations of one stack; the walk holds about one stack per layer. By default
+            24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
+
+    Raises:
+        HeadwiseError: an unknown dtype, or a device that this machine does not have.
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise HeadwiseError(f"{dtype!r} is not a precision. Use auto, float32 or bfloat16.")
+    check_device(device)
+    on_gpu = device.startswith("cuda")
+    if dtype == "auto":
+        dtype = "bfloat16" if has_bfloat16(device) else "float32"
+    size = 2 if dtype == "bfloat16" else 4
+    # one image at one node: residual stream in and out, z, v and the MLP's hidden layer
+    image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
+    budget = budget or (2e9 if on_gpu else 24e6)
+    if chunk is not None and chunk < 1:
+        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
+    chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
+    return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
+
+
+def check_device(device: str) -> None:
+    """
+    Raises:
+        HeadwiseError: torch does not know the device, or this machine does not have it.
+    """
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError as error:
+        raise HeadwiseError(f"{device!r} is not a device. Use cpu, cuda or cuda:1.") from error
+    if kind == "cuda" and index >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        raise HeadwiseError(f"Device {device!r} was asked for but torch finds no such CUDA GPU. Use --device cpu.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch knows kinds that this build or machine cannot compute on
+        raise HeadwiseError(f"torch cannot compute on device {device!r} here. Use --device cpu.") from error
+
+
+def _power_of_two(value: float, most: int) -> int:
+    return max(1, min(most, 1 << max(0, int(value).bit_length() - 1)))
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the processor multiplies bfloat16 faster than float32.
+
+    A CPU needs AMX tiles for that: with AVX-512 BF16 alone a matrix product took 1.8 times as long as in
+    float32 (docs/performance.md).
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
+
+
+# ---- the trie
+
+
+@dataclass
+class Node:
+    """A set of masks that agree on the gates of every row so far."""
+
+    masks: list[int]  # indices into the walk's masks
+    children: list[Node] = field(default_factory=list)
+    gates: tuple[float, ...] = ()  # of the row that leads here
+    operator: str = "zero"
+
+
+def trie(masks: Sequence[Mask], first: int = 0) -> Node:
+    """The trie of the masks' gates from row `first` on."""
+
+    def grow(node: Node, row: int) -> Node:
+        if row == len(masks[0].gates):
+            return node
+        groups: dict[tuple[str, tuple[float, ...]], list[int]] = {}
+        for i in node.masks:
+            gates = masks[i].gates[row]
+            operator = masks[i].operator if min(gates) < 1.0 else "identity"
+            groups.setdefault((operator, gates), []).append(i)
+        node.children = [
+            grow(Node(group, gates=gates, operator=operator), row + 1) for (operator, gates), group in groups.items()
+        ]
+        return node
+
+    return grow(Node(list(range(len(masks)))), first)
+
+
+def ffe(tower: Tower, masks: Sequence[Mask]) -> float:
+    """Cost of evaluating these masks together, in full-forward equivalents, from multiply-adds.
+
+    One is the cost of one pass of the whole tower over the images; work that masks share counts once.
+    """
+    if not masks:
+        return 0.0
+    costs = [block.cost(tower.tokens, tower.query_count(row)) for row, block in enumerate(tower.blocks)]
+
+    def walk(node: Node, row: int) -> float:
+        if not node.children:
+            return 0.0
+        attend, finish = costs[row]
+        return attend + sum(finish + walk(child, row + 1) for child in node.children)
+
+    return walk(trie(masks), 0) / sum(attend + finish for attend, finish in costs)
+
+
+# ---- the walk
+
+
+def embed(
+    tower: Tower,
+    pixels: Pixels,
+    masks: Sequence[Mask],
+    layout: Plan,
+    *,
+    means: Means | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Mask, torch.Tensor]]:
+    """Embeddings of every image under every mask.
+
+    Arguments:
+        tower: the image tower; it is cast to the plan's device and precision if it has another.
+        pixels: preprocessed images, (N, 3, R, R).
+        masks: any masks for this tower's grid; duplicates are computed once.
+        layout: chunk size, precision, device.
+        means: operator `mean`: the constants of every head, where the masks do not carry their own.
+        progress: called with the FFE done since the last call.
+
+    Yields:
+        Each different mask with its embeddings, (N, E) float32 on the CPU, not normalised, in the order of
+        their gates.
+
+    Raises:
+        HeadwiseError: a mask that does not fit the tower.
+    """
+    for mask in masks:
+        check_fits(tower, mask, check_weights=False)
+    ready = tower.cast(layout.device, layout.torch_dtype)
+    for batch in walks(masks):
+        yield from _walk_all(ready, pixels, batch, layout, means, progress)
+
+
+def walks(masks: Sequence[Mask]) -> list[list[Mask]]:
+    """The different masks in the order of their gates, cut into sets that are walked together."""
+    unique = sorted(dict.fromkeys(masks), key=lambda mask: (mask.gates, mask.operator), reverse=True)
+    return [unique[start : start + MASKS_PER_WALK] for start in range(0, len(unique), MASKS_PER_WALK)]
+
+
+def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, means: Means | None, progress):
+    """One walk of one set of masks over all chunks; embeddings pass through a temporary file."""
+    root, total, cost = trie(masks), len(pixels), ffe(tower, masks)
+    tables = _mean_tables(tower, masks, means)
+    with tempfile.TemporaryFile(prefix="headwise-") as file, evaluating(tower.parts), torch.inference_mode():
+        width = 0
+        for start in range(0, total, layout.chunk):
+            images = pixels[start : start + layout.chunk].to(tower.device, tower.dtype)  # (B, 3, R, R)
+            for i, e in _walk_chunk(tower, root, images, layout.stack, tables):
+                width = e.shape[-1]
+                data = e.float().cpu().contiguous().numpy()  # (B, E)
+                os.pwrite(file.fileno(), data.data, (i * total + start) * width * 4)
+            if progress:
+                progress(cost * len(images) / total)
+        for i, mask in enumerate(masks):
+            raw = bytearray(os.pread(file.fileno(), total * width * 4, i * total * width * 4))
+            yield mask, torch.frombuffer(raw, dtype=torch.float32).view(total, width)
+
+
+def _mean_tables(tower: Tower, masks: list[Mask], means: Means | None) -> dict[tuple[int, int], torch.Tensor]:
+    """(mask, row) → mean outputs (H, d), for the masks of operator `mean`."""
+    tables = {}
+    for i, mask in enumerate(masks):
+        if mask.operator == "mean":
+            for row, block in enumerate(tower.blocks):
+                if means is not None and not mask.means:
+                    tables[i, row] = means[row].to(tower.device)
+                else:
+                    table = mean_tensor(mask, row, block.head_dim, tower.device)
+                    assert table is not None
+                    tables[i, row] = table
+    return tables
+
+
+def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple[int, torch.Tensor]]:
+    """(mask, embeddings (B, E)) of one chunk of images."""
+    size = len(images)
+
+    def descend(nodes: list[Node], x: torch.Tensor, row: int) -> Iterator[tuple[int, torch.Tensor]]:
+        # x (n·B, N, D): the residual streams of n nodes, one after the other
+        while row < len(tower.blocks):
+            block, queries = tower.blocks[row], tower.queries(row)
+            z, v = block.attend(x, queries)  # (n·B, H, Q, d), (n·B, H, N, d)
+            z, v = z.unflatten(0, (len(nodes), size)), v.unflatten(0, (len(nodes), size))  # (n, B, H, ·, d)
+            x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
+            pairs = [(parent, child) for parent, node in enumerate(nodes) for child in node.children]
+            for start in range(0, len(pairs), stack):
+                part = pairs[start : start + stack]
+                parents, children = [parent for parent, _ in part], [child for _, child in part]
+                z2 = torch.stack([emit(child, z[p], v[p], row, queries) for p, child in part])  # (m, B, H, Q, d)
+                x2 = x if parents == list(range(len(nodes))) else x[parents]  # (m, B, Q, D)
+                x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
+                if start + stack < len(pairs):
+                    yield from descend(children, x2, row + 1)
+                else:  # no recursion for the last: it would keep z, v and x of every row below until it is done
+                    nodes, x = children, x2
+            row += 1
+        e = tower.pool(x).unflatten(0, (len(nodes), size))  # (n, B, E)
+        for node, embedding in zip(nodes, e, strict=True):
+            for i in node.masks:
+                yield i, embedding
+
+    def emit(child: Node, z, v, row: int, queries: slice | None):
+        if child.operator == "identity":
+            return z
+        gates = torch.tensor(child.gates, device=z.device)  # (H)
+        mean = tables.get((child.masks[0], row))
+        return suppress(child.operator, z, v, gates, queries=queries, mean=mean)
+
+    if tower.blocks:
+        yield from descend([root], tower.stem(images), 0)
+
+
+# ---- the constants of operator `mean`
+
+
+def head_means(tower: Tower, pixels: Pixels, layout: Plan) -> list[torch.Tensor]:
+    """Every head's mean output over images and the query rows that are computed, float32.
+
+    Returns:
+        Per row of the grid, (H, d).
+    """
+    ready = tower.cast(layout.device, layout.torch_dtype)
+    sums = [torch.zeros(block.heads, block.head_dim, dtype=torch.float64) for block in ready.blocks]
+    with evaluating(ready.parts), torch.inference_mode():
+        for start in range(0, len(pixels), layout.chunk):
+            x = ready.stem(pixels[start : start + layout.chunk].to(ready.device, ready.dtype))  # (B, N, D)
+            for row, block in enumerate(ready.blocks):
+                queries = ready.queries(row)
+                z, _ = block.attend(x, queries)  # (B, H, Q, d)
+                sums[row] += z.double().mean(2).sum(0).cpu()  # (H, d)
+                x = block.finish(rows(x, queries), z)
+    return [(total / len(pixels)).float() for total in sums]
+
+
+def with_means(mask: Mask, means: Means) -> Mask:
+    """The mask, carrying the constants of the heads it suppresses; unchanged for other operators."""
+    if mask.operator != "mean" or mask.means:
+        return mask
+
+    def constants(head: Head) -> tuple[float, ...]:
+        return tuple(means[mask.grid.row_of(head)][head.index].tolist())
+
+    return Mask(mask.grid, mask.gates, "mean", tuple((head, constants(head)) for head in mask.heads), mask.provenance)

@@ -1,0 +1,100 @@
+"""Masks → scores on one split: the engine, an objective and the study put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import Means, Pixels, Plan, embed, ffe, walks
+from headwise.evaluation.study import Study
+from headwise.scoring.objectives import Score
+from headwise.towers.base import Tower
+
+Objective = Callable[[torch.Tensor], Score]  # embeddings (N, E) float32 → score
+Progress = Callable[[float], None]  # FFE done since the last call
+Observe = Callable[[Mask, torch.Tensor], object]
+
+
+@dataclass
+class Evaluator:
+    """Scores masks on one split; what the study already holds is not run again.
+
+    Arguments:
+        tower, layout: what to run and how (`engine.plan`).
+        pixels: the split's images.
+        objective: embeddings → score.
+        study: where scores are kept; None keeps them in memory.
+        split: the split's name in the study.
+        means: constants of operator `mean`, per row (H, d).
+        progress: called with the FFE done since the last call, run or found in the study.
+        observe: gets every mask that is run, not those found in the study, with its embeddings (N, E) float32.
+        spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
+            the requests alone, so that a budgeted search that is resumed makes the same decisions.
+    """
+
+    tower: Tower
+    layout: Plan
+    pixels: Pixels
+    objective: Objective
+    study: Study | None = None
+    split: str = "search"
+    means: Means | None = None
+    progress: Progress | None = None
+    observe: Observe | None = None
+    spent: float = 0.0
+    _scores: dict[str, Score] = field(default_factory=dict)
+
+    def cost(self, masks: Sequence[Mask]) -> float:
+        """FFE that asking for these masks would add to `spent`."""
+        return ffe(self.tower, self._new(masks))
+
+    def learn(self, scores: Sequence[tuple[Mask, Score]], cost: float) -> None:
+        """Take over whole scores on this split that a race made, with what the race cost.
+
+        Raises:
+            HeadwiseError: a study that cannot be written.
+        """
+        self.spent += cost
+        known = {mask.key: score for mask, score in scores}
+        if self.study:  # what another run has recorded stands, so that a resumed run sees the same bits
+            self.study.put(self.split, scores)
+            known = self.study.get(self.split, [mask for mask, _ in scores])
+        self._scores.update(known)
+        if self.progress:
+            self.progress(cost)
+
+    def __call__(self, masks: Sequence[Mask]) -> list[Score]:
+        """The masks' scores, in their order.
+
+        Raises:
+            HeadwiseError: a mask that does not fit the tower, or a study that cannot be written.
+        """
+        new = self._new(masks)
+        cost = ffe(self.tower, new)
+        self.spent += cost
+        if self.study and new:
+            self._scores.update(self.study.get(self.split, new))
+        missing = [mask for mask in new if mask.key not in self._scores]
+        if self.progress:
+            self.progress(cost - sum(ffe(self.tower, batch) for batch in walks(missing)))
+        for batch in walks(missing):
+            found = embed(self.tower, self.pixels, batch, self.layout, means=self.means, progress=self.progress)
+            scores = []
+            for mask, embeddings in found:
+                scores.append((mask, self.objective(embeddings)))
+                if self.observe:
+                    self.observe(mask, embeddings)
+            if self.study:  # one transaction a walk: a resumed run repeats whole walks or nothing
+                self.study.put(self.split, scores)
+            self._scores.update({mask.key: score for mask, score in scores})
+        return [self._scores[mask.key] for mask in masks]
+
+    def embeddings(self, masks: Sequence[Mask]) -> Iterator[tuple[Mask, torch.Tensor]]:
+        """Run masks for their embeddings (N, E) alone; neither scores nor FFE are kept."""
+        return embed(self.tower, self.pixels, masks, self.layout, means=self.means)
+
+    def _new(self, masks: Sequence[Mask]) -> list[Mask]:
+        return list({mask.key: mask for mask in masks if mask.key not in self._scores}.values())

@@ -1,0 +1,190 @@
+"""A model, its pairs, their pixels and captions' embeddings, and the study: what every job works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from headwise.data.cache import PixelCache, pixels
+from headwise.data.pairs import Pairs
+from headwise.data.splits import Splits
+from headwise.evaluation.engine import Means, Plan, head_means, plan
+from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.study import Study
+from headwise.jobs.steps.progress import Reporter, Silent, counted
+from headwise.jobs.steps.tasks import Goal, Task, make_task
+from headwise.scoring.objectives import Objective
+from headwise.towers.base import Model, Tower
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything an evaluation needs, prepared once.
+
+    Arguments:
+        model: the model, in float32.
+        tower: its image tower on the plan's device and in the plan's precision.
+        pairs: images and captions.
+        splits: which image is in which split.
+        task: what is measured, with its text embeddings.
+        cache: preprocessed images.
+        layout: precision, chunk and device of every evaluation.
+        study: where scores are kept.
+        reporter: where progress goes.
+        kept: domains that a mask for these pairs must not break.
+    """
+
+    model: Model
+    tower: Tower
+    pairs: Pairs
+    splits: Splits
+    task: Task
+    cache: PixelCache
+    layout: Plan
+    study: Study | None
+    reporter: Reporter = field(default_factory=Silent)
+    kept: tuple[Bench, ...] = ()
+
+    def indices(self, split: str) -> tuple[int, ...]:
+        return getattr(self.splits, split)
+
+    def objective(self, split: str) -> Objective:
+        """What is measured, within one split."""
+        return self.task.objective(self.model, self.pairs, self.indices(split), self.layout.device)
+
+    def evaluator(self, split: str) -> Evaluator:
+        return Evaluator(
+            tower=self.tower,
+            layout=self.layout,
+            pixels=self.cache.take(self.indices(split)),
+            objective=self.objective(split),
+            study=self.study,
+            split=split,
+        )
+
+    def data_json(self) -> dict[str, object]:
+        """What results say of the data."""
+        pairs = self.pairs
+
+        def part(name: str) -> dict[str, int]:
+            subset = self.indices(name)
+            return {"images": len(subset), "captions": pairs.subset(subset).text_count}
+
+        return {
+            "source": pairs.name,
+            "hash": pairs.hash,
+            "images": len(pairs),
+            "captions": pairs.text_count,
+            "split_how": self.splits.how,
+            "split_hash": self.splits.hash,
+            "splits": {name: part(name) for name in ("search", "pick", "test")},
+            "skipped": pairs.skipped,
+            **({"parts": self._parts()} if pairs.parts else {}),
+        }
+
+    def _parts(self) -> list[dict]:
+        """What a mixture is made of, with the images of each split."""
+        found = []
+        for k, part in enumerate(self.pairs.parts):
+            own = {name: self.pairs.by_part(self.indices(name))[k][1] for name in ("search", "pick", "test")}
+            splits = {
+                name: {"images": len(images), "captions": part.pairs.subset(images).text_count}
+                for name, images in own.items()
+            }
+            found.append(
+                {
+                    "name": part.name,
+                    "source": part.pairs.name,
+                    "hash": part.pairs.hash,
+                    "weight": part.weight,
+                    "task": self.task.parts[k].kind,
+                    "fitness": self.task.parts[k].fitness,
+                    "splits": splits,
+                }
+            )
+        return found
+
+    def model_json(self) -> dict[str, object]:
+        """What results say of the model."""
+        tower = self.tower
+        return {
+            "name": self.model.name,
+            "family": tower.family,
+            "layers": list(tower.grid.layers),
+            "pool_heads": tower.grid.pool,
+            "weights_hash": self.model.tower.weights_hash,
+            "tokens": tower.tokens,
+            "resolution": tower.resolution,
+        }
+
+    @cached_property
+    def means(self) -> Means:
+        """Mean head outputs over the search split, for operator `mean`."""
+        return head_means(self.tower, self.cache.take(self.splits.search), self.layout)
+
+
+def prepare(
+    model: Model,
+    pairs: Pairs,
+    splits: Splits,
+    *,
+    goal: Goal | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    chunk: int | None = None,
+    study: Path | None = None,
+    cache_dir: Path | None = None,
+    cache_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> Bench:
+    """Decode the images, embed the captions, open the study.
+
+    Arguments:
+        model, pairs, splits: what to work on.
+        goal: what to maximise.
+        dtype, device, chunk: see `engine.plan`.
+        study: the study's file; None keeps nothing.
+        cache_dir: where preprocessed images and caption embeddings are kept between runs.
+        cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
+        reporter: where progress goes.
+
+    Raises:
+        HeadwiseError: a model without a text tower, an image that cannot be decoded, a study of something else.
+    """
+    reporter = reporter or Silent()
+    layout = plan(model.tower, dtype=dtype, device=device, chunk=chunk)
+    reporter.say(
+        f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
+    )
+    task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
+    opened = Study(study, fingerprint(model, pairs, splits, task, layout)) if study else None
+    options = {"cache_dir": cache_dir, "cache_size": cache_size, "say": reporter.say}
+    if layout.device == "cpu":
+        with counted(reporter, "Decoding images", "images") as tell:
+            cache = pixels(pairs, model, progress=tell, **options)
+    else:  # the processor's cores decode while the GPU is at work
+        cache = pixels(pairs, model, ahead=True, **options)
+    tower = model.tower.cast(layout.device, layout.torch_dtype)
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter)
+
+
+def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: Plan) -> Mapping[str, object]:
+    """All that a score depends on besides split and mask."""
+    return {
+        "model": {
+            "weights": model.tower.weights_hash,
+            "text": model.text_hash,
+            "preprocess": dict(model.preprocess_spec),
+        },
+        "data": {"pairs": pairs.hash, "split": splits.hash},
+        "objective": {
+            "kind": task.kind,
+            "fitness": task.fitness,
+            "texts": task.key,
+            "loss": model.loss,
+            "scale": round(model.logit_scale, 6),
+        },
+        "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack, "device": layout.device},
+    }

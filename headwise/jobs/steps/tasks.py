@@ -1,0 +1,236 @@
+"""What is measured on a source: retrieval of its captions, zero-shot classification by its class names, Cola, or a
+weighted mean over the parts of a mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwise.data.files import cache_folder
+from headwise.data.pairs import Pairs
+from headwise.errors import HeadwiseError
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.scoring.objectives import (
+    Classification,
+    Combined,
+    MultiObject,
+    Objective,
+    Part,
+    Prototypes,
+    Retrieval,
+    SingleObject,
+)
+from headwise.scoring.prompts import class_embeddings, class_names, templates
+from headwise.towers.base import Model
+
+TEXTS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What to maximise.
+
+    Arguments:
+        fitness: `auto`: mean_recall for captions, acc1 for labels, Cola's own metric for Cola. For labels also mean_per_class_recall,
+            group_mean_acc and worst_group_acc (the source's group column is the attribute).
+        templates: for labels: `openai80`, `openai7`, `siglip`, `plain` or a file; None: the source's own, or openai80.
+        class_names: for labels: `imagenet` or a file; None: the source's own.
+    """
+
+    fitness: str = "auto"
+    templates: str | None = None
+    class_names: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A goal with its text embeddings, computed once.
+
+    Arguments:
+        kind: `retrieval`, `classification`, `prototypes` (classification without texts), `cola_multi_object`,
+            `cola_single_object` or `mix`.
+        fitness: what searches maximise.
+        texts: of all captions (T, E), or one per class or query (C, E); float32. Of prototypes, which need none,
+            (C, 0); empty for a mixture.
+        key: what the embeddings were made from, for the study's key.
+        parts: the tasks of a mixture's parts.
+    """
+
+    kind: str
+    fitness: str
+    texts: torch.Tensor
+    key: str
+    parts: tuple[Task, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What results call it: clip_benchmark's names where it has one."""
+        return "zeroshot_" + self.kind if self.kind in ("retrieval", "classification") else self.kind
+
+    def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Objective:
+        """The task within one split, its images in the order of `indices` (of a mixture: ascending)."""
+        if self.parts:
+            return self._combined(model, pairs, indices, device)
+        part = pairs.subset(indices)
+        if self.kind in ("classification", "prototypes"):
+            assert part.labels is not None
+            groups = part.groups if "group" in self.fitness else None
+            labels = np.array(part.labels)
+            objective = Prototypes if self.kind == "prototypes" else Classification
+            return objective(self.texts, labels, groups, self.fitness, model.logit_scale, device)
+        if self.kind == "cola_single_object":
+            present, counted = (_table(rows, len(self.texts)) for rows in (part.present, part.counted))
+            return SingleObject(self.texts, present, counted, device)
+        first = np.searchsorted(pairs.owner, np.asarray(indices))  # where each image's captions begin
+        mine = [start + k for start, i in zip(first, indices, strict=True) for k in range(len(pairs.captions[i]))]
+        texts = self.texts[mine]  # (T of the split, E)
+        if self.kind == "cola_multi_object":
+            return MultiObject(texts, MultiObject.partners(part.groups or ()), model.logit_scale, device)
+        return Retrieval(texts, part.owner, model.logit_scale, model.logit_bias, model.loss, device, part.same)
+
+    def _combined(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Combined:
+        parts, start = [], 0
+        for (part, own), task in zip(pairs.by_part(indices), self.parts, strict=True):
+            parts.append(Part(part.name, task.objective(model, part.pairs, own, device), start, part.weight))
+            start += len(own)
+        return Combined(tuple(parts))
+
+
+def _table(rows: Sequence[Sequence[int]] | None, queries: int) -> np.ndarray:
+    """Queries of each image → bool (N, C)."""
+    assert rows is not None
+    table = np.zeros((len(rows), queries), dtype=bool)
+    for i, ones in enumerate(rows):
+        table[i, list(ones)] = True
+    return table
+
+
+def make_task(
+    model: Model, pairs: Pairs, goal: Goal, *, cache_dir: Path | None = None, reporter: Reporter | None = None
+) -> Task:
+    """Embed the captions, or the class names, of a source.
+
+    Raises:
+        HeadwiseError: a model without text tower, neither captions nor labels, or a fitness that does not fit.
+    """
+    if pairs.parts:
+        return _mixture(model, pairs, goal, cache_dir, reporter)
+    if model.encode_texts is None and pairs.labels is not None:
+        return _prototypes(model, pairs, goal, reporter or Silent())
+    if model.encode_texts is None:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, and captions need one. Use the whole model (for transformers CLIPModel, "
+            "not CLIPVisionModelWithProjection), give headwise.wrap a text encoder, or give images with labels: they "
+            "are classified by the means of their classes, without texts."
+        )
+    if pairs.kind is not None:
+        return _cola(model, pairs, goal, cache_dir, reporter)
+    if pairs.texts:
+        if goal.fitness not in ("auto", "mean_recall"):
+            raise HeadwiseError(f"{pairs.name} has captions; its fitness is mean_recall, not {goal.fitness!r}.")
+        if goal.templates or goal.class_names:
+            raise HeadwiseError(f"{pairs.name} has captions; templates and class names are for sources with labels.")
+        texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
+        return Task("retrieval", "mean_recall", texts, pairs.hash)
+    if pairs.labels is None:
+        raise HeadwiseError(f"{pairs.name} has neither captions nor labels; one of them is needed.")
+    names = class_names(goal.class_names) if goal.class_names else pairs.class_names
+    if not names or len(names) < 2:
+        raise HeadwiseError(f"{pairs.name}: {len(names or ())} class names; classification needs 2 or more.")
+    patterns = templates(goal.templates) if goal.templates else pairs.templates or templates("openai80")
+    (reporter or Silent()).say(f"Zero-shot classification: {len(names):,} classes, {len(patterns)} templates.")
+    texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
+    key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
+    return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key)
+
+
+def _mixture(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
+    if goal != Goal():
+        raise HeadwiseError(f"{pairs.name} is a mixture: give fitness, templates and class names in the file.")
+    tasks = tuple(
+        make_task(model, part.pairs, Goal(**dict(part.goal)), cache_dir=cache_dir, reporter=reporter)
+        for part in pairs.parts
+    )
+    facts = [
+        [part.name, part.weight, task.kind, task.fitness, task.key]
+        for part, task in zip(pairs.parts, tasks, strict=True)
+    ]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    return Task("mix", "fitness", torch.empty(0), key, tasks)
+
+
+COLA = {"cola_multi_object": "multi_object_acc", "cola_single_object": "mean_average_precision"}
+
+
+def _cola(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
+    assert pairs.kind is not None
+    assert model.encode_texts is not None
+    fitness = COLA[pairs.kind]
+    if goal.fitness not in ("auto", fitness):
+        raise HeadwiseError(f"{pairs.name} is of Cola; its fitness is {fitness}, not {goal.fitness!r}.")
+    single = pairs.kind == "cola_single_object"
+    if goal.class_names or (goal.templates and not single):
+        what = "class names" if goal.class_names else "templates"
+        raise HeadwiseError(f"{pairs.name} is of Cola and brings its own texts; {what} are for sources with labels.")
+    if not single:
+        return Task(
+            pairs.kind, fitness, embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter), pairs.hash
+        )
+    patterns = templates(goal.templates) if goal.templates else ("{c}",)  # the queries as they are
+    texts = class_embeddings(model.encode_texts, pairs.class_names or (), patterns).float().cpu()  # (C, E)
+    return Task(
+        pairs.kind, fitness, texts, hashlib.sha256(json.dumps([pairs.hash, patterns]).encode()).hexdigest()[:32]
+    )
+
+
+def _prototypes(model: Model, pairs: Pairs, goal: Goal, reporter: Reporter) -> Task:
+    """Classification of a labelled source by class means, for a model without a text tower."""
+    if goal.templates or goal.class_names:
+        raise HeadwiseError(
+            f"{model.name} has no text tower, so classes are the means of their images; templates and class names "
+            "would not be used. Leave them out."
+        )
+    assert pairs.labels is not None
+    names = pairs.class_names or tuple(map(str, range(max(pairs.labels) + 1)))
+    reporter.say(f"No text tower: {len(names):,} classes by the means of their own images, each image left out.")
+    key = hashlib.sha256(json.dumps(["prototypes", *names]).encode()).hexdigest()[:32]
+    return Task("prototypes", "acc1" if goal.fitness == "auto" else goal.fitness, torch.empty(len(names), 0), key)
+
+
+def embed_texts(
+    model: Model, texts: tuple[str, ...], *, cache_dir: Path | None = None, reporter: Reporter | None = None
+) -> torch.Tensor:
+    """The captions' embeddings, (T, E) float32 on the CPU, computed once and kept between runs.
+
+    Raises:
+        HeadwiseError: the cache cannot be written.
+    """
+    from safetensors.torch import load_file, save
+
+    from headwise.edits.artefact import write_files
+
+    assert model.encode_texts is not None
+    key = hashlib.sha256(json.dumps([model.text_hash, texts]).encode()).hexdigest()[:32]
+    path = cache_folder(cache_dir) / "texts" / f"{key}.safetensors"
+    if path.exists():
+        try:
+            return load_file(path)["texts"]
+        except Exception:  # a damaged cache is made again
+            path.unlink(missing_ok=True)
+    unique = sorted(dict.fromkeys(texts), key=len)  # texts of like length share little padding
+    found: list[torch.Tensor] = []
+    with (reporter or Silent()).stage("Embedding captions", len(unique), "captions") as advance:
+        for start in range(0, len(unique), TEXTS_AT_ONCE):
+            part = unique[start : start + TEXTS_AT_ONCE]
+            found.append(model.encode_texts(part).float().cpu())
+            advance(len(part))
+    place = {text: i for i, text in enumerate(unique)}
+    embeddings = torch.cat(found)[[place[text] for text in texts]].contiguous()  # (T, E)
+    write_files(path.parent, {path.name: save({"texts": embeddings})})
+    return embeddings

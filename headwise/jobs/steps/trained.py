@@ -1,0 +1,187 @@
+"""The baselines on a bench: trained once for every seed, scored on every split, and kept in files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwise.baselines import FitSettings, Fitted, fit
+from headwise.baselines.training import embeddings_of
+from headwise.edits.artefact import write_files
+from headwise.evaluation.engine import Pixels, plan
+from headwise.jobs.steps.bench import Bench
+from headwise.scoring import stats
+from headwise.scoring.losses import captions_of
+from headwise.scoring.objectives import Retrieval
+from headwise.towers.base import Tower
+
+TIMED_IMAGES = 256
+WHOLE = {"adapter", "logit"}  # trained on embeddings, which are computed once
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A score on one split, without ranks.
+
+    Arguments:
+        fitness, loss: as `Score`.
+        units: float32 (N,).
+    """
+
+    fitness: float
+    loss: float
+    units: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineRun:
+    """One baseline and seed.
+
+    Arguments:
+        method, seed: which.
+        scores: split → score, of the trained model.
+        identity: split → score of the model as it was.
+        trained: how many values were trained.
+        ffe: forward passes of the training in units of the search split, a backward pass counted as two.
+        seconds: wall time of training.
+        inference: time per image relative to the model as it was.
+        kept: the pick split prefers the trained model to the model as it was.
+    """
+
+    method: str
+    seed: int
+    scores: Mapping[str, Measured]
+    identity: Mapping[str, Measured]
+    trained: int
+    ffe: float
+    seconds: float
+    inference: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """A split to score on: its images, its captions, and how to score them."""
+
+    pixels: Pixels
+    objective: Retrieval
+
+
+def run_baseline(bench: Bench, name: str, seed: int, settings: FitSettings, places: Mapping[str, Place]) -> BaselineRun:
+    """Train, score, keep; what is kept already is read.
+
+    Arguments:
+        places: split → where to score; `search` and `pick` among them.
+
+    Raises:
+        HeadwiseError: as `headwise.baselines.fit`; a file that cannot be written.
+    """
+    settings = replace(settings, seed=seed)
+    path = bench.study.path.parent / "baselines" / f"{name}-seed{seed}.safetensors" if bench.study else None
+    key = _key(bench, name, settings, places)
+    kept = _read(path, key) if path else None
+    if kept is None:
+        kept = _train(bench, name, settings, places)
+        if path:
+            _write(path, key, *kept)
+    scores, facts = kept
+    identity = {split.removeprefix("identity "): s for split, s in scores.items() if split.startswith("identity ")}
+    trained = {split: scores[split] for split in places}
+    pick = [identity["pick"], trained["pick"]]
+    choice = stats.choose([s.units for s in pick], [0, 1], [s.loss for s in pick])
+    return BaselineRun(name, seed, trained, identity, **facts, kept=choice.index == 1)  # type: ignore[arg-type]
+
+
+def _train(
+    bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]
+) -> tuple[dict[str, Measured], dict[str, float]]:
+    tower = bench.model.tower.cast(bench.layout.device, torch.float32)
+    search = places["search"]
+    target = search.objective
+    with bench.reporter.stage(f"Baseline {name}, seed {settings.seed}", 1.0, "of training") as advance:
+        fitted = fit(
+            name,
+            tower,
+            search.pixels,
+            captions_of(target, tower.device),
+            settings,
+            progress=advance,
+        )
+    scores: dict[str, Measured] = {}
+    for split, place in places.items():
+        scores[split] = _score(fitted, place)
+        plain = place.objective(embeddings_of(tower, place.pixels))
+        scores[f"identity {split}"] = Measured(plain.fitness, plain.loss, plain.units)
+    epochs, share = len(fitted.history) - 1, settings.holdout
+    ffe = 1.0 if name in WHOLE else share + epochs * (3 * (1 - share) + share)
+    facts = {
+        "trained": fitted.trained,
+        "ffe": ffe,
+        "seconds": fitted.seconds,
+        "inference": _inference(fitted, tower, places["pick"].pixels),
+    }
+    return scores, facts
+
+
+def _score(fitted: Fitted, place: Place) -> Measured:
+    target = replace(place.objective, texts=fitted.text(place.objective.texts), scale=fitted.scale, bias=fitted.bias)
+    score = target(fitted.embed(place.pixels))
+    return Measured(score.fitness, score.loss, score.units)
+
+
+def _inference(fitted: Fitted, tower: Tower, pixels: Pixels) -> float:
+    """Time of the trained model over the time of the model as it was, fastest of three, in turn."""
+    part = pixels[: min(len(pixels), TIMED_IMAGES)]
+    layout = plan(tower, dtype="float32", device=str(tower.device))
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: fitted.embed(part, layout),
+        lambda: embeddings_of(tower, part, layout),
+    )
+    fastest = [float("inf"), float("inf")]
+    for _ in range(3):
+        for i, way in enumerate(ways):
+            began = time.perf_counter()
+            way()
+            fastest[i] = min(fastest[i], time.perf_counter() - began)
+    return fastest[0] / fastest[1]
+
+
+# ---- files
+
+
+def _key(bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]) -> str:
+    facts = [name, asdict(settings), list(places), bench.model.tower.weights_hash, bench.pairs.hash, bench.splits.hash]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, key: str) -> tuple[dict[str, Measured], dict[str, float]] | None:
+    """What a former run kept; None where there is nothing, or of another training."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            kept = json.loads(file.metadata()["headwise"])
+            if kept["key"] != key:
+                return None
+            scores = {
+                split: Measured(fitness, loss, file.get_tensor(split))
+                for split, (fitness, loss) in kept["scores"].items()
+            }
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return scores, kept["facts"]
+
+
+def _write(path: Path, key: str, scores: Mapping[str, Measured], facts: Mapping[str, float]) -> None:
+    from safetensors.numpy import save
+
+    about = {"key": key, "facts": facts, "scores": {split: [s.fitness, s.loss] for split, s in scores.items()}}
+    units = {split: np.ascontiguousarray(s.units) for split, s in scores.items()}
+    write_files(path.parent, {path.name: save(units, metadata={"headwise": json.dumps(about)})})

@@ -1,7 +1,0 @@
-"""What gradients are taken of: a differentiable loss for every objective, in whole or in batches."""
-
-from headwise.losses.build import captions_of, loss_of
-from headwise.losses.captions import Captions, captions
-from headwise.losses.contract import Loss, check_images, value_of
-
-__all__ = ["Captions", "Loss", "captions", "captions_of", "check_images", "loss_of", "value_of"]

@@ -1,0 +1,82 @@
+"""Mean recall of image ↔ text retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from headwise.scoring.metrics import Units, check_loss, checked_owner, per_image_hits, recalls, retrieve, unit
+from headwise.scoring.objectives.score import Score, multiply_on, unit_images
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """Mean recall of image ↔ text retrieval, within one split.
+
+    Arguments:
+        texts: embeddings of the captions (T, E), normalised or not.
+        owner: (T,), the image of each caption.
+        same: (T,), which text each caption is, where a text is the caption of several images: it is then one query.
+        scale, bias, loss: as `metrics.retrieve`.
+        device: where to multiply.
+
+    Raises:
+        HeadwiseError: owners that do not fit, or a loss, scale or bias that no model has.
+    """
+
+    texts: torch.Tensor
+    owner: np.ndarray
+    scale: float = 100.0
+    bias: float = 0.0
+    loss: str = "softmax"
+    device: str = "cpu"
+    same: np.ndarray | None = None
+    name = "retrieval"
+
+    def __post_init__(self) -> None:
+        check_loss(self.loss, self.scale, self.bias)
+        object.__setattr__(self, "owner", checked_owner(self.owner, self.images, len(self.texts)))
+
+    @property
+    def images(self) -> int:
+        return int(np.max(self.owner, initial=-1)) + 1
+
+    @property
+    def unique_texts(self) -> torch.Tensor:
+        """Each text once, in the order of `same`."""
+        return self.texts if self.same is None else self.texts[np.unique(self.same, return_index=True)[1]]
+
+    @cached_property
+    def _texts(self) -> Units:
+        return Units(unit(self.unique_texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
+
+    @property
+    def spec(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "fitness": "mean_recall",
+            "ties": "pessimistic",
+            "loss": self.loss,
+            "scale": round(self.scale, 6),
+            "bias": round(self.bias, 6),
+            "images": self.images,
+            "captions": len(self.owner) if self.same is None else int(self.same.max()) + 1,
+        }
+
+    def __call__(self, embeddings: torch.Tensor, /) -> Score:
+        """
+        Raises:
+            HeadwiseError: a wrong shape, or a value that is not finite.
+        """
+        x = Units(unit_images(embeddings, self.images, self.device), "image", prepared=True)
+        options = {"loss": self.loss, "scale": self.scale, "bias": self.bias, "device": self.device}
+        found = retrieve(x, self._texts, self.owner, of=self.same, **options)
+        return self.score_from_ranks(found.ranks, found.loss)
+
+    def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        metrics = recalls(ranks)
+        return Score(metrics["mean_recall"], loss, metrics, per_image_hits(ranks, self.owner, self.same), dict(ranks))

@@ -1,0 +1,90 @@
+"""What every objective is given and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from headwise.errors import HeadwiseError
+from headwise.scoring.metrics import unit
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good one set of image embeddings is.
+
+    Arguments:
+        fitness: what searches maximise, 0…1.
+        loss: breaks ties of fitness; lower is better.
+        metrics: clip_benchmark's names → fractions.
+        units: float32, what each independent unit (an image; for Cola a pair of images or a query) contributes;
+            paired differences of units are what is tested. Their mean is the fitness (retrieval: where every
+            image has equally many captions).
+        ranks: name → int32 ranks, 0-based, from which `metrics` and `units` can be computed again.
+    """
+
+    fitness: float
+    loss: float
+    metrics: dict[str, float]
+    units: np.ndarray
+    ranks: dict[str, np.ndarray]
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Sorts from worse to better."""
+        return self.fitness, -self.loss
+
+
+class Objective(Protocol):
+    """Embeddings of the images of one split → a score."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def images(self) -> int:
+        """N, how many images an evaluation needs."""
+        ...
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """What was asked for, as JSON values: part of a study's key."""
+        ...
+
+    def __call__(self, embeddings: torch.Tensor, /) -> Score:
+        """Score embeddings (N, E), any float type, not normalised."""
+        ...
+
+    def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """The whole score from what a study stores: ranks and loss."""
+        ...
+
+
+def multiply_on(device: str) -> torch.device:
+    """Where exact products run: Apple's `mps` has no float64, so the CPU stands in."""
+    return torch.device("cpu" if device.startswith("mps") else device)
+
+
+def unit_images(embeddings: torch.Tensor, images: int, device: str) -> torch.Tensor:
+    """Image embeddings at length 1, float64 (N, E).
+
+    Raises:
+        HeadwiseError: a wrong number of images, or a value that is not finite.
+    """
+    if len(embeddings) != images:
+        raise HeadwiseError(f"The objective is about {images} images; {len(embeddings)} embeddings came.")
+    return unit(embeddings.to(multiply_on(device)), "image")
+
+
+def check_width(embeddings: torch.Tensor, texts: torch.Tensor) -> None:
+    """
+    Raises:
+        HeadwiseError: image and text embeddings of different widths.
+    """
+    if embeddings.shape[1] != texts.shape[1]:
+        shapes = f"{tuple(embeddings.shape)} and {tuple(texts.shape)}"
+        raise HeadwiseError(f"Image and text embeddings must be equally wide; they are {shapes}.")

@@ -1,0 +1,142 @@
+"""Every query's rank as a table, so that users do their own statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headwise.edits.artefact import write_files
+from headwise.errors import HeadwiseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from headwise.data.pairs import Pairs
+
+TASKS = ("image_retrieval", "text_retrieval", "classification", "cola_multi_object", "cola_single_object")
+
+
+def queries_of(pairs: Pairs, ranks: Mapping[str, np.ndarray]) -> pa.Table:
+    """`per_query_table` of a source, of a mixture part after part, with the column `dataset` before the others: the
+    source's name, or that of the part.
+
+    Arguments:
+        pairs: what was evaluated.
+        ranks: `Score.ranks`.
+    """
+    import pyarrow as pa
+
+    if pairs.parts:
+        tables = []
+        for part in pairs.parts:
+            own = {
+                name.removeprefix(f"{part.name}/"): r for name, r in ranks.items() if name.startswith(f"{part.name}/")
+            }
+            tables.append(queries_of(replace(part.pairs, name=part.name), own))
+        return pa.concat_tables(tables)
+    table = per_query_table(
+        ranks,
+        ids=pairs.ids,
+        owner=pairs.owner if pairs.texts else None,
+        of=pairs.same,
+        texts=pairs.texts or None,
+        labels=pairs.labels,
+        class_names=pairs.class_names,
+        positives=_positives(pairs) if pairs.present is not None else None,
+    )
+    return table.add_column(0, "dataset", pa.array([pairs.name] * len(table), pa.string()))
+
+
+def _positives(pairs: Pairs) -> tuple[list[int], list[int]]:
+    """Cola, single-object: query and image of every rank, in the order of `SingleObject.score_from_ranks`."""
+    assert pairs.present is not None
+    counted = pairs.counted or pairs.present
+    both = sorted(
+        (query, image) for image, queries in enumerate(pairs.present) for query in set(queries) & set(counted[image])
+    )
+    return [query for query, _ in both], [image for _, image in both]
+
+
+def per_query_table(
+    ranks: Mapping[str, np.ndarray],
+    *,
+    ids: Sequence[str],
+    owner: np.ndarray | None = None,
+    texts: Sequence[str] | None = None,
+    of: np.ndarray | None = None,
+    labels: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    positives: tuple[Sequence[int], Sequence[int]] | None = None,
+) -> pa.Table:
+    """One row per query: task, image, image_id, caption (number), text, rank.
+
+    `rank` counts from 0: a query is a hit at k if rank < k. Of a text → image query `image` is the image it should
+    find; of an image → text or classification query it is the query, and `caption` is null. Of Cola's pairs the rank
+    is 0 where a caption prefers its own image and 1 where not; of its single objects there is a row for every image
+    for which a query holds, `text` is the query and the rank that image's among those that count.
+
+    Arguments:
+        ranks: `Score.ranks`.
+        ids: (N,), names of the images.
+        owner, texts: (T,), the image and the words of each caption (retrieval).
+        of: (T,), which text each caption is, where texts belong to several images: they are one query, and `image`
+            is the first of theirs.
+        labels, class_names: (N,) and (C,): the class of each image (classification); its name becomes `text`.
+        positives: query and image of every rank of Cola's single objects; the names of the queries are `class_names`.
+
+    Raises:
+        HeadwiseError: ranks of another kind, or of another number of images or captions than given.
+    """
+    import pyarrow as pa
+
+    if of is not None and owner is not None:
+        first = np.unique(of, return_index=True)[1]
+        owner = np.asarray(owner)[first]
+        texts = None if texts is None else [texts[int(i)] for i in first]
+    parts = []
+    for task, rank in ranks.items():
+        by_text = task in ("image_retrieval", "cola_multi_object")
+        if task not in TASKS:
+            raise HeadwiseError(f"Ranks of {task!r} have no per-query table; there are: {', '.join(TASKS)}.")
+        if by_text and owner is None:
+            raise HeadwiseError("A per-query table of text → image retrieval needs the owner of each caption.")
+        image = np.asarray(owner if by_text else np.arange(len(ids)), dtype=np.int64)
+        words: Sequence[str | None] = [None] * len(rank)
+        if positives is not None and task == "cola_single_object":
+            image = np.asarray(positives[1], dtype=np.int64)
+            words = [class_names[query] for query in positives[0]] if class_names is not None else words
+        if len(image) != len(rank) or (texts is not None and by_text and len(texts) != len(rank)):
+            raise HeadwiseError(f"{task}: {len(rank)} ranks do not fit {len(image)} queries; use the same pairs.")
+        if by_text and texts is not None:
+            words = texts
+        elif task == "classification" and labels is not None and class_names is not None:
+            words = [class_names[label] for label in labels]
+        columns = {
+            "task": pa.array([task] * len(rank), pa.string()).dictionary_encode(),
+            "image": pa.array(image),
+            "image_id": pa.array([ids[i] for i in image], pa.string()),
+            "caption": pa.array(np.arange(len(rank)) if by_text else [None] * len(rank), pa.int64()),
+            "text": pa.array(words, pa.string()),
+            "rank": pa.array(np.asarray(rank), pa.int32()),
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def write_per_query(tables: Sequence[pa.Table], path: Path | str) -> None:
+    """Write tables, one after the other, to a Parquet file; it appears whole or not at all.
+
+    Raises:
+        HeadwiseError: the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, buffer = Path(path), BytesIO()
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), buffer, compression="zstd")
+    write_files(path.parent, {path.name: buffer.getvalue()})

@@ -1,0 +1,218 @@
+"""compare and transfer from the command line, on the packaged model: the tables, a killed run, documented errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_pairs
+
+from headwise.jobs.compare import compare
+from headwise.jobs.measure import evaluate
+from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.transfer import transfer
+from headwise.jobs.verbs import refine
+
+METHODS = "best single head,greedy,genetic,screened,taylor,bp,bp soft,adapter,layernorm"
+SMALL = ["--methods", METHODS, "--seeds", "2", "--budget", "6", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), 40, splits=("search", "search", "pick", "test"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("other"), 24, start=100, splits=("search", "pick", "test"))
+
+
+def command(pairs: Path, other: Path, out: Path) -> list[str]:
+    arguments = ["demo", str(pairs), "-o", str(out), "--off-domain", str(other), *SMALL, "--json"]
+    return [sys.executable, "-m", "headwise", "compare", *arguments]
+
+
+@pytest.fixture(scope="module")
+def compared(pairs, other, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared") / "out"
+    done = subprocess.run(command(pairs, other, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+def timeless(results: dict) -> dict:
+    """Without what a clock says."""
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "inference", "interrupted")} for row in results["rows"]
+    ]
+    settings = {k: v for k, v in results["settings"].items() if k != "seconds_per_ffe"}
+    return {**results, "rows": rows, "settings": settings}
+
+
+def test_every_method_has_a_row_and_the_files_are_there(compared):
+    out, results = compared
+    assert [row["method"] for row in results["rows"]] == ["identity", "random heads", *METHODS.split(",")]
+    assert json.loads((out / "compare.json").read_text()) == results
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    text = (out / "compare.md").read_text()
+    assert all(f"| {method} |" in text for method in METHODS.split(","))
+    runs = {row["method"]: row["runs"] for row in results["rows"]}
+    assert runs["genetic"] == runs["bp"] == runs["adapter"] == 2
+    assert runs["greedy"] == runs["taylor"] == 1  # they draw nothing at random
+
+
+def test_scores_are_those_that_evaluate_gives(compared, pairs, other):
+    _, results = compared
+    base = evaluate("demo", pairs, only_split="test")["metrics"]["mean_recall"]
+    away = evaluate("demo", other)["metrics"]["mean_recall"]  # of several splits, its test images
+    assert results["rows"][0]["test"]["score"] == pytest.approx(base, abs=1e-12)
+    row = next(row for row in results["rows"] if row["method"] == "greedy")
+    mask = row["masks_by_search"][0]
+    assert row["heads_by_search"][0] > 0
+    masked = evaluate("demo", pairs, mask, only_split="test")["metrics"]["mean_recall"]
+    assert row["test_by_search"]["delta"] == pytest.approx(masked - base, abs=1e-12)
+    moved = evaluate("demo", other, mask)["metrics"]["mean_recall"]
+    assert row["off_domain_by_search"][0]["delta"] == pytest.approx(moved - away, abs=1e-12)
+
+
+def test_a_method_that_falls_back_changes_nothing(compared):
+    _, results = compared
+    for row in results["rows"][2:]:
+        kept = row["kept"] if row["heads"] is None else [size > 0 for size in row["heads"]]
+        for changed, delta in zip(kept, row["test"]["deltas"], strict=True):
+            assert changed or delta == 0
+        low, high = row["test"]["interval"]
+        assert low <= np.mean(row["test"]["deltas"]) + 1e-9
+        assert np.mean(row["test"]["deltas"]) - 1e-9 <= high
+
+
+def test_costs_are_counted(compared):
+    _, results = compared
+    rows = {row["method"]: row for row in results["rows"]}
+    assert rows["best single head"]["ffe"] == 0  # the sweep has it
+    assert rows["genetic"]["ffe"] > rows["greedy"]["ffe"] > 0  # greedy combinations seed it
+    assert rows["genetic"]["ffe"] <= rows["greedy"]["ffe"] + 6
+    assert rows["adapter"]["trained"] == 192 * 192
+    assert rows["bp"]["trained"] == 36
+    assert rows["greedy"]["trained"] == 0
+    assert all(row["seconds"] > 0 for row in results["rows"][2:] if row["ffe"])
+
+
+def test_the_same_command_again_repeats_nothing(compared, pairs, other):
+    out, results = compared
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in (out / "baselines").iterdir())
+    done = subprocess.run(command(pairs, other, out), capture_output=True, text=True, check=True)
+    again = json.loads(done.stdout)
+    assert timeless(again) == timeless(results)
+    assert [row["seconds"] for row in again["rows"]] == pytest.approx([row["seconds"] for row in results["rows"]])
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in (out / "baselines").iterdir()) == before
+
+
+def test_a_killed_comparison_continues_to_the_same_table(compared, pairs, other, tmp_path):
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(pairs, other, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("bp-*.safetensors")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "compare.json").exists()
+    done = subprocess.run(command(pairs, other, out), capture_output=True, text=True, check=True)
+    assert timeless(json.loads(done.stdout)) == timeless(compared[1])
+
+
+def test_operators_are_rows_of_their_own(pairs, tmp_path):
+    settings = CompareSettings(
+        methods=("best single head", "taylor"), seeds=1, search=Settings(operators=("zero", "mean"), controls=3)
+    )
+    results = compare("demo", pairs, tmp_path / "out", settings=settings)
+    rows = [(row["method"], row["operator"]) for row in results["rows"][2:]]
+    assert rows == [("best single head", "zero"), ("taylor", "zero"), ("best single head", "mean"), ("taylor", "mean")]
+    assert len({row["test_by_search"]["delta"] for row in results["rows"][2:]}) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--methods", "magic"], "'magic' is not a method"),
+        (["--methods", ","], "No method was given"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--budget", "1"], "at least 3 FFE"),
+        (["--off-domain", "nothing.csv"], "nothing.csv"),
+        (["--operator", "nonsense"], "nonsense"),
+    ],
+)
+def test_bad_options_are_sentences(pairs, tmp_path, options, said):
+    call = [sys.executable, "-m", "headwise", "compare", "demo", str(pairs), "-o", str(tmp_path / "out"), *options]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ---- transfer
+
+
+@pytest.fixture(scope="module")
+def masks(pairs, other, tmp_path_factory) -> list[Path]:
+    """A mask found on either source; found, not chosen, so that neither is identity."""
+    from headwise.edits.artefact import save_mask
+    from headwise.edits.mask import Mask
+
+    folders = []
+    for i, source in enumerate((pairs, other)):
+        base = tmp_path_factory.mktemp("masks")
+        settings = Settings(strategies=("greedy",), max_heads=1, controls=2, finalists=1)
+        mask = refine("demo", source, settings=settings).mask
+        text = f"uniform:L{i + 3}.H0"
+        folders.append(base / "mask")
+        save_mask(Mask.parse(mask.grid, text).with_provenance(**mask.provenance), folders[-1], card="# mask\n")
+    return folders
+
+
+def test_transfer_is_the_matrix_of_evaluate(masks, pairs, other, tmp_path):
+    out = tmp_path / "out"
+    call = ["demo", "-o", out, "--mask", masks[0], "--mask", masks[1], "--on", pairs, "--on", other, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "headwise", "transfer", *map(str, call)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert json.loads((out / "transfer.json").read_text()) == results
+    assert [row["found_on"] for row in results["masks"]] == [str(pairs), str(other)]
+    for row, folder in zip(results["masks"], masks, strict=True):
+        for cell, source in zip(row["test"], (pairs, other), strict=True):
+            before, after = (
+                evaluate("demo", source, mask, only_split="test")["metrics"]["mean_recall"] for mask in (None, folder)
+            )
+            assert cell["delta"] == pytest.approx(after - before, abs=1e-12)
+    means = [np.mean([cell["delta"] for cell in row["pick"]]) for row in results["masks"]]
+    best = results["best"]
+    assert best["pick_mean"] == pytest.approx(max(0.0, *means))
+    assert best["row"] == (int(np.argmax(means)) if max(means) > 0 else None)
+    assert "| identity |" in (out / "transfer.md").read_text()
+    assert (out / "transfer.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mask_that_may_have_seen_the_test_images_is_refused(masks, pairs, tmp_path):
+    with pytest.raises(Exception, match="with another split"):
+        transfer("demo", [masks[0]], [pairs], tmp_path / "out", split_by="image", seed=5)
+
+
+def test_transfer_needs_a_mask_of_this_model(pairs, tmp_path):
+    call = ["demo", "-o", tmp_path / "out", "--mask", "zero:L40.H0", "--on", pairs]
+    done = subprocess.run(
+        [sys.executable, "-m", "headwise", "transfer", *map(str, call)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "L40.H0" in done.stderr
+    assert "Traceback" not in done.stderr
