@@ -20,7 +20,8 @@ from headwise.data.splits import split
 from headwise.demo import pairs_file
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench, prepare
-from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.genetic import genetic
+from headwise.search.genome import GeneticSettings
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
 from headwise.towers import load

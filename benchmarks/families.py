@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.evaluation import engine
 from headwise.towers import tower_of
 from headwise.towers.base import Tower

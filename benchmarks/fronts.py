@@ -15,8 +15,8 @@ from pathlib import Path
 
 from headwise.cli.console import Terminal
 from headwise.jobs.front import FrontSettings, front
+from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
-from headwise.jobs.verbs import refine
 from headwise.report.front import COLUMNS, shown_rows
 from headwise.report.kept import table
 from headwise.report.words import change, interval, points

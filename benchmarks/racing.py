@@ -21,9 +21,9 @@ from headwise.edits.mask import Mask
 from headwise.evaluation.engine import embed, ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.opening import Machine, load_model, prepared, read_pairs
 from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.racing import Contest
-from headwise.jobs.verbs import Machine, load_model, prepared, read_pairs
 from headwise.scoring.objectives import Score
 from headwise.search.greedy import Greedy, greedy
 from headwise.search.racing import FilledSubsets, RaceSettings

@@ -29,13 +29,13 @@ import pyarrow.parquet as parquet
 import typer
 
 from headwise.cli import console
-from headwise.edits.artefact import write_files
 from headwise.edits.mask import Mask
+from headwise.files import write_files
 from headwise.jobs.compare import compare
 from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
-from headwise.jobs.verbs import Machine, load_model
 from headwise.report.comparison import comparison_table, findings
 from headwise.report.matrix import best_sentence
 from headwise.report.words import cell, change, interval, p_value, points

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.evaluation import engine
 from headwise.towers import tower_of
 from headwise.towers.base import Tower

@@ -16,27 +16,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headwise.applied.live import apply
     from headwise.data.read import read
-    from headwise.edits.mask import Grid, Mask
+    from headwise.edits.heads import Grid
+    from headwise.edits.mask import Mask
     from headwise.errors import HeadwiseError
-    from headwise.jobs.measure import evaluate, merge, sweep
+    from headwise.jobs.evaluate import evaluate
+    from headwise.jobs.merge import merge
+    from headwise.jobs.refine import refine
     from headwise.jobs.steps.settings import Settings
-    from headwise.jobs.verbs import refine
+    from headwise.jobs.sweep import sweep
     from headwise.towers import load, wrap
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Grid": "headwise.edits.mask",
+    "Grid": "headwise.edits.heads",
     "HeadwiseError": "headwise.errors",
     "Mask": "headwise.edits.mask",
     "Settings": "headwise.jobs.steps.settings",
     "apply": "headwise.applied.live",
-    "evaluate": "headwise.jobs.measure",
+    "evaluate": "headwise.jobs.evaluate",
     "load": "headwise.towers",
-    "merge": "headwise.jobs.measure",
+    "merge": "headwise.jobs.merge",
     "read": "headwise.data.read",
-    "refine": "headwise.jobs.verbs",
-    "sweep": "headwise.jobs.measure",
+    "refine": "headwise.jobs.refine",
+    "sweep": "headwise.jobs.sweep",
     "wrap": "headwise.towers",
 }
 

@@ -21,9 +21,10 @@ import torch
 from safetensors import SafetensorError
 
 from headwise.applied import live
-from headwise.edits.artefact import CARD_FILE, MASK_FILE, cannot_write, dumps, plain_card
+from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps, plain_card
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.files import cannot_write
 from headwise.towers import load, wrap
 from headwise.towers.base import Model, Tower, evaluating
 from headwise.towers.blocks import Block, HeadWeights

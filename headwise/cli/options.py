@@ -13,8 +13,8 @@ import typer
 
 if TYPE_CHECKING:
     from headwise.cli.console import Terminal
+    from headwise.jobs.steps.opening import Machine
     from headwise.jobs.steps.tasks import Goal
-    from headwise.jobs.verbs import Machine
 
 ModelArgument = Annotated[
     str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
@@ -164,7 +164,7 @@ def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None =
     import torch
 
     from headwise.data.cache import parse_size
-    from headwise.jobs.verbs import Machine
+    from headwise.jobs.steps.opening import Machine
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,20 +1,19 @@
-"""A mask as a folder: `head_mask.json` and a model card. Also the one way in which headwise writes files."""
+"""A mask as a folder: `head_mask.json` and a model card. It knows their text and their places, not what a mask is."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
+from headwise.files import write_files
 
 MASK_FILE = "head_mask.json"
 CARD_FILE = "README.md"
@@ -24,20 +23,34 @@ OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the use
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def save_mask(mask: Mask, folder: str | Path, *, card: str | None = None) -> Path:
-    """Write a mask into a folder, made where it is missing. Other files in it are left alone.
+class Described(Protocol):
+    """What the file and the card need of a mask (`headwise.edits.mask.Mask`)."""
 
-    Arguments:
-        mask: its provenance has to be plain JSON values (tuples come back as lists).
-        folder: where `head_mask.json` and `README.md` go.
-        card: the text of the model card; None writes a short one, unless a README of the user's own is there.
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def gates(self) -> tuple[tuple[float, ...], ...]: ...
+    @property
+    def operator(self) -> str: ...
+    @property
+    def means(self) -> tuple[tuple[Head, tuple[float, ...]], ...]: ...
+    @property
+    def provenance(self) -> Mapping[str, object]: ...
+    def gate(self, head: Head | str) -> float: ...
 
-    Returns:
-        The path of the mask's file.
 
-    Raises:
-        HeadwiseError: the folder cannot be written, or the provenance is not JSON. Then the folder is as it was.
-    """
+class Fields(NamedTuple):
+    """The content of a `head_mask.json`, in the order of `Mask`'s arguments."""
+
+    grid: Grid
+    gates: tuple[tuple[float, ...], ...]
+    operator: str
+    means: tuple[tuple[Head, tuple[float, ...]], ...]
+    provenance: Mapping[str, object]
+
+
+def save(mask: Described, folder: str | Path, *, card: str | None = None) -> Path:
+    """Write `head_mask.json` and a card: see `Mask.save_pretrained`."""
     folder = Path(folder)
     files = {MASK_FILE: dumps(mask)}
     if card is not None or not _is_users_own(folder / CARD_FILE):
@@ -46,19 +59,11 @@ def save_mask(mask: Mask, folder: str | Path, *, card: str | None = None) -> Pat
     return folder / MASK_FILE
 
 
-def load_mask(source: str | Path, *, revision: str | None = None) -> Mask:
-    """Read what `save_mask` wrote.
-
-    Arguments:
-        source: a folder, its `head_mask.json`, or the id of a Hugging Face hub repository that holds one
-            (`user/name` or `hf:user/name`).
-        revision: branch, tag or commit of a hub repository.
-
-    Returns:
-        A mask equal to the one that was saved.
+def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str]:
+    """The text of a `head_mask.json` and the name of its file: see `Mask.from_pretrained`.
 
     Raises:
-        HeadwiseError: nothing there, or a broken file; the message names the file and the field.
+        HeadwiseError: nothing there, or not a text.
     """
     path = Path(source)
     if path.is_dir():
@@ -66,7 +71,7 @@ def load_mask(source: str | Path, *, revision: str | None = None) -> Mask:
     elif not path.is_file():
         path = _download(str(source), revision)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8"), str(path)
     except FileNotFoundError as error:
         raise HeadwiseError(f"{path.parent} holds no {MASK_FILE}. Give a folder that save_pretrained wrote.") from error
     except UnicodeDecodeError as error:
@@ -75,13 +80,12 @@ def load_mask(source: str | Path, *, revision: str | None = None) -> Mask:
         ) from error
     except OSError as error:
         raise HeadwiseError(f"Cannot read {path}: {error.strerror or error}. Check the path and its rights.") from error
-    return loads(text, str(path))
 
 
 # ---- the file
 
 
-def dumps(mask: Mask) -> str:
+def dumps(mask: Described) -> str:
     """The text of `head_mask.json`; every number is written so that it reads back bit for bit.
 
     Raises:
@@ -108,8 +112,8 @@ def dumps(mask: Mask) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def loads(text: str, where: str) -> Mask:
-    """The mask in the text of a `head_mask.json`.
+def loads(text: str, where: str) -> Fields:
+    """What stands in the text of a `head_mask.json`.
 
     Arguments:
         text: the file's text.
@@ -150,11 +154,10 @@ def loads(text: str, where: str) -> Mask:
         heads = [Head.parse(name) for name in means]
         for head in heads:
             grid.row_of(head)
-        field = "gates"
-        constants = tuple((head, tuple(map(float, row))) for head, row in zip(heads, means.values(), strict=True))
-        return Mask(grid, tuple(map(tuple, gates)), operator, constants, provenance)
     except HeadwiseError as error:
         raise HeadwiseError(f"{where}: the field '{field}' is wrong. {error}") from error
+    constants = tuple((head, tuple(map(float, row))) for head, row in zip(heads, means.values(), strict=True))
+    return Fields(grid, tuple(map(tuple, gates)), operator, constants, provenance)
 
 
 def _warn_of_newer(data: dict[str, Any], where: str) -> None:
@@ -244,13 +247,14 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
     return "\n".join(lines)
 
 
-def plain_card(mask: Mask, *, merged: bool = False) -> str:
+def plain_card(mask: Described, *, merged: bool = False) -> str:
     """A short model card from what the mask itself knows."""
     base = str(mask.provenance.get("base_model", "an unnamed model"))
     effect = "No head is suppressed: this mask changes nothing."
-    if mask.heads:
-        names = ", ".join(f"{head} (gate {mask.gate(head):.3g})" for head in mask.heads)
-        effect = f"Suppressed, {mask.size} of {mask.grid.size} heads, operator `{mask.operator}`: {names}."
+    heads = [head for head in mask.grid if mask.gate(head) < 1.0]
+    if heads:
+        names = ", ".join(f"{head} (gate {mask.gate(head):.3g})" for head in heads)
+        effect = f"Suppressed, {len(heads)} of {mask.grid.size} heads, operator `{mask.operator}`: {names}."
     facts = [
         f"- {key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in mask.provenance.items()
@@ -270,53 +274,3 @@ def _is_users_own(readme: Path) -> bool:
         return False
     except (OSError, UnicodeDecodeError):
         return True
-
-
-# ---- writing
-
-
-def write_files(folder: str | Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files into a folder so that a full disk or an interrupt never leaves half a file.
-
-    Each is written beside its place, flushed to the disk, and renamed when all are there.
-
-    Arguments:
-        folder: made where it is missing.
-        files: name → content, in the order in which they are to appear.
-
-    Raises:
-        HeadwiseError: anything the file system refuses; what was there before is unchanged.
-    """
-    folder = Path(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    written: dict[Path, Path] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            partial = folder / f".{name}.{os.getpid()}.partial"
-            written[partial] = folder / name
-            with partial.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-        for partial, path in written.items():
-            os.replace(partial, path)
-    except BaseException as error:
-        for leftover in written:
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
-        if isinstance(error, OSError):
-            raise cannot_write(folder, error) from error
-        raise
-
-
-def cannot_write(folder: Path, error: BaseException) -> HeadwiseError:
-    """What to tell a user whose file system refuses a write."""
-    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return HeadwiseError(
-        f"Cannot write to {folder}: {reason}. Nothing was left half-written. "
-        "Free some space there or give another output folder, then run the same command again."
-    )

@@ -17,7 +17,8 @@ from typing import Protocol
 import torch
 
 from headwise.applied.live import check_fits, mean_tensor
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.edits.operators import suppress
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, evaluating, rows

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from headwise.baselines import BASELINES, FitSettings
 from headwise.data.splits import evaluation_part, split
-from headwise.edits.artefact import write_files
 from headwise.errors import HeadwiseError
+from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.contest import (
     BACKWARD,
@@ -19,11 +19,7 @@ from headwise.jobs.steps.contest import (
     rate_of,
     run_searches,
 )
-from headwise.jobs.steps.progress import Reporter, Silent
-from headwise.jobs.steps.standings import Domain, Standings
-from headwise.jobs.steps.tasks import Goal
-from headwise.jobs.steps.trained import Place, run_baseline
-from headwise.jobs.verbs import (
+from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
@@ -34,6 +30,10 @@ from headwise.jobs.verbs import (
     read_pairs,
     whole,
 )
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.standings import Domain, Standings
+from headwise.jobs.steps.tasks import Goal
+from headwise.jobs.steps.trained import Place, run_baseline
 from headwise.scoring.objectives import Retrieval
 
 

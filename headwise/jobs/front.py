@@ -8,19 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from headwise.data.splits import split
-from headwise.edits.artefact import save_mask, write_files
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
-from headwise.jobs.refine import remember_test
+from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
-from headwise.jobs.steps.progress import Reporter, Silent
-from headwise.jobs.steps.searching import metered, search
-from headwise.jobs.steps.settings import Settings
-from headwise.jobs.steps.tasks import Goal
-from headwise.jobs.verbs import (
+from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
@@ -31,10 +27,14 @@ from headwise.jobs.verbs import (
     prepared,
     read_pairs,
 )
+from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.searching import search
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
-from headwise.search.genetic import GeneticSettings
+from headwise.search.genome import GeneticSettings
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def front(
     mask, results = trade(bench, settings)
     if folder is not None:
         if mask is not None:
-            save_mask(mask, folder / "mask")
+            mask.save_pretrained(folder / "mask")
         files = {"front.png": front_png(results), "front.md": front_text(results), "front.json": dump(results)}
         write_files(folder, files)
     return Fronted(mask, results, folder)
@@ -165,7 +165,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
         "ranking": start.start.ranking,
         "seeds": [found.mask for strategy in start.strategies for found in strategy.masks],
     }
-    with metered(bench, evaluate, f"NSGA-II ({operator})", None):
+    with metered(bench.reporter, evaluate, f"NSGA-II ({operator})", None):
         if bench.kept:
             keep = evaluators(bench, "search", means)
             found = domain_front(evaluate, keep, grid, operator, settings.genetic, **options)
@@ -174,7 +174,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     masks = [point.mask for point in found.points]
     judge = bench.evaluator("pick")
     judge.means = means
-    with metered(bench, judge, "The front on the pick split", None):
+    with metered(bench.reporter, judge, "The front on the pick split", None):
         base, *scores = judge([Mask.identity(grid), *masks])
     checked = check(bench, masks, means)
     changes = checked.changes if bench.kept else ((),) * len(masks)
@@ -246,7 +246,7 @@ def _test(bench: Bench, mask: Mask, means, settings: FrontSettings) -> dict:
     evaluate = bench.evaluator("test")
     evaluate.means = means
     identity = Mask.identity(bench.tower.grid)
-    with metered(bench, evaluate, "Test split, read once", evaluate.cost([identity, mask])):
+    with metered(bench.reporter, evaluate, "Test split, read once", evaluate.cost([identity, mask])):
         before, after = evaluate([identity, mask])
     kept = read_kept_tests(bench, mask, means, settings.seed)
     return {

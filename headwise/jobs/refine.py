@@ -1,132 +1,102 @@
-"""The main job: split → sweep → search → pick → test."""
+"""refine, the main job: split → sweep → search → pick → test → write."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
+from headwise.applied.merge import check_folds
+from headwise.applied.merge import merge as write_merged
+from headwise.data.splits import NAMES, split
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Means, with_means
+from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import with_means
+from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.keeping import check, read_kept_tests
-from headwise.jobs.steps.results import Finalist, Guard, Picked, results_json
-from headwise.jobs.steps.searching import Searched, metered, search
+from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
+from headwise.jobs.steps.keeping import read_kept_tests, with_kept
+from headwise.jobs.steps.opening import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    check_folder,
+    dump,
+    kept_benches,
+    load_model,
+    prepared,
+    read_pairs,
+)
+from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.results import results_json
+from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings
-from headwise.scoring import stats
-from headwise.search.contract import Found, best_of
-from headwise.search.controls import controls
-
-SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+from headwise.jobs.steps.tasks import Goal
 
 
-def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
-    """The pick split decides between identity and the searches' best masks, by the one-standard-error rule.
+@dataclass(frozen=True)
+class Refined:
+    """What `refine` found.
 
-    Masks that lose too much on a kept domain never get there; more of them are tried, so that some remain.
+    Arguments:
+        mask: the chosen mask; identity when no harmful heads were found.
+        results: everything that was measured, as in `results.json`.
+        folder: where the artefacts are; None when none were asked for.
     """
-    if bench.kept:
-        best, guard = guarded(bench, candidates(searched, SPARE)[: SPARE * settings.finalists], settings)
-    else:
-        best, guard = candidates(searched, 1), None
-    best = best[: settings.finalists]
-    identity = Mask.identity(bench.tower.grid)
-    evaluate = bench.evaluator("pick")
-    evaluate.means = _means(bench, settings.operators)
-    with metered(bench, evaluate, "Finalists on the pick split", None):
-        scores = evaluate([identity, *(found.mask for _, found in best)])
-    finalists = [Finalist(identity, "identity", searched[0].start.identity, scores[0])]
-    for (found_by, found), score in zip(best, scores[1:], strict=True):
-        finalists.append(Finalist(found.mask, found_by, found.score, score))
-    choice = stats.choose(
-        [f.pick.units for f in finalists], [f.mask.size for f in finalists], [f.pick.loss for f in finalists]
+
+    mask: Mask
+    results: Mapping
+    folder: Path | None
+
+
+def refine(
+    model: ModelLike,
+    pairs: PairsLike,
+    out: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    goal: Goal | None = None,
+    machine: Machine | None = None,
+    split_by: str = "auto",
+    keep: Sequence[PairsLike] = (),
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> Refined:
+    """Find the heads that hurt a model on these pairs, prove it on held-out pairs, write the refined model.
+
+    Arguments:
+        model: a name (`hf:openai/clip-vit-base-patch32`, a folder, `demo`) or what `load` or `wrap` gave.
+        pairs: a source as `headwise.read` takes it.
+        out: the output folder: `head_mask.json`, `model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
+            `study.sqlite`. The same call on the same folder continues where it was interrupted.
+        settings: how to search and select.
+        goal: what to maximise; by default mean recall for captions, accuracy for labels.
+        machine: precision, device, cache.
+        split_by: see `headwise.data.splits.split`.
+        keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
+        reporter: where progress goes.
+        columns: passed to `headwise.read`: image, caption, split, group, skip_bad, …
+
+    Raises:
+        HeadwiseError: bad input of any kind; the message says what to do.
+    """
+    reporter, settings = reporter or Silent(), settings or Settings()
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        check_folder(folder)
+    machine = machine or Machine()
+    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    # for a fitness over groups they are an attribute that every split needs, not something to hold out
+    splits = split(given, by=split_by, seed=settings.seed, keep_groups=goal is None or "group" not in goal.fitness)
+    reporter.say(
+        f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
-    return Picked(tuple(finalists), finalists[choice.index], guard)
-
-
-def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
-    """The best masks of every operator and size, at most `each` of them, with what found them; best first."""
-    everything = [item for result in searched for item in result.candidates()]
-    seen: set[str] = set()
-    places: Counter[tuple[str, int]] = Counter()
-    best = []
-    for found_by, found in sorted(everything, key=lambda item: item[1].order):
-        place = (found.mask.operator, found.mask.size)
-        if found.mask.key not in seen and places[place] < each:
-            seen.add(found.mask.key)
-            places[place] += 1
-            best.append((found_by, found))
-    return best
-
-
-def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) -> tuple[list[tuple[str, Found]], Guard]:
-    """Those of the masks that lose at most `settings.max_loss` points on every kept domain's pick split."""
-    checked = check(bench, [item.mask for _, item in found], _means(bench, settings.operators))
-    passed = [checked.passes(i, settings.max_loss) for i in range(len(found))]
-    rows = [
-        {
-            "mask": str(item.mask),
-            "found_by": found_by,
-            "size": item.mask.size,
-            "delta": [each.delta for each in changes],
-            "se": [each.error for each in changes],
-            "passed": ok,
-        }
-        for (found_by, item), changes, ok in zip(found, checked.changes, passed, strict=True)
-    ]
-    return [item for item, ok in zip(found, passed, strict=True) if ok], Guard(rows, checked.ffe)
-
-
-def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
-    """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
-    chosen = picked.chosen.mask
-    bests = {"best single head": best_of(result.start.best for result in searched)}
-    for name in settings.strategies:
-        bests[name] = best_of(s.best for result in searched for s in result.strategies if s.name == name)
-    # with no chosen heads the controls still answer what as many heads as the searches' best mask do by chance
-    matched = chosen if chosen.size else max((f.mask for f in bests.values()), key=lambda mask: mask.size)
-    random_masks = controls(matched, settings.controls, settings.seed) if matched.size else ()
-    identity = Mask.identity(bench.tower.grid)
-    evaluate = bench.evaluator("test")
-    evaluate.means = _means(bench, settings.operators)
-    everything = [identity, chosen, *random_masks, *(found.mask for found in bests.values())]
-    with metered(bench, evaluate, "Test split, read once", evaluate.cost(everything)):
-        evaluate(everything)
-    base = evaluate([identity])[0]
-
-    def row(what: str, masks: Sequence[Mask], size: int) -> dict:
-        scores = evaluate(masks)
-        units = np.mean([score.units for score in scores], axis=0, dtype=np.float64)  # (N)
-        difference = units - base.units
-        interval = stats.paired_bootstrap(difference, seed=settings.seed)
-        metrics = {name: float(np.mean([s.metrics[name] for s in scores])) for name in base.metrics}
-        return {
-            "what": what,
-            "mask": str(masks[0]) if len(masks) == 1 else None,
-            "size": size,
-            "count": len(masks),
-            "metrics": metrics,
-            "delta": float(np.mean([score.fitness for score in scores])) - base.fitness,
-            "interval": [interval.low, interval.high],
-            "p": stats.sign_flip(difference, seed=settings.seed),
-        }
-
-    table = [row("identity", [identity], 0)]
-    if random_masks:
-        table.append(row("random heads", random_masks, matched.size))
-    table += [row(name, [found.mask], found.mask.size) for name, found in bests.items() if found.mask.size]
-    table.append(row("chosen", [chosen], chosen.size))
-    after = evaluate([chosen])[0]
-    change = None
-    if "text_retrieval" in base.ranks:
-        change = asdict(stats.mcnemar(base.ranks["text_retrieval"], after.ranks["text_retrieval"]))
-    return {"table": table, "mcnemar": change, "ffe": evaluate.spent}
-
-
-def _means(bench: Bench, operators: Sequence[str]) -> Means | None:
-    return bench.means if "mean" in operators else None
+    bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
+    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
+    mask, results = find(bench, settings)
+    if folder is not None:
+        write_artefacts(bench, mask, results, folder, reporter)
+    return Refined(mask, results, folder)
 
 
 def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
@@ -167,13 +137,38 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     ), results
 
 
-def remember_test(bench: Bench, mask: Mask) -> int:
-    """For how many different chosen masks this study has read its test split; more than one is not honest."""
-    if bench.study is None:
-        return 1
-    seen = bench.study.read("test_read_for", [])
-    assert isinstance(seen, list)
-    if str(mask) not in seen:
-        seen = [*seen, str(mask)]
-        bench.study.note("test_read_for", seen)
-    return len(seen)
+# ---- artefacts
+
+
+def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> None:
+    """The mask, the report, the results and the merged model; each appears whole or not at all."""
+    from headwise.report.card import model_card
+    from headwise.report.report import write_report
+
+    card = model_card(results)
+    mask.save_pretrained(folder, card=card)
+    try:
+        check_folds(bench.model.tower, mask)
+    except HeadwiseError as reason:
+        reporter.say(f"No model/ was written. {reason}")
+    else:
+        report = write_merged(
+            bench.model,
+            mask,
+            folder / "model",
+            pixels=bench.cache.take(bench.splits.test[:32]),
+            card=model_card(results, merged=True),
+            overwrite=True,
+        )
+        reporter.say(
+            f"Merged model: largest difference to the masked model {report.largest_difference:.2e} "
+            f"({report.relative_difference:.2e} relative) on {report.images} images."
+        )
+    write_report(results, folder)
+    write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
+
+
+def splits_json(bench: Bench) -> dict[str, object]:
+    """Which image was in which split, by the names that the source gives them."""
+    names = {name: [bench.pairs.ids[i] for i in bench.indices(name)] for name in NAMES}
+    return {"source": bench.pairs.name, "how": bench.splits.how, "hash": bench.splits.hash, **names}

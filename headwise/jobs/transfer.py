@@ -9,15 +9,23 @@ import numpy as np
 
 from headwise.applied.live import check_fits
 from headwise.data.splits import split
-from headwise.edits.artefact import write_files
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.jobs.measure import read_mask
+from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.progress import Reporter, Silent
-from headwise.jobs.steps.starting import metered
+from headwise.jobs.steps.opening import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    check_folder,
+    dump,
+    load_model,
+    prepared,
+    read_mask,
+    read_pairs,
+)
+from headwise.jobs.steps.progress import Reporter, Silent, metered
 from headwise.jobs.steps.tasks import Goal
-from headwise.jobs.verbs import Machine, ModelLike, PairsLike, check_folder, dump, load_model, prepared, read_pairs
 from headwise.scoring import stats
 
 
@@ -118,7 +126,9 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
     score = 0.0
     for name in ("pick", "test"):
         evaluate = bench.evaluator(name)
-        with metered(bench, evaluate, f"{Path(bench.pairs.name).name}, {name} split", evaluate.cost(everything)):
+        with metered(
+            bench.reporter, evaluate, f"{Path(bench.pairs.name).name}, {name} split", evaluate.cost(everything)
+        ):
             scores = evaluate(everything)
         base = scores[0]
         score = base.fitness

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from headwise.edits.mask import Grid, Head
+from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
 from headwise.report.words import main_metric, metric_name
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from headwise.edits.artefact import write_files
+from headwise.files import write_files
 from headwise.report.heatmap import heatmap_png
 from headwise.report.kept import kept_section, race_sentence
 from headwise.report.words import Results, first_order_scores, grid_of, main_metric, metric_name, render

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:

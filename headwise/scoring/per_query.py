@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headwise.edits.artefact import write_files
 from headwise.errors import HeadwiseError
+from headwise.files import write_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

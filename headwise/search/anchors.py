@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.search.deltas import HeadDeltas
 
 Embed = Callable[[Sequence[Mask]], Iterable[tuple[Mask, torch.Tensor]]]

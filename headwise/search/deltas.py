@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels, Plan, embed
 from headwise.towers.base import Tower

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.contract import Evaluate
-from headwise.search.genetic import DEFAULTS, GeneticSettings
-from headwise.search.genome import Breeder
+from headwise.search.genetic import DEFAULTS
+from headwise.search.genome import Breeder, GeneticSettings
 
 if TYPE_CHECKING:
     from headwise.scoring.objectives import Score

@@ -5,17 +5,83 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
 from headwise.search.contract import Order
-
-if TYPE_CHECKING:
-    from headwise.search.genetic import GeneticSettings
 
 Genome = tuple[int, ...]  # the suppressed heads, numbered in the order of the grid, ascending
 ATTEMPTS = 60  # draws for one new child before giving it up
+
+
+@dataclass(frozen=True)
+class GeneticSettings:
+    """
+    Arguments:
+        population: masks alive at a time.
+        generations: most generations.
+        tournament: how many masks compete to become a parent.
+        uniform: probability of uniform crossover: every head from either parent.
+        block: probability of layer-block crossover: every layer whole from either parent. The rest are clones.
+        flip: after crossover each head flips with this probability; 0: one divided by the number of heads.
+        one_head: probability that exactly one head flips instead.
+        swap: probability that instead a suppressed head trades places with a kept one.
+        elites: best masks that survive unchanged.
+        immigrants: new random combinations of good heads per generation.
+        good: the share of the ranking, from its top, whose heads random combinations draw from.
+        patience: stop after this many generations without a new best.
+        max_heads: most heads a mask may suppress (None: all of them).
+        budget: most FFE to spend, what was evaluated before not counted (None: no limit).
+        seed: the same seed gives the same search.
+
+    Raises:
+        HeadwiseError: a value out of its range.
+    """
+
+    population: int = 48
+    generations: int = 40
+    tournament: int = 3
+    uniform: float = 0.5
+    block: float = 0.3
+    flip: float = 0.0
+    one_head: float = 0.4
+    swap: float = 0.2
+    elites: int = 6
+    immigrants: int = 4
+    good: float = 0.35
+    patience: int = 8
+    max_heads: int | None = None
+    budget: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, name: str, rule: str) -> None:
+            if not ok:
+                raise HeadwiseError(f"Genetic search: {name} is {getattr(self, name)}; it must be {rule}.")
+
+        for name in ("population", "tournament", "patience"):
+            need(getattr(self, name) >= (2 if name == "population" else 1), name, "at least 1 (population: 2)")
+        for name in ("uniform", "block", "flip", "one_head", "swap", "good"):
+            need(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        need(self.uniform + self.block <= 1, "block", "at most 1 together with uniform")
+        need(self.one_head + self.swap <= 1, "swap", "at most 1 together with one_head")
+        need(self.good > 0, "good", "above 0")
+        need(self.generations >= 0, "generations", "0 or more")
+        need(1 <= self.elites < self.population, "elites", "at least 1 and below population")
+        need(0 <= self.immigrants <= self.population - self.elites, "immigrants", "at most population - elites")
+        need(self.max_heads is None or self.max_heads >= 1, "max_heads", "at least 1")
+        need(self.budget is None or self.budget > 0, "budget", "above 0")
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The settings as plain JSON values."""
+        return asdict(self)
+
+
+DEFAULTS = GeneticSettings()
 
 
 class Breeder:

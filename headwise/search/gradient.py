@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.scoring.losses import Loss, check_images, value_of

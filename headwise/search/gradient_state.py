@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from headwise.edits.artefact import write_files
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
+from headwise.files import write_files
 from headwise.scoring.losses import Loss
 from headwise.towers.base import Tower
 

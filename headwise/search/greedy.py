@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.contract import Evaluate, Found, affordable, best_of
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Evaluate, Found, affordable, best_of
-from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.genetic import genetic
+from headwise.search.genome import GeneticSettings
 from headwise.search.surrogate import Surrogate
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from headwise.edits.mask import Grid, Head
+from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.scoring.losses import Loss, check_images

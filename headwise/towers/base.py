@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.edits.operators import NEEDS_CLASS_TOKEN, OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.towers.blocks import Block

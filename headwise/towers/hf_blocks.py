@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, rows
 from headwise.towers.blocks import Block, HeadWeights, PoolBlock, Transform, join_heads, split_heads

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower

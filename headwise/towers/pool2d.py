@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.edits.operators import FOLDABLE
 from headwise.towers.base import Tower
 from headwise.towers.blocks import HeadWeights, PoolBlock, Transform, join_heads, split_heads

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Model, Tower
 from headwise.towers.blocks import Block

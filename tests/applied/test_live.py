@@ -5,7 +5,8 @@ import torch
 from conftest import small_clip
 
 from headwise.applied.live import apply
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.towers import tower_of
 

@@ -12,8 +12,8 @@ from conftest import randomise
 
 from headwise.applied import live
 from headwise.applied.merge import folded, merge
-from headwise.edits.artefact import load_mask
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
 from headwise.towers import load, wrap
@@ -221,7 +221,7 @@ def test_plain_transformers_loads_merged_models(model, images, tmp_path):
         folders[name] = report.folder
         assert (report.dtype, report.images) == ("float32", 8 + len(images))
         assert report.largest_difference == 0.0 if name == "identity" else report.largest_difference < 1e-5
-        assert load_mask(report.folder) == mask
+        assert Mask.from_pretrained(report.folder) == mask
         assert (report.folder / "README.md").read_text() == "the card"
         modes = {p.stat().st_mode & 0o777 for p in report.folder.iterdir()}
         assert len(modes) == 1  # the weights are as readable as the rest
@@ -285,9 +285,9 @@ def test_only_a_former_merge_is_replaced_and_only_when_asked(model, tmp_path):
     merge(model, masks["zero"], folder)  # an empty folder is as good as none
     with pytest.raises(HeadwiseError, match="already holds a merged model"):
         merge(model, masks["uniform"], folder)
-    assert load_mask(folder) == masks["zero"]
+    assert Mask.from_pretrained(folder) == masks["zero"]
     merge(model, masks["uniform"], folder, overwrite=True)
-    assert load_mask(folder) == masks["uniform"]
+    assert Mask.from_pretrained(folder) == masks["uniform"]
     assert [p.name for p in tmp_path.iterdir()] == ["merged"]
     (folder / "study.sqlite").write_text("days of work")  # as the output folder of refine has it, beside a mask
     with pytest.raises(HeadwiseError, match=r"also holds study\.sqlite"):
@@ -329,5 +329,5 @@ def test_a_full_disk_leaves_the_former_merge_and_nothing_else(model, tmp_path):
     assert f"Cannot write to {new}:" in out
     assert out.count("Free some space") == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "merged"]
-    assert load_mask(former) == mask
+    assert Mask.from_pretrained(former) == mask
     assert load(f"hf:{former}").tower.grid == model.tower.grid

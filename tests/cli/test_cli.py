@@ -166,7 +166,7 @@ def test_merge_of_a_mask_as_text(pairs, run, tmp_path):
 
 def test_python_api_gives_what_the_command_line_gives(refined, pairs):
     import headwise
-    from headwise.search.genetic import GeneticSettings
+    from headwise.search.genome import GeneticSettings
 
     settings = headwise.Settings(
         operators=("zero", "mean"), controls=4, finalists=4, genetic=GeneticSettings(budget=30, population=10)

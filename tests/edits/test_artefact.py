@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps, load_mask, loads, save_mask, write_files
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.edits.operators import OPERATORS
 from headwise.errors import HeadwiseError
+from headwise.files import write_files
 
 GRID = Grid((2, 3, 1), pool=2)
 FACTS = {"base_model": "hf:some/clip", "weights_hash": "ab" * 16, "found_by": "genetic", "search": {"mean_recall": 0.3}}
@@ -46,7 +48,7 @@ def masks(draw) -> Mask:
 @settings(max_examples=150, deadline=None)
 @given(masks())
 def test_a_mask_reads_back_bit_for_bit(mask):
-    back = loads(dumps(mask), "here")
+    back = Mask.from_json(dumps(mask), "here")
     assert back == mask
     assert [[g.hex() for g in row] for row in back.gates] == [[g.hex() for g in row] for row in mask.gates]
     assert back.means == mask.means
@@ -58,33 +60,33 @@ def test_folder_holds_mask_and_card_and_nothing_else(tmp_path):
     folder = tmp_path / "new" / "mask"
     example().save_pretrained(folder)
     assert sorted(p.name for p in folder.iterdir()) == [CARD_FILE, MASK_FILE]
-    assert Mask.from_pretrained(folder) == example() == load_mask(folder / MASK_FILE)
+    assert Mask.from_pretrained(folder) == example() == Mask.from_pretrained(folder / MASK_FILE)
     card = (folder / CARD_FILE).read_text()
     assert "base_model: some/clip" in card
     assert all(word in card for word in ("L0.H1", "pool.H0", "`zero`"))
 
 
 def test_saving_again_replaces_our_card_but_not_a_users_readme(tmp_path):
-    save_mask(example(), tmp_path)
-    save_mask(Mask.identity(GRID), tmp_path)
+    example().save_pretrained(tmp_path)
+    Mask.identity(GRID).save_pretrained(tmp_path)
     assert "changes nothing" in (tmp_path / CARD_FILE).read_text()
     (tmp_path / CARD_FILE).write_text("my notes")
-    save_mask(example(), tmp_path)
+    example().save_pretrained(tmp_path)
     assert (tmp_path / CARD_FILE).read_text() == "my notes"
-    assert load_mask(tmp_path) == example()
+    assert Mask.from_pretrained(tmp_path) == example()
 
 
 def test_a_newer_file_warns_and_loads():
     data = json.loads(dumps(example())) | {"format": 2, "schedule": [1, 2]}
     with pytest.warns(UserWarning, match=r"here .*newer headwise \(format 2.*schedule"):
-        mask = loads(json.dumps(data), "here")
+        mask = Mask.from_json(json.dumps(data), "here")
     assert mask == example()
 
 
 def test_a_file_of_this_version_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loads(dumps(example()), "here")
+        Mask.from_json(dumps(example()), "here")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_a_file_of_this_version_does_not_warn():
 def test_a_wrong_field_is_named(change, field, says):
     data = json.loads(dumps(example())) | change
     with pytest.raises(HeadwiseError, match=says) as caught:
-        loads(json.dumps(data), "folder/head_mask.json")
+        Mask.from_json(json.dumps(data), "folder/head_mask.json")
     assert str(caught.value).startswith("folder/head_mask.json")
     assert f"'{field}'" in str(caught.value)
 
@@ -122,7 +124,7 @@ def test_a_missing_field_is_named(field):
     data = json.loads(dumps(example()))
     del data[field]
     with pytest.raises(HeadwiseError, match=f"'{field}' is missing"):
-        loads(json.dumps(data), "here")
+        Mask.from_json(json.dumps(data), "here")
 
 
 @pytest.mark.parametrize(
@@ -137,15 +139,15 @@ def test_a_missing_field_is_named(field):
 def test_a_damaged_file_is_named(tmp_path, content, says):
     (tmp_path / MASK_FILE).write_bytes(content)
     with pytest.raises(HeadwiseError, match=says) as caught:
-        load_mask(tmp_path)
+        Mask.from_pretrained(tmp_path)
     assert str(tmp_path / MASK_FILE) in str(caught.value)
 
 
 def test_a_folder_without_a_mask_and_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(HeadwiseError, match=f"{tmp_path} holds no head_mask.json"):
-        load_mask(tmp_path)
+        Mask.from_pretrained(tmp_path)
     with pytest.raises(HeadwiseError, match="no such folder"):
-        load_mask(tmp_path / "nowhere")
+        Mask.from_pretrained(tmp_path / "nowhere")
 
 
 def run_python(code: str, **env: str) -> str:
@@ -158,16 +160,16 @@ def run_python(code: str, **env: str) -> str:
 
 def test_a_hub_id_reads_the_hubs_cache_and_says_so_when_there_is_none(tmp_path):
     snapshot = tmp_path / "models--some--mask" / "snapshots" / ("0" * 40)
-    save_mask(example(), snapshot)
+    example().save_pretrained(snapshot)
     refs = tmp_path / "models--some--mask" / "refs"
     refs.mkdir()
     (refs / "main").write_text("0" * 40)
     code = """
-        from headwise.edits.artefact import load_mask
+        from headwise.edits.mask import Mask
         from headwise.errors import HeadwiseError
-        print(load_mask("hf:some/mask"), load_mask("some/mask"))
+        print(Mask.from_pretrained("hf:some/mask"), Mask.from_pretrained("some/mask"))
         try:
-            load_mask("some/other")
+            Mask.from_pretrained("some/other")
         except HeadwiseError as error:
             print(error)
     """
@@ -178,26 +180,26 @@ def test_a_hub_id_reads_the_hubs_cache_and_says_so_when_there_is_none(tmp_path):
 
 def test_provenance_that_is_not_json_is_an_error_and_writes_nothing(tmp_path):
     with pytest.raises(HeadwiseError, match="'when' is not a plain JSON value"):
-        save_mask(example(when={1, 2}), tmp_path / "mask")
+        example(when={1, 2}).save_pretrained(tmp_path / "mask")
     with pytest.raises(HeadwiseError, match="'score' is not a plain JSON value"):
-        save_mask(example(score=float("nan")), tmp_path / "mask")
+        example(score=float("nan")).save_pretrained(tmp_path / "mask")
     assert not (tmp_path / "mask").exists()
 
 
 def test_a_full_disk_leaves_the_old_files_and_no_new_ones(tmp_path):
     """The system refuses bytes past a limit in the middle of a file, as a full disk does."""
-    save_mask(example(), tmp_path / "old", card="old card")
+    example().save_pretrained(tmp_path / "old", card="old card")
     before = {p.name: p.read_bytes() for p in (tmp_path / "old").iterdir()}
     out = run_python(
         """
         import resource, sys
-        from headwise.edits.artefact import load_mask, save_mask
+        from headwise.edits.mask import Mask
         from headwise.errors import HeadwiseError
-        mask = load_mask("old")
+        mask = Mask.from_pretrained("old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         for folder in ("old", "new/inner"):
             try:
-                save_mask(mask, folder, card="new card " * 1000)
+                mask.save_pretrained(folder, card="new card " * 1000)
             except HeadwiseError as error:
                 print(error)
         """.replace('"old"', repr(str(tmp_path / "old"))).replace('"new/inner"', repr(str(tmp_path / "new/inner")))
@@ -211,7 +213,7 @@ def test_a_full_disk_leaves_the_old_files_and_no_new_ones(tmp_path):
 def test_a_place_that_cannot_be_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(HeadwiseError, match=f"Cannot write to {tmp_path / 'file'}"):
-        save_mask(example(), tmp_path / "file")
+        example().save_pretrained(tmp_path / "file")
     with pytest.raises(HeadwiseError, match="Cannot write to"):
         write_files(tmp_path / "file" / "inner", {"a": "b"})
 

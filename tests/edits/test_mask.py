@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwise.edits.mask import POOL, Grid, Head, Mask
+from headwise.edits.heads import POOL, Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 
 GRID = Grid((4, 4, 2), pool=3)

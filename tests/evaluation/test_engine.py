@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from headwise.applied.live import apply
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.edits.operators import OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine

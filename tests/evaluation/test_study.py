@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Plan, embed, ffe
 from headwise.evaluation.study import Study
 from headwise.scoring.objectives import Score
-from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.genetic import genetic
+from headwise.search.genome import GeneticSettings
 from headwise.search.sweep import sweep
 
 GRID = Grid((2, 3), pool=1)
@@ -218,7 +220,8 @@ def test_a_full_disk_is_an_error_and_nothing_half_written_stays(tmp_path):
 WRITER = textwrap.dedent("""
     import os, signal, sys
     import numpy as np
-    from headwise.edits.mask import Grid, Mask
+    from headwise.edits.heads import Grid
+    from headwise.edits.mask import Mask
     from headwise.scoring.objectives import Score
     from headwise.evaluation.study import Study
 

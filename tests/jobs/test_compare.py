@@ -13,11 +13,11 @@ import pytest
 from conftest import write_pairs
 
 from headwise.jobs.compare import compare
-from headwise.jobs.measure import evaluate
+from headwise.jobs.evaluate import evaluate
+from headwise.jobs.refine import refine
 from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
-from headwise.jobs.verbs import refine
 
 METHODS = "best single head,greedy,genetic,screened,taylor,bp,bp soft,adapter,layernorm"
 SMALL = ["--methods", METHODS, "--seeds", "2", "--budget", "6", "--epochs", "2"]
@@ -165,7 +165,7 @@ def test_bad_options_are_sentences(pairs, tmp_path, options, said):
 @pytest.fixture(scope="module")
 def masks(pairs, other, tmp_path_factory) -> list[Path]:
     """A mask found on either source; found, not chosen, so that neither is identity."""
-    from headwise.edits.artefact import save_mask
+
     from headwise.edits.mask import Mask
 
     folders = []
@@ -175,7 +175,7 @@ def masks(pairs, other, tmp_path_factory) -> list[Path]:
         mask = refine("demo", source, settings=settings).mask
         text = f"uniform:L{i + 3}.H0"
         folders.append(base / "mask")
-        save_mask(Mask.parse(mask.grid, text).with_provenance(**mask.provenance), folders[-1], card="# mask\n")
+        Mask.parse(mask.grid, text).with_provenance(**mask.provenance).save_pretrained(folders[-1], card="# mask\n")
     return folders
 
 

@@ -95,7 +95,7 @@ def test_zero_on_every_head_is_zeroing_its_out_projection_columns(model, library
 
 def test_the_packaged_model_knows_what_it_was_packaged_for(model, rows):
     """Far above chance, which is 10 of 282."""
-    from headwise.jobs.measure import evaluate
+    from headwise.jobs.evaluate import evaluate
 
     found = evaluate(model, "demo", only_split="pick")
     assert found["images"] == sum(row["split"] == "pick" for row in rows)

@@ -12,7 +12,7 @@ import pytest
 from conftest import randomise, write_pairs
 
 from headwise.demo import model_folder
-from headwise.edits.artefact import load_mask
+from headwise.edits.mask import Mask
 from headwise.report.front import front_text
 from headwise.report.kept import kept_section
 
@@ -93,7 +93,7 @@ def test_front_by_size_writes_a_front_and_the_mask_that_was_asked_for(run, model
     assert points[-1]["mask"] == "identity"
     chosen = printed["chosen"]
     assert chosen["size"] == max(size for size in sizes if size <= 3)
-    mask = load_mask(tmp_path / "o" / "mask")
+    mask = Mask.from_pretrained(tmp_path / "o" / "mask")
     assert str(mask) == chosen["mask"]
     assert mask.provenance["scores"]["test"]["delta"] == chosen["test"]["delta"]
     text = (tmp_path / "o" / "front.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sample_results import RESULTS, nothing_found
 
-from headwise.edits.mask import Grid, Head
+from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
 from headwise.report.heatmap import heat_map, heatmap_png, scale
 

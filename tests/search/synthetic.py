@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.scoring.objectives import Score
 
 

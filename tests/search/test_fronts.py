@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from synthetic import Counting, Landscape, bits
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.fronts import domain_front, size_front
-from headwise.search.genetic import GeneticSettings
+from headwise.search.genome import GeneticSettings
 
 pytest.importorskip("pymoo")
 GRID = Grid((3, 3), pool=2)

@@ -4,9 +4,11 @@ from itertools import product
 import pytest
 from synthetic import Counting, Landscape, bits
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.genetic import genetic
+from headwise.search.genome import GeneticSettings
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
 

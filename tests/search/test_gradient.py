@@ -10,7 +10,8 @@ import pytest
 import torch
 from planted import HEAD, SCALE, planted
 
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed, plan
 from headwise.scoring.losses import captions, loss_of, value_of

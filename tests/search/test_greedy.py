@@ -1,7 +1,8 @@
 import pytest
 from synthetic import Counting, Landscape, bits
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep

@@ -3,7 +3,8 @@ import pytest
 import torch
 from synthetic import Counting
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Plan, embed, ffe
 from headwise.scoring.objectives import Retrieval

@@ -6,7 +6,8 @@ import pytest
 import torch
 from synthetic import Counting, bits, score
 
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Plan, embed, ffe
 from headwise.evaluation.evaluator import Evaluator
@@ -15,7 +16,8 @@ from headwise.scoring.objectives import Retrieval
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Found
 from headwise.search.deltas import Collector, HeadDeltas, collect
-from headwise.search.genetic import GeneticSettings, genetic
+from headwise.search.genetic import genetic
+from headwise.search.genome import GeneticSettings
 from headwise.search.screened import ScreenedSettings, screened
 from headwise.search.surrogate import Surrogate
 from headwise.search.sweep import sweep

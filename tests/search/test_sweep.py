@@ -1,7 +1,8 @@
 import pytest
 from synthetic import Counting, Landscape, bits, score
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.search.sweep import sweep
 
 GRID = Grid((2, 3), pool=2)

@@ -6,7 +6,8 @@ import torch
 from golden import changed, difference, embed, pictures
 
 from headwise.applied.live import apply
-from headwise.edits.mask import Grid, Mask
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.edits.operators import OPERATORS
 from headwise.evaluation import engine
 from headwise.towers import tower_of

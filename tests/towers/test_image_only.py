@@ -12,10 +12,11 @@ from PIL import Image
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
-from headwise.jobs.measure import evaluate
+from headwise.jobs.evaluate import evaluate
+from headwise.jobs.refine import refine
+from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.tasks import Goal
-from headwise.jobs.verbs import Machine, refine
 from headwise.towers import load, wrap
 
 

@@ -11,7 +11,7 @@ from cases import SIGLIP_TEXT, built, hf_model, open_clip_model, timm_model
 from processors import clip, real_pairs, without_headwise
 from torch import nn
 
-from headwise.edits.mask import Grid
+from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 from headwise.towers import load, tower_of, wrap
 

@@ -16,9 +16,10 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.searching import RUN, Strategy
 from headwise.jobs.steps.settings import Settings
-from headwise.jobs.steps.starting import Start, begin, metered
+from headwise.jobs.steps.starting import Start, begin
 from headwise.scoring import stats
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.contract import Found, best_of
@@ -242,7 +243,7 @@ def pick_from(bench: Bench, operator: str, found: Sequence[Found], options: Sett
     """The pick split's choice between identity and a method's masks (one-standard-error rule), and its change."""
     masks = [Mask.identity(bench.tower.grid), *(item.mask for item in shortlist(found, options.finalists))]
     evaluate = Timed.of(bench, "pick", operator)
-    with metered(bench, evaluate, "Pick split", evaluate.cost(masks)):
+    with metered(bench.reporter, evaluate, "Pick split", evaluate.cost(masks)):
         scores = evaluate(masks)
     choice = stats.choose([s.units for s in scores], [m.size for m in masks], [s.loss for s in scores])
     return masks[choice.index], choice.delta[choice.index]

@@ -12,7 +12,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.searching import metered
+from headwise.jobs.steps.progress import metered
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
 
@@ -86,7 +86,7 @@ def check(bench: Bench, masks: Sequence[Mask], means: Means | None) -> Checked:
     for domain, evaluate in zip(bench.kept, evaluators(bench, "pick", means), strict=True):
         everything = [identity, *masks]
         title = f"Kept domain {domain.pairs.name}, pick split"
-        with metered(bench, evaluate, title, evaluate.cost(everything)):
+        with metered(bench.reporter, evaluate, title, evaluate.cost(everything)):
             base, *scores = evaluate(everything)
         columns.append([change(score, base) for score in scores])
         ffe += evaluate.spent
@@ -106,7 +106,7 @@ def read_kept_tests(bench: Bench, chosen: Mask, means: Means | None, seed: int) 
     identity, rows, ffe = Mask.identity(bench.tower.grid), [], 0.0
     for domain, evaluate in zip(bench.kept, evaluators(bench, "test", means), strict=True):
         title = f"Kept domain {domain.pairs.name}, test split"
-        with metered(bench, evaluate, title, evaluate.cost([identity, chosen])):
+        with metered(bench.reporter, evaluate, title, evaluate.cost([identity, chosen])):
             before, after = evaluate([identity, chosen])
         ffe += evaluate.spent
         rows.append({"data": domain.data_json(), "fitness": domain.task.fitness, **test_json(before, after, seed)})

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
+from headwise.evaluation.evaluator import Evaluator
+
 
 class Reporter(Protocol):
     """Where progress and short sentences go."""
@@ -44,3 +46,14 @@ def counted(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int
             before = done
 
         yield tell
+
+
+@contextmanager
+def metered(reporter: Reporter, evaluate: Evaluator, title: str, total: float | None) -> Iterator[None]:
+    """Shows the evaluator's work as one stage of so many FFE."""
+    with reporter.stage(title, total, "FFE") as advance:
+        evaluate.progress = advance
+        try:
+            yield
+        finally:
+            evaluate.progress = None

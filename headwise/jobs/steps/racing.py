@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from headwise.edits.mask import Head, Mask
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed
 from headwise.evaluation.evaluator import Evaluator

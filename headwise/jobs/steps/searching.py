@@ -13,8 +13,9 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
-from headwise.jobs.steps.starting import Start, begin, exact, metered, scratch
+from headwise.jobs.steps.starting import Start, begin, exact, scratch
 from headwise.scoring.losses import loss_of
 from headwise.search.contract import Found, best_of
 
@@ -88,7 +89,7 @@ def _greedy(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings,
     from headwise.search.greedy import greedy
 
     contest = Contest(bench, evaluate, start.identity, start.singles, settings.race) if settings.race else None
-    with metered(bench, evaluate, f"Greedy ({start.operator})", None):
+    with metered(bench.reporter, evaluate, f"Greedy ({start.operator})", None):
         found = greedy(
             evaluate,
             start.grid,
@@ -106,7 +107,7 @@ def _genetic(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings
 
     options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench, evaluate, f"AAT-GA ({start.operator})", options.budget):
+    with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", options.budget):
         found = genetic(evaluate, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
     facts = {"why": found.why, "generations": len(found.history)}
     return Strategy("genetic", found.front, found.ffe, facts)
@@ -120,7 +121,7 @@ def _screened(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
     anchors = Anchors(start.deltas, evaluate.embeddings)
     options = replace(settings.screened, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench, evaluate, f"Screened AAT-GA ({start.operator})", options.budget):
+    with metered(bench.reporter, evaluate, f"Screened AAT-GA ({start.operator})", options.budget):
         evaluate.observe = anchors.observe
         found = screened(
             evaluate,
@@ -149,7 +150,7 @@ def _taylor(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings,
     assert first is not None  # `begin` made them
     most = min(settings.max_heads or start.grid.size, sum(score > 0 for score in first.scores.values()))
     cuts = [Mask.suppress(start.grid, first.ranking[:size], start.operator) for size in range(1, max(most, 1) + 1)]
-    with metered(bench, evaluate, f"Heads by first-order score ({start.operator})", evaluate.cost(cuts)):
+    with metered(bench.reporter, evaluate, f"Heads by first-order score ({start.operator})", evaluate.cost(cuts)):
         scores = evaluate(cuts)
     found = tuple(Found(mask, score) for mask, score in zip(cuts, scores, strict=True))
     return Strategy("taylor", found, evaluate.spent - spent)
@@ -159,7 +160,7 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
     from headwise.search.gradient import learn_gates
 
     tower, spent = exact(bench), evaluate.spent
-    with metered(bench, evaluate, f"AAT-BP ({start.operator})", None):
+    with metered(bench.reporter, evaluate, f"AAT-BP ({start.operator})", None):
         learned = learn_gates(
             tower,
             evaluate.pixels,
@@ -192,7 +193,7 @@ def _front(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, 
     options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
     seeds = [found.mask for strategy in done for found in strategy.masks]
     keep = evaluators(bench, "search", evaluate.means)
-    with metered(bench, evaluate, f"Front ({start.operator})", None):
+    with metered(bench.reporter, evaluate, f"Front ({start.operator})", None):
         found = domain_front(evaluate, keep, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
     points = [found.identity, *(p for p in found.keeping(settings.max_loss / 100) if p.mask.size)]
     masks = tuple(Found(point.mask, point.scores[0]) for point in points)

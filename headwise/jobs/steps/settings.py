@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
-from headwise.search.genetic import GeneticSettings
+from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
 from headwise.search.racing import RaceSettings
 from headwise.search.screened import ScreenedSettings

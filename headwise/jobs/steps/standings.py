@@ -16,7 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.contest import SEARCHES, CompareSettings, Run, random_of, rate_of
-from headwise.jobs.steps.starting import metered
+from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.trained import BaselineRun
 from headwise.scoring import stats
 from headwise.search.controls import controls
@@ -56,7 +56,9 @@ class Standings:
         evaluators = {name: self._evaluator(name) for name in splits}
         for name, evaluate in evaluators.items():
             asked = [*masks, *(random_masks if name == "test" else random_masks[:SAMPLE])]
-            with metered(self.bench, evaluate, "Test split" if name == "test" else "Off-domain", evaluate.cost(asked)):
+            with metered(
+                self.bench.reporter, evaluate, "Test split" if name == "test" else "Off-domain", evaluate.cost(asked)
+            ):
                 evaluate(asked)
         rows = [self._row("identity", None, evaluators, [masks[0]], [masks[0]])]
         if random_masks:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from headwise.edits.mask import Grid, Head, Mask
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
 from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.losses import loss_of
 from headwise.scoring.objectives import Score
@@ -77,7 +77,7 @@ def begin(
         title, heads = f"First heads of the ranking ({operator})", first.ranking[: max(settings.width, count)]
     masks = [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in heads)]
     keep = Collector(grid, operator, heads, unmasked) if screened else None
-    with metered(bench, evaluate, title, evaluate.cost(masks)):
+    with metered(bench.reporter, evaluate, title, evaluate.cost(masks)):
         evaluate.observe = keep
         identity, *scores = evaluate(masks)
         evaluate.observe = None
@@ -108,7 +108,7 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
             return deltas
         deltas = None
     if deltas is None:
-        with metered(bench, evaluate, f"Heads' changes again ({keep.operator})", None):
+        with metered(bench.reporter, evaluate, f"Heads' changes again ({keep.operator})", None):
             deltas = collect(
                 keep,
                 evaluate.tower,
@@ -125,7 +125,7 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
 def first_order(bench: Bench, evaluate: Evaluator, operator: str) -> Taylor:
     """First-order scores on the evaluator's split; what they cost is added to what it spent."""
     tower = exact(bench)
-    with metered(bench, evaluate, f"First-order scores ({operator})", None):
+    with metered(bench.reporter, evaluate, f"First-order scores ({operator})", None):
         first = taylor(
             tower,
             evaluate.pixels,
@@ -147,14 +147,3 @@ def exact(bench: Bench) -> Tower:
 def scratch(bench: Bench, name: str) -> Path | None:
     """A file beside the study; None without a study."""
     return bench.study.path.parent / name if bench.study else None
-
-
-@contextmanager
-def metered(bench: Bench, evaluate: Evaluator, title: str, total: float | None) -> Iterator[None]:
-    """Shows the evaluator's work as one stage."""
-    with bench.reporter.stage(title, total, "FFE") as advance:
-        evaluate.progress = advance
-        try:
-            yield
-        finally:
-            evaluate.progress = None

@@ -213,7 +213,7 @@ def embed_texts(
     """
     from safetensors.torch import load_file, save
 
-    from headwise.edits.artefact import write_files
+    from headwise.files import write_files
 
     assert model.encode_texts is not None
     key = hashlib.sha256(json.dumps([model.text_hash, texts]).encode()).hexdigest()[:32]

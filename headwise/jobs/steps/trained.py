@@ -14,8 +14,8 @@ import torch
 
 from headwise.baselines import FitSettings, Fitted, fit
 from headwise.baselines.training import embeddings_of
-from headwise.edits.artefact import write_files
 from headwise.evaluation.engine import Pixels, plan
+from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.scoring import stats
 from headwise.scoring.losses import captions_of

@@ -1,0 +1,81 @@
+"""evaluate on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    Aim,
+    CheckOption,
+    ModelArgument,
+    SplitColumns,
+    Where,
+    grouped,
+)
+
+
+@grouped
+def evaluate(
+    model: ModelArgument,
+    pairs: Annotated[list[str], typer.Argument(help="One or more sources; see headwise data --help.")],
+    mask: Annotated[
+        str | None, typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3,L11.H0.")
+    ] = None,
+    only_split: Annotated[
+        str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
+    ] = None,
+    per_query: Annotated[
+        Path | None,
+        typer.Option("--per-query", help="A Parquet file to write, with the rank of every query of every source."),
+    ] = None,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
+    check_weights: CheckOption = True,
+) -> None:
+    """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
+    from headwise.cli import console
+    from headwise.jobs.evaluate import measured
+    from headwise.jobs.steps.opening import load_model
+    from headwise.scoring.metrics import clip_benchmark_json
+    from headwise.scoring.per_query import write_per_query
+
+    place = where.machine
+    loaded = load_model(model, place)
+    both = [
+        measured(
+            loaded,
+            source,
+            mask,
+            only_split=only_split,
+            goal=aim.goal,
+            queries=per_query is not None,
+            machine=place,
+            check_weights=check_weights,
+            reporter=where.reporter,
+            **columns.keywords,
+        )
+        for source in pairs
+    ]
+    found = [one for one, _ in both]
+    printed = [
+        clip_benchmark_json(
+            one["metrics"],
+            dataset=one["dataset"],
+            model=one["model"],
+            task=one["task"],
+            gallery={"images": one["images"], "captions": one["captions"]},
+        )
+        | {"mask": one["mask"], "reference": one["reference"]}
+        for one in found
+    ]
+    if where.as_json:
+        console.print_json(printed[0] if len(printed) == 1 else printed)
+    else:
+        console.print_evaluations(found)
+    if per_query is not None:  # last: a file that cannot be written costs no number
+        write_per_query([table for _, table in both if table is not None], per_query)

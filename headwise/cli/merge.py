@@ -1,0 +1,61 @@
+"""merge on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    CheckOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    machine,
+)
+
+
+def merge(
+    model: ModelArgument,
+    mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as zero:L10.H3,L11.H0.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
+    means_from: Annotated[
+        str | None, typer.Option("--means-from", help="Operator mean: pairs to compute the constants on.")
+    ] = None,
+    check_weights: CheckOption = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former merge.")] = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
+    from headwise.cli import console
+    from headwise.jobs.merge import merge as run
+
+    report = run(
+        model,
+        mask,
+        out,
+        means_from=means_from,
+        machine=machine("float32", device, None),
+        check_weights=check_weights,
+        overwrite=overwrite,
+        reporter=console.Terminal(quiet=as_json),
+    )
+    if as_json:
+        console.print_json(
+            {
+                "folder": str(report.folder),
+                "largest_difference": report.largest_difference,
+                "relative_difference": report.relative_difference,
+                "dtype": report.dtype,
+                "images": report.images,
+            }
+        )
+        return
+    console.out.print(
+        f"Written to {report.folder} in {report.dtype}. Largest difference to the masked model: "
+        f"{report.largest_difference:.2e} ({report.relative_difference:.2e} relative) on {report.images} images.",
+        highlight=False,
+        soft_wrap=True,
+    )

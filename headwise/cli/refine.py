@@ -1,0 +1,169 @@
+"""refine and demo on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    Aim,
+    JsonOption,
+    KeepOption,
+    ModelArgument,
+    OperatorOption,
+    OutOption,
+    PairsArgument,
+    SplitColumns,
+    Where,
+    given,
+    grouped,
+    machine,
+    names,
+)
+from headwise.errors import HeadwiseError
+
+
+@grouped
+def refine(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    out: OutOption,
+    operator: OperatorOption = "uniform",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="Searches after the sweep: greedy, genetic, screened, taylor, bp.")
+    ] = "greedy,genetic",
+    no_sweep: Annotated[
+        bool, typer.Option("--no-sweep", help="Skip the sweep: first-order scores rank the heads (one gradient pass).")
+    ] = False,
+    budget: Annotated[float, typer.Option("--budget", help="Most FFE (passes of the whole tower) for AAT-GA.")] = 200.0,
+    max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the splits, searches, controls and statistics.")] = 0,
+    split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
+    population: Annotated[int | None, typer.Option(help="AAT-GA: masks per generation.")] = None,
+    generations: Annotated[int | None, typer.Option(help="AAT-GA: most generations.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="AAT-GA: generations without improvement before it stops.")
+    ] = None,
+    tournament: Annotated[int | None, typer.Option(help="AAT-GA: masks a tournament compares.")] = None,
+    elites: Annotated[int | None, typer.Option(help="AAT-GA: best masks that survive unchanged.")] = None,
+    flip: Annotated[float | None, typer.Option(help="AAT-GA: chance of every head to flip.")] = None,
+    keep_soft: Annotated[bool, typer.Option("--keep-soft", help="AAT-BP: soft gates are a finalist too.")] = False,
+    gates: Annotated[str | None, typer.Option(help="AAT-BP: sigmoid, hard_concrete or top_k.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AAT-BP: of Adam.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="AAT-BP: most passes over the search split.")] = None,
+    batch: Annotated[int | None, typer.Option(help="AAT-BP: images a step.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="AAT-BP: weight of the share of heads kept.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="AAT-BP: activation checkpointing, less memory for more time.")
+    ] = False,
+    autocast: Annotated[bool, typer.Option("--autocast", help="AAT-BP: run the tower in bfloat16.")] = False,
+    keep_domain: KeepOption = None,
+    max_loss: Annotated[
+        float | None, typer.Option("--max-loss", help="Most points a kept domain may lose on its pick split; 0.5.")
+    ] = None,
+    race: Annotated[
+        bool, typer.Option("--race", help="Greedy: drop candidates on growing subsets once they cannot win.")
+    ] = False,
+    width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
+    finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
+    controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
+    *,
+    columns: SplitColumns,
+    aim: Aim,
+    where: Where,
+) -> None:
+    """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
+
+    Example: headwise refine hf:openai/clip-vit-base-patch32 pairs.csv -o refined/
+    """
+    from headwise.cli import console
+    from headwise.jobs.refine import refine as run
+    from headwise.jobs.steps.settings import Settings
+    from headwise.search.racing import RaceSettings
+
+    asked = {
+        "population": population,
+        "generations": generations,
+        "patience": patience,
+        "tournament": tournament,
+        "elites": elites,
+        "flip": flip,
+    }
+    if gates == "top_k" and max_heads is None:
+        raise HeadwiseError("--gates top_k learns which heads to suppress of a given number; give it with --max-heads.")
+    learned = {
+        "form": gates,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch": batch,
+        "penalty": penalty,
+        "k": max_heads if gates == "top_k" else None,
+    }
+    chosen = set(names(strategy))
+    if given(asked) and not chosen & {"genetic", "front"}:
+        raise HeadwiseError(f"--{', --'.join(given(asked))}: about AAT-GA; add genetic to --strategy.")
+    if "bp" not in chosen and (given(learned) or keep_soft or recompute or autocast):
+        raise HeadwiseError(
+            "--gates, --learning-rate, --epochs, --batch, --penalty, --keep-soft, --recompute and --autocast are about "
+            "AAT-BP; add bp to --strategy."
+        )
+    if max_loss is not None and not keep_domain:
+        raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    if (race or width is not None) and "greedy" not in chosen:
+        raise HeadwiseError("--race and --width are about the greedy search; add greedy to --strategy.")
+    base = Settings()
+    settings = replace(
+        base,
+        **given({"max_loss": max_loss, "width": width, "race": RaceSettings(seed=seed) if race else None}),
+        operators=names(operator),
+        strategies=names(strategy),
+        sweep=not no_sweep,
+        genetic=replace(base.genetic, budget=budget, **given(asked)),
+        gradient=replace(base.gradient, recompute=recompute, autocast=autocast, **given(learned)),
+        keep_soft=keep_soft,
+        max_heads=max_heads,
+        finalists=finalists,
+        controls=controls,
+        seed=seed,
+    )
+    found = run(
+        model,
+        pairs,
+        out,
+        settings=settings,
+        goal=aim.goal,
+        machine=where.machine,
+        split_by=split_by,
+        keep=keep_domain or (),
+        reporter=where.reporter,
+        **columns.keywords,
+    )
+    if where.as_json:
+        console.print_json(found.results)
+    else:
+        console.print_refined(found.results, out)
+
+
+def demo(
+    out: OutOption = Path("demo-out"),
+    operator: OperatorOption = "uniform",
+    seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
+    budget: Annotated[float, typer.Option("--budget", help="Most FFE for AAT-GA.")] = 100.0,
+    as_json: JsonOption = False,
+) -> None:
+    """The main job on the packaged model and pairs: a few minutes on two cores."""
+    from headwise.cli import console
+    from headwise.jobs.refine import refine as run
+    from headwise.jobs.steps.settings import Settings
+
+    base = Settings()
+    settings = replace(base, operators=names(operator), seed=seed, genetic=replace(base.genetic, budget=budget))
+    reporter = console.Terminal(quiet=as_json)
+    found = run("demo", "demo", out, settings=settings, reporter=reporter, machine=machine("auto", "cpu", None))
+    if as_json:
+        console.print_json(found.results)
+    else:
+        console.print_refined(found.results, out)

@@ -1,0 +1,67 @@
+"""sweep on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    Aim,
+    Columns,
+    ModelArgument,
+    OneOperatorOption,
+    PairsArgument,
+    Where,
+    grouped,
+)
+
+
+@grouped
+def sweep(
+    model: ModelArgument,
+    pairs: PairsArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heads.png.")] = None,
+    operator: OneOperatorOption = "uniform",
+    *,
+    columns: Columns,
+    aim: Aim,
+    where: Where,
+    taylor: Annotated[
+        bool, typer.Option("--taylor", help="First-order scores beside the sweep, from one gradient pass.")
+    ] = False,
+) -> None:
+    """The effect of suppressing every single head, on all the pairs given."""
+    from headwise.cli import console
+    from headwise.jobs.sweep import sweep as run
+    from headwise.report import words
+
+    _, results = run(
+        model,
+        pairs,
+        out,
+        operator=operator,
+        goal=aim.goal,
+        taylor=taylor,
+        machine=where.machine,
+        reporter=where.reporter,
+        **columns.keywords,
+    )
+    if where.as_json:
+        console.print_json(results)
+        return
+    heads = sorted(results["sweep"]["heads"], key=lambda head: -head["delta"])
+    shown = heads if len(heads) <= 12 else [*heads[:8], *heads[-4:]]
+    headings, first = ("head", "points", "p (max-T)"), words.first_order_scores(results["first_order"])
+    rows = [(h["head"], words.change(h["delta"]), words.p_value(h["p_max_t"])) for h in shown]
+    if first:
+        headings = (*headings, "loss falls by", "first order")
+        rows = [
+            (*row, f"{-h['loss_delta']:+.4f}", f"{first[h['head']]:+.4f}") for row, h in zip(rows, shown, strict=True)
+        ]
+    measure = words.metric_name(words.main_metric(results, results["sweep"]["identity"]))
+    title = f"Change of {measure} when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
+    console.print_table(title, headings, rows)
+    if first:
+        console.out.print(words.first_order_agreement(results["first_order"]), highlight=False, soft_wrap=True)

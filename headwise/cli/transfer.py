@@ -1,0 +1,61 @@
+"""transfer on the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import (
+    Aim,
+    CheckOption,
+    FitnessOption,
+    ModelArgument,
+    OutOption,
+    Where,
+    grouped,
+)
+
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the splits and statistics.")]
+SplitByOption = Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")]
+
+
+@grouped
+def transfer(
+    model: ModelArgument,
+    out: OutOption,
+    mask: Annotated[
+        list[str],
+        typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3; may be given several times."),
+    ],
+    on: Annotated[list[str], typer.Option("--on", help="A source to test on; may be given several times.")],
+    seed: SeedOption = 0,
+    split_by: SplitByOption = "auto",
+    *,
+    where: Where,
+    fitness: FitnessOption = "auto",
+    check_weights: CheckOption = True,
+) -> None:
+    """Every mask on every data set: found on × tested on, and the one mask that serves all of them best.
+
+    Example: headwise transfer demo --mask refined-a/ --mask refined-b/ --on a.csv --on b.csv -o transfer/
+    """
+    from headwise.cli import console
+    from headwise.jobs.transfer import transfer as run
+
+    found = run(
+        model,
+        mask,
+        on,
+        out,
+        goal=Aim(fitness).goal,
+        machine=where.machine,
+        split_by=split_by,
+        seed=seed,
+        check_weights=check_weights,
+        reporter=where.reporter,
+    )
+    if where.as_json:
+        console.print_json(found)
+    else:
+        console.print_transfer(found, out)

@@ -1,0 +1,109 @@
+"""evaluate: metrics of a model on a source, with or without a mask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwise.data.splits import evaluation_part
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
+from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.tasks import Goal
+from headwise.scoring.per_query import queries_of, write_per_query
+from headwise.scoring.reference import compare, reference_for
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+from headwise.jobs.steps.opening import choose_split, read_mask
+
+
+def evaluate(
+    model: ModelLike,
+    pairs: PairsLike,
+    mask: Mask | str | Path | None = None,
+    *,
+    only_split: str | None = None,
+    goal: Goal | None = None,
+    per_query: str | Path | None = None,
+    machine: Machine | None = None,
+    check_weights: bool = True,
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> dict:
+    """Metrics of a model on one source, with or without a mask.
+
+    Arguments:
+        mask: a mask, a folder that holds one, or text such as `zero:L10.H3`; None: the model as it is.
+        only_split: evaluate these images alone, as the source's split column names them; by default the test
+            images of a source with several splits, all images of any other.
+        per_query: a Parquet file to write, one row per query with the rank of what it should find.
+        others: as for `refine`.
+
+    Returns:
+        {dataset, model, mask, task, images, captions, metrics}, metrics as clip_benchmark names them; `reference`,
+        where the model and data are known: [{metric, expected, measured, deviates}].
+
+    Raises:
+        HeadwiseError: bad input of any kind, or a mask for another model.
+    """
+    found, queries = measured(
+        model,
+        pairs,
+        mask,
+        only_split=only_split,
+        goal=goal,
+        queries=per_query is not None,
+        machine=machine,
+        check_weights=check_weights,
+        reporter=reporter,
+        **columns,
+    )
+    if per_query is not None and queries is not None:
+        write_per_query([queries], per_query)
+    return found
+
+
+def measured(
+    model: ModelLike,
+    pairs: PairsLike,
+    mask: Mask | str | Path | None = None,
+    *,
+    only_split: str | None = None,
+    goal: Goal | None = None,
+    queries: bool = False,
+    machine: Machine | None = None,
+    check_weights: bool = True,
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> tuple[dict, pa.Table | None]:
+    """As `evaluate`, with the table of every query where `queries` asks for it."""
+    from headwise.applied.live import check_fits
+
+    reporter, machine = reporter or Silent(), machine or Machine()
+    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
+    chosen = read_mask(mask, ready)
+    check_fits(ready.tower, chosen, check_weights=check_weights)
+    bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
+    evaluator = bench.evaluator("search")
+    if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:
+        raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
+    with metered(bench.reporter, evaluator, "Evaluating", evaluator.cost([chosen])):
+        score = evaluator([chosen])[0]
+    published = reference_for(ready.name, given.name, len(given)) if chosen.is_identity else None
+    found = {
+        "dataset": given.name,
+        "model": ready.name,
+        "mask": str(chosen),
+        "task": bench.task.title,
+        "images": len(given),
+        "captions": given.text_count,
+        "metrics": score.metrics,
+        "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
+    }
+    return found, queries_of(given, score.ranks) if queries else None

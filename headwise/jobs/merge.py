@@ -1,0 +1,51 @@
+"""merge: a mask folded into an ordinary model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwise.applied.merge import MergeReport
+from headwise.applied.merge import merge as write_merged
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import head_means, with_means
+from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
+from headwise.jobs.steps.progress import Reporter, Silent
+
+if TYPE_CHECKING:
+    pass
+
+
+from headwise.jobs.steps.opening import read_mask
+
+
+def merge(
+    model: ModelLike,
+    mask: Mask | str | Path,
+    out: str | Path,
+    *,
+    means_from: PairsLike | None = None,
+    machine: Machine | None = None,
+    check_weights: bool = True,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> MergeReport:
+    """Fold a mask into the model's weights and write an ordinary model folder, checked against the masked model.
+
+    Arguments:
+        mask: a mask, a folder that holds one, or text such as `zero:L10.H3`.
+        out: the folder to write.
+        means_from: for a mask of operator `mean` without constants: pairs to compute them on.
+        others: as for `refine`.
+
+    Raises:
+        HeadwiseError: a mask that does not fit or does not fold, or a folder that is taken.
+    """
+    machine, reporter = machine or Machine(), reporter or Silent()
+    ready = load_model(model, machine)
+    chosen = read_mask(mask, ready)
+    if chosen.operator == "mean" and not chosen.means and means_from is not None:
+        given = read_pairs(means_from, reporter, {})
+        bench = prepared(ready, given, whole(given), None, None, machine, reporter)
+        chosen = with_means(chosen, head_means(bench.tower, bench.cache, bench.layout))
+    return write_merged(ready, chosen, out, check_weights=check_weights, overwrite=overwrite)

@@ -1,0 +1,142 @@
+"""After the searches: the pick split chooses, the test split is read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import Means
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.keeping import check
+from headwise.jobs.steps.progress import metered
+from headwise.jobs.steps.results import Finalist, Guard, Picked
+from headwise.jobs.steps.searching import Searched
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring import stats
+from headwise.search.contract import Found, best_of
+from headwise.search.controls import controls
+
+SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+
+
+def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
+    """The pick split decides between identity and the searches' best masks, by the one-standard-error rule.
+
+    Masks that lose too much on a kept domain never get there; more of them are tried, so that some remain.
+    """
+    if bench.kept:
+        best, guard = guarded(bench, candidates(searched, SPARE)[: SPARE * settings.finalists], settings)
+    else:
+        best, guard = candidates(searched, 1), None
+    best = best[: settings.finalists]
+    identity = Mask.identity(bench.tower.grid)
+    evaluate = bench.evaluator("pick")
+    evaluate.means = _means(bench, settings.operators)
+    with metered(bench.reporter, evaluate, "Finalists on the pick split", None):
+        scores = evaluate([identity, *(found.mask for _, found in best)])
+    finalists = [Finalist(identity, "identity", searched[0].start.identity, scores[0])]
+    for (found_by, found), score in zip(best, scores[1:], strict=True):
+        finalists.append(Finalist(found.mask, found_by, found.score, score))
+    choice = stats.choose(
+        [f.pick.units for f in finalists], [f.mask.size for f in finalists], [f.pick.loss for f in finalists]
+    )
+    return Picked(tuple(finalists), finalists[choice.index], guard)
+
+
+def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
+    """The best masks of every operator and size, at most `each` of them, with what found them; best first."""
+    everything = [item for result in searched for item in result.candidates()]
+    seen: set[str] = set()
+    places: Counter[tuple[str, int]] = Counter()
+    best = []
+    for found_by, found in sorted(everything, key=lambda item: item[1].order):
+        place = (found.mask.operator, found.mask.size)
+        if found.mask.key not in seen and places[place] < each:
+            seen.add(found.mask.key)
+            places[place] += 1
+            best.append((found_by, found))
+    return best
+
+
+def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) -> tuple[list[tuple[str, Found]], Guard]:
+    """Those of the masks that lose at most `settings.max_loss` points on every kept domain's pick split."""
+    checked = check(bench, [item.mask for _, item in found], _means(bench, settings.operators))
+    passed = [checked.passes(i, settings.max_loss) for i in range(len(found))]
+    rows = [
+        {
+            "mask": str(item.mask),
+            "found_by": found_by,
+            "size": item.mask.size,
+            "delta": [each.delta for each in changes],
+            "se": [each.error for each in changes],
+            "passed": ok,
+        }
+        for (found_by, item), changes, ok in zip(found, checked.changes, passed, strict=True)
+    ]
+    return [item for item, ok in zip(found, passed, strict=True) if ok], Guard(rows, checked.ffe)
+
+
+def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
+    """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
+    chosen = picked.chosen.mask
+    bests = {"best single head": best_of(result.start.best for result in searched)}
+    for name in settings.strategies:
+        bests[name] = best_of(s.best for result in searched for s in result.strategies if s.name == name)
+    # with no chosen heads the controls still answer what as many heads as the searches' best mask do by chance
+    matched = chosen if chosen.size else max((f.mask for f in bests.values()), key=lambda mask: mask.size)
+    random_masks = controls(matched, settings.controls, settings.seed) if matched.size else ()
+    identity = Mask.identity(bench.tower.grid)
+    evaluate = bench.evaluator("test")
+    evaluate.means = _means(bench, settings.operators)
+    everything = [identity, chosen, *random_masks, *(found.mask for found in bests.values())]
+    with metered(bench.reporter, evaluate, "Test split, read once", evaluate.cost(everything)):
+        evaluate(everything)
+    base = evaluate([identity])[0]
+
+    def row(what: str, masks: Sequence[Mask], size: int) -> dict:
+        scores = evaluate(masks)
+        units = np.mean([score.units for score in scores], axis=0, dtype=np.float64)  # (N)
+        difference = units - base.units
+        interval = stats.paired_bootstrap(difference, seed=settings.seed)
+        metrics = {name: float(np.mean([s.metrics[name] for s in scores])) for name in base.metrics}
+        return {
+            "what": what,
+            "mask": str(masks[0]) if len(masks) == 1 else None,
+            "size": size,
+            "count": len(masks),
+            "metrics": metrics,
+            "delta": float(np.mean([score.fitness for score in scores])) - base.fitness,
+            "interval": [interval.low, interval.high],
+            "p": stats.sign_flip(difference, seed=settings.seed),
+        }
+
+    table = [row("identity", [identity], 0)]
+    if random_masks:
+        table.append(row("random heads", random_masks, matched.size))
+    table += [row(name, [found.mask], found.mask.size) for name, found in bests.items() if found.mask.size]
+    table.append(row("chosen", [chosen], chosen.size))
+    after = evaluate([chosen])[0]
+    change = None
+    if "text_retrieval" in base.ranks:
+        change = asdict(stats.mcnemar(base.ranks["text_retrieval"], after.ranks["text_retrieval"]))
+    return {"table": table, "mcnemar": change, "ffe": evaluate.spent}
+
+
+def _means(bench: Bench, operators: Sequence[str]) -> Means | None:
+    return bench.means if "mean" in operators else None
+
+
+def remember_test(bench: Bench, mask: Mask) -> int:
+    """For how many different chosen masks this study has read its test split; more than one is not honest."""
+    if bench.study is None:
+        return 1
+    seen = bench.study.read("test_read_for", [])
+    assert isinstance(seen, list)
+    if str(mask) not in seen:
+        seen = [*seen, str(mask)]
+        bench.study.note("test_read_for", seen)
+    return len(seen)

@@ -1,0 +1,144 @@
+"""What every verb begins with: model and pairs as users give them, opened and prepared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headwise.data.pairs import Pairs, joined
+from headwise.data.read import read
+from headwise.data.splits import Splits, split
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import check_device
+from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.progress import Reporter, counted
+from headwise.jobs.steps.tasks import Goal
+from headwise.towers import Model, load
+
+ModelLike = str | Model
+PairsLike = object  # anything that headwise.read takes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and in what precision to run.
+
+    Arguments:
+        dtype: `auto`, `float32` or `bfloat16`.
+        device: `cpu`, `cuda`, …
+        chunk: images a chunk; None: what fits the processor.
+        cache_dir: where preprocessed images and caption embeddings are kept.
+        cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
+    """
+
+    dtype: str = "auto"
+    device: str = "cpu"
+    chunk: int | None = None
+    cache_dir: Path | None = None
+    cache_size: int | None = None
+
+
+def dump(results: Mapping) -> str:
+    return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+
+
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        HeadwiseError: an output folder that holds something that headwise did not write.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
+    if folder.is_dir() and not any(folder.glob("*.sqlite")) and any(folder.iterdir()):
+        raise HeadwiseError(
+            f"{folder} is not empty and holds no headwise study. Choose another output folder, or empty this one."
+        )
+
+
+def load_model(model: ModelLike, machine: Machine) -> Model:
+    if isinstance(model, Model):
+        return model
+    check_device(machine.device)
+    return replace(load(model, device=machine.device), name=model)
+
+
+def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object]) -> Pairs:
+    with counted(reporter, "Checking images", "images") as tell:
+        given = read(pairs, progress=tell, **columns)  # type: ignore[arg-type]
+    if given.skipped:
+        reporter.say(f"{given.skipped:,} bad rows of {given.name} were skipped.")
+    return given
+
+
+def whole(pairs: Pairs) -> Splits:
+    """All images as one split."""
+    everything = tuple(range(len(pairs)))
+    return Splits(everything, everything, everything, how="all images", hash=pairs.hash)
+
+
+def kept_benches(
+    model: Model, keep: Sequence[PairsLike], folder: Path | None, seed: int, machine: Machine, reporter: Reporter
+) -> list[Bench]:
+    """The kept domains, each with a study of its own; columns and goal are what the source itself says."""
+    benches = []
+    for number, source in enumerate(keep, 1):
+        pairs = read_pairs(source, reporter, {})
+        splits = split(pairs, seed=seed)
+        reporter.say(f"Kept domain {pairs.name}: {len(pairs):,} images; split {splits.how}.")
+        study = folder and folder / f"kept-{number}.sqlite"
+        benches.append(prepared(model, pairs, splits, study, None, machine, reporter))
+    return benches
+
+
+def prepared(
+    model: Model,
+    pairs: Pairs,
+    splits: Splits,
+    study: Path | None,
+    goal: Goal | None,
+    machine: Machine,
+    reporter: Reporter,
+) -> Bench:
+    return prepare(
+        model,
+        pairs,
+        splits,
+        goal=goal,
+        dtype=machine.dtype,
+        device=machine.device,
+        chunk=machine.chunk,
+        study=study,
+        cache_dir=machine.cache_dir,
+        cache_size=machine.cache_size,
+        reporter=reporter,
+    )
+
+
+def read_mask(mask: Mask | str | Path | None, model: Model) -> Mask:
+    """A mask from an object, a folder, a hub id, or text such as `zero:L10.H3,L11.H0`."""
+    if mask is None:
+        return Mask.identity(model.tower.grid)
+    if isinstance(mask, Mask):
+        return mask
+    if isinstance(mask, str) and (mask == "identity" or ":L" in mask or ":pool" in mask):
+        return Mask.parse(model.tower.grid, mask)
+    return Mask.from_pretrained(mask)
+
+
+def choose_split(pairs: Pairs, name: str) -> Pairs:
+    """The images of one split of the source's own.
+
+    Raises:
+        HeadwiseError: the source has no splits, or none of that name.
+    """
+    if pairs.parts:
+        return joined(pairs.name, [replace(part, pairs=choose_split(part.pairs, name)) for part in pairs.parts])
+    if pairs.splits is None:
+        raise HeadwiseError(f"{pairs.name} has no split column, so there is no split {name!r} to choose.")
+    indices = [i for i, given in enumerate(pairs.splits) if given == name]
+    if not indices:
+        raise HeadwiseError(f"{pairs.name} has no split {name!r}; it has: {', '.join(sorted(set(pairs.splits)))}.")
+    return pairs.subset(indices)

@@ -1,0 +1,79 @@
+"""sweep: the effect of every single head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headwise.edits.mask import Mask
+from headwise.edits.operators import canonical_operator
+from headwise.evaluation.engine import ffe
+from headwise.files import write_files
+from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
+from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.results import first_order_json, sweep_json
+from headwise.jobs.steps.starting import first_order
+from headwise.jobs.steps.tasks import Goal
+from headwise.search.sweep import Sweep
+from headwise.search.sweep import sweep as run_sweep
+
+if TYPE_CHECKING:
+    pass
+
+
+def sweep(
+    model: ModelLike,
+    pairs: PairsLike,
+    out: str | Path | None = None,
+    *,
+    operator: str = "uniform",
+    taylor: bool = False,
+    goal: Goal | None = None,
+    machine: Machine | None = None,
+    reporter: Reporter | None = None,
+    **columns: object,
+) -> tuple[Sweep, Mapping]:
+    """The effect of suppressing every single head, on all the pairs given (nothing is held out).
+
+    Arguments:
+        out: a folder for `sweep.json`, `heads.png` and the study; None writes nothing.
+        operator: what a suppressed head emits.
+        taylor: first-order scores too (one gradient pass), with their rank correlation with the sweep.
+        others: as for `refine`.
+
+    Returns:
+        The sweep, and its results as plain JSON values.
+
+    Raises:
+        HeadwiseError: bad input of any kind.
+    """
+    from headwise.report.heatmap import heatmap_png
+
+    reporter = reporter or Silent()
+    folder = Path(out) if out is not None else None
+    machine = machine or Machine()
+    operator = canonical_operator(operator)
+    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    bench = prepared(ready, given, whole(given), folder and folder / "sweep.sqlite", goal, machine, reporter)
+    bench.tower.check_operator(operator)
+    evaluate, grid = bench.evaluator("search"), bench.tower.grid
+    if operator == "mean":
+        evaluate.means = bench.means
+    with metered(
+        bench.reporter, evaluate, f"Sweep ({operator})", ffe(bench.tower, [Mask.suppress(grid, [h]) for h in grid])
+    ):
+        swept = run_sweep(evaluate, grid, operator)
+    results = {
+        "format": 1,
+        "model": ready.name,
+        "data": {"source": given.name, "images": len(given), "captions": given.text_count},
+        "settings": {"objective": dict(bench.objective("search").spec)},
+        "sweep": sweep_json(swept, seed=0),
+        "first_order": first_order_json(first_order(bench, evaluate, operator), swept) if taylor else None,
+        "ffe": evaluate.spent,
+    }
+    if folder is not None:
+        picture = heatmap_png(results | {"model": bench.model_json(), "sweep": [results["sweep"]]})
+        write_files(folder, {"heads.png": picture, "sweep.json": dump(results)})
+    return swept, results
