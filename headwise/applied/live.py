@@ -15,6 +15,7 @@ from headwise.errors import HeadwiseError
 from headwise.towers import Model, tower_of
 from headwise.towers.base import Tower, evaluating
 from headwise.towers.blocks import Transform
+from headwise.towers.fits import check_fits, mean_tensor
 
 
 @contextmanager
@@ -81,54 +82,12 @@ def _tower(model: Model | Tower | nn.Module) -> Tower:
     return model.tower if isinstance(model, Model) else tower_of(model)
 
 
-def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
-    """
-    Raises:
-        HeadwiseError: the mask is for another grid or other weights, or its operator needs a class token.
-    """
-    if mask.grid != tower.grid:
-        raise HeadwiseError(
-            f"The mask is for {mask.grid}, this model has {tower.grid}. A mask fits only the model it was found on."
-        )
-    wanted = mask.provenance.get("weights_hash")
-    if check_weights and wanted and wanted != tower.weights_hash:
-        raise HeadwiseError(
-            f"The mask was found on {mask.provenance.get('base_model', 'another model')} (weights {wanted}); this "
-            f"model's weights are {tower.weights_hash}. A mask fits only the weights it was found on. If it is the "
-            "same model in another precision, pass check_weights=False (--no-check-weights)."
-        )
-    if not mask.is_identity:
-        tower.check_mask(mask)
-
-
 def transform(tower: Tower, mask: Mask, row: int) -> Transform:
     """The function (z, v) → z' of one row of a mask, all query rows present."""
     device, block = tower.device, tower.blocks[row]
     gates = torch.tensor(mask.gates[row], device=device)  # (H)
     mean = mean_tensor(mask, row, block.head_dim, device)
     return lambda z, v: suppress(mask.operator, z, v, gates, mean=mean)
-
-
-def mean_tensor(mask: Mask, row: int, head_dim: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-    """A row's constant outputs, (H, d) float32 with zeros for heads that are kept; None for other operators.
-
-    Raises:
-        HeadwiseError: operator `mean` without the constants of a head that it suppresses.
-    """
-    if mask.operator != "mean":
-        return None
-    table = torch.zeros(mask.grid.rows[row], head_dim)  # (H, d)
-    known = dict(mask.means)
-    for index, gate in enumerate(mask.gates[row]):
-        if gate < 1.0:
-            head = mask.grid.head(row, index)
-            if head not in known or len(known[head]) != head_dim:
-                raise HeadwiseError(
-                    f"The mask's operator is 'mean' but it has no mean output of {head} ({head_dim} values). "
-                    "Attach them with headwise.evaluation.engine.with_means(mask, means)."
-                )
-            table[index] = torch.tensor(known[head])
-    return table.to(device)
 
 
 @torch.no_grad()

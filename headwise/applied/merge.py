@@ -28,6 +28,7 @@ from headwise.files import cannot_write
 from headwise.towers import load, wrap
 from headwise.towers.base import Model, Tower, evaluating
 from headwise.towers.blocks import Block, HeadWeights
+from headwise.towers.fits import check_fits, mean_tensor
 
 if TYPE_CHECKING:
     from headwise.evaluation.engine import Means, Pixels
@@ -72,7 +73,7 @@ def folded(tower: Tower, mask: Mask, means: Means | None = None, *, check_weight
         from headwise.evaluation.engine import with_means
 
         mask = with_means(mask, means)
-    live.check_fits(tower, mask, check_weights=check_weights)
+    check_fits(tower, mask, check_weights=check_weights)
     check_folds(tower, mask)
     _ = tower.weights_hash  # it is computed once and kept: it has to be that of the unchanged weights
     edits = [edit for row in range(len(tower.blocks)) for edit in _edits(tower, mask, row)]
@@ -138,7 +139,7 @@ def _edits(tower: Tower, mask: Mask, row: int) -> list[tuple[torch.Tensor, torch
     out = weights.out.detach().float()  # (D, H·d)
     edits = [(weights.out, out * columns)]
     if mask.operator == "mean":
-        constants = live.mean_tensor(mask, row, block.head_dim, out.device)  # (H, d), 0 for heads that are kept
+        constants = mean_tensor(mask, row, block.head_dim, out.device)  # (H, d), 0 for heads that are kept
         if constants is None or weights.out_bias is None:  # check_folds and mean_tensor have raised before
             raise HeadwiseError(f"Row {row} of the mask has no means to fold.")
         emitted = ((1 - gates)[:, None] * constants).flatten()  # (H·d)
@@ -195,7 +196,7 @@ def merge(
         from headwise.evaluation.engine import with_means
 
         mask = with_means(mask, means)
-    live.check_fits(model.tower, mask, check_weights=check_weights)
+    check_fits(model.tower, mask, check_weights=check_weights)
     check_folds(model.tower, mask)
     batch = _probe_batch(model.tower, pixels)
     wanted = _masked_embeddings(model, mask, batch)

@@ -29,8 +29,8 @@ data = typer.Typer(
 def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
     """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
     from headwise.cli import console
+    from headwise.jobs.inspect import inspect as describe
     from headwise.towers import load
-    from headwise.towers.describe import inspect as describe
 
     facts = describe(load(model))
     if as_json:

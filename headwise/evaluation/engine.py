@@ -16,12 +16,12 @@ from typing import Protocol
 
 import torch
 
-from headwise.applied.live import check_fits, mean_tensor
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.edits.operators import suppress
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, evaluating, rows
+from headwise.towers.fits import check_fits, mean_tensor
 
 Means = Sequence[torch.Tensor]  # per row of the grid: every head's mean output, (H, d) float32
 MASKS_PER_WALK = 48  # results reach the study after each walk; a walk repeats the identity's prefix once

@@ -82,7 +82,7 @@ def measured(
     **columns: object,
 ) -> tuple[dict, pa.Table | None]:
     """As `evaluate`, with the table of every query where `queries` asks for it."""
-    from headwise.applied.live import check_fits
+    from headwise.towers.fits import check_fits
 
     reporter, machine = reporter or Silent(), machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.applied.live import check_fits
 from headwise.data.splits import split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -27,6 +26,7 @@ from headwise.jobs.steps.opening import (
 from headwise.jobs.steps.progress import Reporter, Silent, metered
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
+from headwise.towers.fits import check_fits
 
 
 def transfer(

@@ -5,12 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-import torch
-
-from headwise.edits.mask import Mask
-from headwise.edits.operators import OPERATORS
-from headwise.towers.base import Model, evaluating
-
 
 @dataclass(frozen=True)
 class Library:
@@ -106,69 +100,6 @@ def families() -> list[Library]:
             ("CLIP",),
         ),
     ]
-
-
-def inspect(model: Model) -> dict:
-    """Facts about a model, as plain JSON values.
-
-    Arguments:
-        model: what `headwise.load` returns.
-
-    Returns:
-        `name`, `family`, `layers` (heads per block), `pool_heads`, `heads` (of all rows), `tokens`, `resolution`,
-        `pooling`, `class_token`, `embedding` (E), `parameters` of the image tower and `parameters_total`, `dtype`,
-        `device`, `weights_hash`, `text` (whether it has a text tower), `loss`; `operators`: for each its meaning
-        (`what`), where it `applies` (`all heads`, `blocks` for all but the pooling's, or `no`) and whether it `folds`
-        exactly; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
-        runs the tower once per head.
-    """
-    from headwise.evaluation.engine import (
-        ffe,  # the engine builds on towers; this consumer of both is used by the CLI alone
-    )
-
-    tower = model.tower
-    masks = [Mask.suppress(tower.grid, [head]) for head in tower.grid]
-    blank = torch.zeros(1, 3, tower.resolution, tower.resolution, dtype=tower.dtype, device=tower.device)
-    with evaluating(tower.parts), torch.inference_mode():
-        embedding = tower.encode(blank).shape[-1]
-    return {
-        "name": model.name,
-        "family": tower.family,
-        "layers": list(tower.grid.layers),
-        "pool_heads": tower.grid.pool,
-        "heads": tower.grid.size,
-        "tokens": tower.tokens,
-        "resolution": tower.resolution,
-        "pooling": tower.pooling,
-        "class_token": tower.class_token,
-        "embedding": embedding,
-        "parameters": _count(tower.parts),
-        "parameters_total": _count(model.module),
-        "dtype": str(tower.dtype).removeprefix("torch."),
-        "device": str(tower.device),
-        "weights_hash": tower.weights_hash,
-        "text": model.encode_texts is not None,
-        "loss": model.loss,
-        "operators": {
-            op: {"what": what, "applies": _applies(model, op), "folds": op in tower.foldable}
-            for op, what in OPERATORS.items()
-        },
-        "ffe": {
-            "sweep": ffe(tower, [*masks, Mask.identity(tower.grid)]),
-            "hook_loop": float(tower.grid.size + 1),
-        },
-    }
-
-
-def _applies(model: Model, operator: str) -> str:
-    tower = model.tower
-    if operator not in tower.operators:
-        return "no"
-    return "all heads" if all(operator in block.operators for block in tower.blocks) else "blocks"
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _version(package: str) -> str | None:

@@ -9,8 +9,9 @@ from golden import randomise
 
 from headwise.cli.look import models
 from headwise.edits.mask import Mask
+from headwise.jobs.inspect import inspect
 from headwise.towers import NAMES, tower_of, wrap
-from headwise.towers.describe import families, inspect
+from headwise.towers.describe import families
 
 
 @pytest.fixture(scope="module")
