@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from headwise.version import __version__
+
 if TYPE_CHECKING:
     from headwise.applied.live import apply
     from headwise.data.read import read
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from headwise.jobs.steps.settings import Settings
     from headwise.jobs.sweep import sweep
     from headwise.towers import load, wrap
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "Grid": "headwise.edits.heads",
@@ -48,6 +48,7 @@ __all__ = [
     "HeadwiseError",
     "Mask",
     "Settings",
+    "__version__",
     "apply",
     "evaluate",
     "load",

@@ -23,7 +23,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if show:
-        from headwise import __version__
+        from headwise.version import __version__
 
         print(__version__)
         raise typer.Exit
@@ -45,6 +45,9 @@ app.add_typer(look.data, name="data")
 def main() -> None:
     """Entry point: 0 when all is well, 1 for bad input (a sentence, no traceback), 2 for wrong usage."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # read when torch is imported, which no module of the command line does before its command runs: threads that wait
+    # sleep instead of spinning, so that a shared machine is not several times slower (docs/performance.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except HeadwiseError as error:

@@ -43,6 +43,7 @@ class Terminal:
 
     @contextmanager
     def stage(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+        """A bar on a terminal; see `Reporter.stage`."""
         if self.quiet:
             yield lambda amount: None
             return
@@ -53,6 +54,7 @@ class Terminal:
             progress.update(task, total=progress.tasks[0].completed or 1, completed=progress.tasks[0].completed or 1)
 
     def say(self, text: str) -> None:
+        """A line beside the bars, never on standard output."""
         if not self.quiet:
             err.print(text, highlight=False, soft_wrap=True)
 

@@ -87,6 +87,7 @@ def given(options: dict[str, object]) -> dict[str, Any]:
 
 
 def names(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated option."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -118,6 +119,7 @@ class SplitColumns(Columns):
 
     @property
     def keywords(self) -> dict[str, object]:
+        """As `headwise.read` takes them."""
         found = asdict(self)
         return found | {"split": found.pop("split_column")}
 
@@ -132,6 +134,7 @@ class Aim:
 
     @property
     def goal(self) -> Goal:
+        """What is to be maximised, as the jobs take it."""
         from headwise.jobs.steps.tasks import Goal
 
         return Goal(self.fitness, self.templates, self.class_names)
@@ -154,6 +157,7 @@ class Where:
 
     @property
     def reporter(self) -> Terminal:
+        """Where progress goes: the terminal, or nowhere where JSON is printed."""
         from headwise.cli.console import Terminal
 
         return Terminal(quiet=self.as_json)

@@ -14,6 +14,7 @@ from headwise.errors import HeadwiseError
 
 
 def is_saved(folder: str) -> bool:
+    """Whether a folder was saved by `datasets`."""
     return any((Path(folder) / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 

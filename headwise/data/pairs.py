@@ -196,4 +196,5 @@ def joined(name: str, parts: Sequence[Part]) -> Pairs:
 
 
 def hash_bytes(data: bytes) -> str:
+    """A short hash of the content."""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -46,6 +46,7 @@ class Shard:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(images, 3, height, width)."""
         return self.data.shape
 
     def read(self, rows: np.ndarray) -> np.ndarray:

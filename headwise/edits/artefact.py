@@ -6,7 +6,6 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +13,7 @@ from headwise.edits.heads import Grid, Head
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
+from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
 CARD_FILE = "README.md"
@@ -101,7 +101,7 @@ def dumps(mask: Described) -> str:
         ) from error
     data = {
         "format": FORMAT,
-        "headwise_version": _version(),
+        "headwise_version": __version__,
         "operator": mask.operator,
         "grid": {"layers": list(mask.grid.layers), "pool": mask.grid.pool},
         "gates": [list(row) for row in mask.gates],
@@ -199,13 +199,6 @@ def _numbers(value: Any) -> bool:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _version() -> str:
-    try:
-        return version("headwise")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
 
 
 # ---- the hub

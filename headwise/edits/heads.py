@@ -68,12 +68,15 @@ class Grid:
 
     @property
     def size(self) -> int:
+        """How many heads there are in all."""
         return sum(self.rows)
 
     def row_name(self, row: int) -> str:
+        """`L3`, or `pool` for the row of the attention pooling."""
         return "pool" if self.pool and row == len(self.layers) else f"L{row}"
 
     def head(self, row: int, index: int) -> Head:
+        """The head at a place of `rows`."""
         return Head(POOL if self.pool and row == len(self.layers) else row, index)
 
     def row_of(self, head: Head) -> int:

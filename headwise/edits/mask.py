@@ -70,6 +70,7 @@ class Mask:
         return cls(grid, tuple(map(tuple, rows)), operator)
 
     def with_operator(self, operator: str) -> Mask:
+        """The same gates with another operator; constants of `mean` are dropped."""
         return replace(self, operator=operator, means=())
 
     def with_provenance(self, **facts: object) -> Mask:
@@ -128,6 +129,7 @@ class Mask:
     # ---- reading masks
 
     def gate(self, head: Head | str) -> float:
+        """The gate of one head, in [0, 1]."""
         head = Head.parse(head) if isinstance(head, str) else head
         return self.gates[self.grid.row_of(head)][head.index]
 
@@ -144,10 +146,12 @@ class Mask:
 
     @property
     def is_identity(self) -> bool:
+        """Whether it keeps every head whole."""
         return not self.heads
 
     @property
     def is_binary(self) -> bool:
+        """Whether every gate is 0 or 1."""
         return all(gate in (0.0, 1.0) for row in self.gates for gate in row)
 
     @cached_property

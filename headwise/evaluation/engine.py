@@ -52,6 +52,7 @@ class Plan:
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        """The precision as torch names it."""
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
 
 

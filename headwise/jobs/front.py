@@ -147,7 +147,7 @@ def front(
 
 def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values."""
-    from headwise import __version__
+    from headwise.version import __version__
 
     operator, grid = settings.operator, bench.tower.grid
     bench.tower.check_operator(operator)

@@ -68,6 +68,7 @@ def kept_rows(domains: list[Results]) -> list[tuple[str, ...]]:
 
 
 def with_error(delta: float, error: float) -> str:
+    """A change in points and its standard error."""
     return f"{change(delta)} ± {points(error)}"
 
 

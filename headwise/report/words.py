@@ -54,12 +54,14 @@ def interval(ends: Sequence[float] | None) -> str:
 
 
 def p_value(p: float | None) -> str:
+    """A p-value as tables print it."""
     if p is None or not math.isfinite(p):
         return "—"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_equals(p: float | None) -> str:
+    """A p-value as sentences print it, with its sign."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
@@ -79,6 +81,7 @@ def main_metric(results: Results, metrics: Mapping[str, float]) -> str:
 
 
 def grid_of(results: Results) -> Grid:
+    """The grid that results speak of."""
     model = results["model"]
     return Grid(tuple(model["layers"]), model.get("pool_heads", 0))
 
@@ -108,6 +111,7 @@ def short_name(source: object) -> str:
 
 
 def size_of(split: Mapping[str, int]) -> str:
+    """A split's images and captions, in words."""
     return f"{counted(split['images'], 'image')}, {counted(split['captions'], 'caption')}"
 
 

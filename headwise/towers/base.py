@@ -64,6 +64,7 @@ class Tower:
 
     @property
     def device(self) -> torch.device:
+        """Where its parameters are."""
         return self.parameter.device
 
     @property
@@ -81,6 +82,7 @@ class Tower:
         return self.reads if row == len(self.blocks) - 1 and self.blocks[row].tokenwise else None
 
     def query_count(self, row: int) -> int:
+        """How many query rows a row of heads computes: all tokens, or those that pooling reads."""
         if not self.blocks[row].tokenwise:
             return self.blocks[row].latents
         queries = self.queries(row)

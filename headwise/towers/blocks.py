@@ -166,12 +166,16 @@ class PoolBlock(Block):
         return y
 
     def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """z and v of the pooling heads; see `Block.attend`."""
         return self.look(self.before(x), self.read)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """From the pooling heads' outputs to the embedding; see `Block.finish`."""
         return self.project(z)
 
     def live(self, transform: Transform) -> Callable:
+        """See `Block.live`."""
+
         def forward(module: nn.Module, h: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             refuse_tensors(module, (*args, *kwargs.values()))
             block = self.on(module)

@@ -94,16 +94,19 @@ def has_layers(vision: Any) -> bool:
 
 
 def is_clip(module: Any) -> bool:
+    """Whether a module is built as the vision tower of CLIP is."""
     vision = vision_of(module)
     return hasattr(module, "visual_projection") and has_layers(vision) and hasattr(vision, "pre_layrnorm")
 
 
 def is_siglip(module: Any) -> bool:
+    """Whether a module is built as the vision tower of SigLIP is."""
     vision = vision_of(module)
     return has_layers(vision) and not hasattr(vision, "pre_layrnorm") and hasattr(vision.embeddings, "patch_embedding")
 
 
 def build_clip(parts: nn.ModuleList) -> Tower:
+    """The tower of a CLIP-like vision model."""
     outer: Any = parts[0]
     projection: Any = parts[1]
     vision = vision_of(outer)
@@ -136,6 +139,7 @@ def build_clip(parts: nn.ModuleList) -> Tower:
 
 
 def build_siglip(parts: nn.ModuleList) -> Tower:
+    """The tower of a SigLIP-like vision model."""
     outer: Any = parts[0]
     vision = vision_of(outer)
     if not isinstance(vision.embeddings.patch_embedding, nn.Conv2d):

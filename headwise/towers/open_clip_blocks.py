@@ -112,11 +112,13 @@ class AttentionalPoolerBlock(PoolBlock):
 
 
 def is_native_vit(visual: Any) -> bool:
+    """Whether a module is open_clip's own vision transformer."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     return bool(blocks) and all(hasattr(visual, name) for name in ("conv1", "_embeds", "ln_post", "class_embedding"))
 
 
 def build_native(parts: nn.ModuleList) -> Tower:
+    """The tower of open_clip's own vision transformer."""
     visual: Any = parts[0]
     blocks: list[Block] = [OpenClipBlock(block) for block in visual.transformer.resblocks]
     pool_type, pooler = visual.pool_type, visual.attn_pool

@@ -58,6 +58,7 @@ class TimmBlock(Block):
     def attend(
         self, x: torch.Tensor, queries: slice | None = None, rope: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """z and v after q_norm, k_norm and RoPE; see `Block.attend`."""
         attn = self.module.attn
         rope = self.rope() if rope is None and self.rope is not None else rope
         h = self._normed(x)  # (B, N, D)
@@ -77,6 +78,7 @@ class TimmBlock(Block):
         return z, v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Norm or gate of the heads, projection, LayerScale, MLP; see `Block.finish`."""
         block, attn = self.module, self.module.attn
         y = join_heads(z)  # (B, Q, H·d)
         if (gate := getattr(attn, "gate", None)) is not None:
@@ -89,6 +91,7 @@ class TimmBlock(Block):
         return x + block.drop_path2(self._scale(block.mlp(block.norm2(x)), "ls2", "gamma_2"))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         attn, inner = self.module.attn, self.heads * self.head_dim
         if attn.qkv is None:
             query, query_bias = attn.q_proj.weight, attn.q_proj.bias
@@ -99,6 +102,8 @@ class TimmBlock(Block):
         return HeadWeights(attn.proj.weight, attn.proj.bias, query, query_bias)
 
     def live(self, transform: Transform) -> Callable:
+        """See `Block.live`."""
+
         def forward(
             module: nn.Module, x: torch.Tensor, *args: object, rope: torch.Tensor | None = None, **kwargs: object
         ) -> torch.Tensor:
@@ -159,6 +164,7 @@ class LatentPool(PoolBlock):
         )
 
     def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Head outputs z (B, H, Q, d) for the latents and values v (B, H, N, d) from the tokens h (B, N, D)."""
         pool = self.module
         if pool.pos_embed is not None:
             h = h + pool.pos_embed.unsqueeze(0).to(h.dtype)
@@ -168,16 +174,19 @@ class LatentPool(PoolBlock):
         return attention(pool.q_norm(q), pool.k_norm(k), v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        """Out-projection and MLP: head outputs (B, H, Q, d) → (B, Q, D)."""
         pool = self.module
         y = pool.proj_drop(pool.proj(join_heads(z)))  # (B, Q, D)
         return y if pool.mlp is None else y + pool.mlp(pool.norm(y))  # (B, Q, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
+        """The latents' rows as one, as the module pools them: (B, Q, D) → (B, D)."""
         if self.module.pool == "token":
             return y[:, 0]
         return y.mean(1) if self.module.pool == "avg" else y
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         pool = self.module
         query = (pool.q.weight, pool.q.bias) if active(pool.q) is not None else (None, None)
         return HeadWeights(pool.proj.weight, pool.proj.bias, *query)

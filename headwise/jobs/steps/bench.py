@@ -48,6 +48,7 @@ class Bench:
     kept: tuple[Bench, ...] = ()
 
     def indices(self, split: str) -> tuple[int, ...]:
+        """The images of a split (search, pick, test), by their numbers in `pairs`."""
         return getattr(self.splits, split)
 
     def objective(self, split: str) -> Objective:
@@ -55,6 +56,7 @@ class Bench:
         return self.task.objective(self.model, self.pairs, self.indices(split), self.layout.device)
 
     def evaluator(self, split: str) -> Evaluator:
+        """What scores masks on a split; its scores go to the study."""
         return Evaluator(
             tower=self.tower,
             layout=self.layout,

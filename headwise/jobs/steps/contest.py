@@ -256,6 +256,7 @@ def random_of(runs: Sequence[Run]) -> Mask | None:
 
 
 def captions_or_none(bench: Bench) -> Retrieval | None:
+    """The retrieval objective of the search split; None where the source has labels."""
     target = bench.objective("search")
     return target if isinstance(target, Retrieval) else None
 

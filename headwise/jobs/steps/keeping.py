@@ -55,6 +55,7 @@ def evaluators(bench: Bench, split: str, means: Means | None) -> list[Evaluator]
 
 
 def change(score: Score, identity: Score) -> Change:
+    """What a mask did to the fitness, with its standard error."""
     return Change(score.fitness - identity.fitness, stats.paired_error(_difference(score, identity)))
 
 

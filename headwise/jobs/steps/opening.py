@@ -42,6 +42,7 @@ class Machine:
 
 
 def dump(results: Mapping) -> str:
+    """Results as the text of a JSON file."""
     return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -59,6 +60,7 @@ def check_folder(folder: Path) -> None:
 
 
 def load_model(model: ModelLike, machine: Machine) -> Model:
+    """The model of that name on the machine's device; a loaded one as it is."""
     if isinstance(model, Model):
         return model
     check_device(machine.device)
@@ -66,6 +68,7 @@ def load_model(model: ModelLike, machine: Machine) -> Model:
 
 
 def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object]) -> Pairs:
+    """The pairs of a source, with progress, and a line on rows that were skipped."""
     with counted(reporter, "Checking images", "images") as tell:
         given = read(pairs, progress=tell, **columns)  # type: ignore[arg-type]
     if given.skipped:
@@ -102,6 +105,7 @@ def prepared(
     machine: Machine,
     reporter: Reporter,
 ) -> Bench:
+    """`prepare` with the machine's precision, device and cache."""
     return prepare(
         model,
         pairs,

@@ -46,6 +46,7 @@ class Picked:
 
     @property
     def identity(self) -> Finalist:
+        """The unchanged model, the first of the finalists."""
         return self.finalists[0]
 
 
@@ -59,7 +60,8 @@ def results_json(
     kept: Tested,
     reads: int,
 ) -> dict:
-    from headwise import __version__
+    """All that a run measured, as `docs/results-format.md` describes it."""
+    from headwise.version import __version__
 
     chosen, identity = picked.chosen, picked.identity
     search_delta = chosen.search.fitness - identity.search.fitness

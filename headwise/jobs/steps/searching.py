@@ -40,6 +40,7 @@ class Strategy:
 
     @cached_property
     def best(self) -> Found:
+        """The best mask by the search split."""
         return best_of(self.masks)
 
 

@@ -33,6 +33,7 @@ class Domain:
 
     @property
     def split(self) -> str:
+        """Its name in the study."""
         return f"off-domain {self.pairs.hash}"
 
 

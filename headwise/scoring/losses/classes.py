@@ -31,6 +31,7 @@ class Labels:
 
     @property
     def images(self) -> int:
+        """How many images there are."""
         return len(self.labels)
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
@@ -64,6 +65,7 @@ class ClassMeans:
 
     @property
     def images(self) -> int:
+        """How many images there are."""
         return len(self.labels)
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:

@@ -30,6 +30,7 @@ class PairTexts:
 
     @property
     def images(self) -> int:
+        """How many images there are."""
         return len(self.partner)
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
@@ -57,6 +58,7 @@ class Queries:
 
     @property
     def images(self) -> int:
+        """How many images there are."""
         return len(self.present)
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
