@@ -36,8 +36,8 @@ from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
-from headwise.report.comparison import comparison_table, findings
-from headwise.report.matrix import best_sentence
+from headwise.report.compare import comparison_table, findings
+from headwise.report.transfer import best_sentence
 from headwise.report.words import cell, change, interval, p_value, points
 from headwise.search.gradient import GradientSettings
 

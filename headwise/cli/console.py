@@ -144,7 +144,7 @@ def _shown(results: Mapping) -> dict[str, str]:
 
 def print_comparison(results: Mapping, folder: object) -> None:
     """All methods of a compare, and what the table shows."""
-    from headwise.report.comparison import findings
+    from headwise.report.compare import findings
 
     rows = []
     for row in results["rows"]:
@@ -175,7 +175,7 @@ def print_comparison(results: Mapping, folder: object) -> None:
 
 def print_transfer(results: Mapping, folder: object) -> None:
     """The matrix of a transfer, and the mask that serves all data best."""
-    from headwise.report.matrix import best_sentence
+    from headwise.report.transfer import best_sentence
 
     rows = [
         (

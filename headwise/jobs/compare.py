@@ -65,7 +65,7 @@ def compare(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    from headwise.report.comparison import comparison_png, comparison_text
+    from headwise.report.compare import comparison_png, comparison_text
 
     reporter, settings, folder = reporter or Silent(), settings or CompareSettings(), Path(out)
     check_folder(folder)

@@ -143,7 +143,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
 def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> None:
     """The mask, the report, the results and the merged model; each appears whole or not at all."""
     from headwise.report.card import model_card
-    from headwise.report.report import write_report
+    from headwise.report.refine import write_report
 
     card = model_card(results)
     mask.save_pretrained(folder, card=card)

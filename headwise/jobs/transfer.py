@@ -64,7 +64,7 @@ def transfer(
         HeadwiseError: no masks or data, a mask of another model, or one that was found on these pairs with
             another split.
     """
-    from headwise.report.matrix import transfer_png, transfer_text
+    from headwise.report.transfer import transfer_png, transfer_text
 
     if not masks or not sources:
         raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")

@@ -11,7 +11,7 @@ from sample_results import RESULTS, nothing_found, sample
 from headwise.edits.artefact import OWN_CARD
 from headwise.errors import HeadwiseError
 from headwise.report.card import model_card
-from headwise.report.report import report_text, write_report
+from headwise.report.refine import report_text, write_report
 from headwise.report.words import change, interval, metric_name, p_value, points, results_table, verdict
 
 

@@ -45,7 +45,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         merged: the output folder holds a merged model.
     """
     return render(
-        "report.md.j2",
+        "refine.md.j2",
         results,
         folder=shlex.quote(name),
         merged=merged,
