@@ -1,11 +1,12 @@
 # Everything sets itself up: a fresh clone needs Python 3.11 or newer, make and git.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO := .venv/.demo
 READY := .venv/.ready
 
 .PHONY: demo test test-matrix lint types clean
 
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/headwise demo -o demo-out
 
 test: $(READY) lint types
@@ -21,9 +22,14 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/pyright
 
-$(READY): pyproject.toml
+# The demo needs the package alone; the tests need every optional library.
+$(DEMO): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(READY): $(DEMO)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
