@@ -1,4 +1,11 @@
-"""A linear map added to the image embedding (and, if asked for, another to the captions')."""
+"""A linear adapter: a map added to the image embedding (and, if asked for, another to the captions').
+
+    e' = e + e Wᵀ,  e (N, E) at length 1, W (E, E) from 0
+
+The residual form of CLIP-Adapter (Gao et al., arXiv 2110.04544) with one linear layer. In: embeddings of the frozen
+tower, computed once. Out: the map as a function of embeddings; it never folds into the tower, so an index has to
+apply it. Training itself is `training.train`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Tuning the weights and biases of the image tower's LayerNorms alone."""
+"""Tuning the weights and biases of the image tower's LayerNorms alone.
+
+    y = w ⊙ (x − mean) / std + b,  w and b (D,) trained, all else frozen
+
+(Basu et al., arXiv 2304.08442, among others.) In: a tower. Out: a copy of it with other norms, an ordinary model.
+Training itself is `training.train_tower`; norms that the embedding does not depend on are left out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""LoRA on the image tower's attention projections, through `peft`."""
+"""LoRA on the image tower's attention projections, through `peft`.
+
+    W' = W + (α / r) · B A,  A (r, D_in) random, B (D_out, r) from 0, W frozen
+
+(Hu et al., arXiv 2106.09685.) In: a tower. Out: a copy of it with B A merged into its weights, an ordinary model.
+Training itself is `training.train_tower`; this file only adds the layers and takes them out again.
+"""
 
 from __future__ import annotations
 

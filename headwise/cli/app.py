@@ -1,4 +1,8 @@
-"""The command line: parse, call, print."""
+"""The command line: its commands, and how an error leaves it.
+
+In: arguments. Out: an exit code: 0 when all is well, 1 for bad input, 2 for wrong usage, 130 when interrupted. Each
+command is a file of its own here; it parses, calls a job, prints.
+"""
 
 from __future__ import annotations
 

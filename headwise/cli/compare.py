@@ -1,4 +1,4 @@
-"""compare on the command line."""
+"""compare on the command line: options → CompareSettings → `jobs.compare` → a table of methods."""
 
 from __future__ import annotations
 

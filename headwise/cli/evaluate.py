@@ -1,4 +1,4 @@
-"""evaluate on the command line."""
+"""evaluate on the command line: options → `jobs.evaluate` → metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `front`: score against number of heads, and score on new pairs against loss on old ones."""
+"""front on the command line: options → FrontSettings → `jobs.front` → the points of the front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""merge on the command line."""
+"""merge on the command line: options → `jobs.merge` → where the model is."""
 
 from __future__ import annotations
 

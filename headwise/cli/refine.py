@@ -1,4 +1,4 @@
-"""refine and demo on the command line."""
+"""refine and demo on the command line: options → Settings → `jobs.refine` → a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sweep on the command line."""
+"""sweep on the command line: options → `jobs.sweep` → a table of heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""transfer on the command line."""
+"""transfer on the command line: options → `jobs.transfer` → masks × data sets."""
 
 from __future__ import annotations
 

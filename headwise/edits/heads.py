@@ -1,4 +1,8 @@
-"""Attention heads and the grid that they form in a model."""
+"""Attention heads and the grid that they form in a model.
+
+A grid has one row per block, and one for the attention pooling where there is one; rows may differ in length. Values
+alone: nothing here knows a model.
+"""
 
 from __future__ import annotations
 

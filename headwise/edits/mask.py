@@ -1,4 +1,8 @@
-"""A mask: an operator and a gate for every head of a grid, as an immutable value."""
+"""A mask: an operator and a gate for every head of a grid, as an immutable value.
+
+In: names of heads, gates, or the text that a mask prints. Out: a value that compares, hashes, combines (|, &, −, ^) and
+saves itself. What a gate does to a head is in `operators.py`; how it is run, in `evaluation/` and `applied/`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Masks → scores on one split: the engine, an objective and the study put together."""
+"""Masks → scores on one split: the engine, an objective and the study put together.
+
+In: masks, in any order and number. Out: a `Score` each, in that order, and the FFE that asking for them cost. What the
+study holds is not run again. It does not know why a mask is asked for: searches, choices and tests call it alike.
+"""
 
 from __future__ import annotations
 

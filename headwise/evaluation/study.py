@@ -1,4 +1,8 @@
-"""The record of every mask ever evaluated: one SQLite file, from which any run resumes by replay."""
+"""The record of every mask ever evaluated: one SQLite file, from which any run resumes by replay.
+
+In: (split, mask, score). Out: the same bits. A run that starts again asks for the same masks in the same order and finds
+those that were evaluated before. The file knows nothing of searches; facts that a job must remember are `notes`.
+"""
 
 from __future__ import annotations
 

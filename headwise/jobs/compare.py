@@ -1,4 +1,9 @@
-"""compare: all searches and baselines on the same splits, in one table."""
+"""compare: all searches and baselines on the same splits, in one table.
+
+In: a model, pairs, perhaps other data. Out: one row per method: change on the test split with its interval, cost, what
+it does to the other data. The runs themselves are in `steps/contest.py` and `steps/trained.py`, the rows in
+`steps/standings.py`.
+"""
 
 from __future__ import annotations
 

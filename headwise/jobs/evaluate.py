@@ -1,4 +1,8 @@
-"""evaluate: metrics of a model on a source, with or without a mask."""
+"""evaluate: metrics of a model on a source, with or without a mask.
+
+In: a model, pairs, perhaps a mask. Out: metrics as clip_benchmark names them and, if asked for, every query's rank.
+Nothing is searched and nothing is kept in a study.
+"""
 
 from __future__ import annotations
 

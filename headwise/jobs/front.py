@@ -1,4 +1,8 @@
-"""front: sweep and greedy as a start, NSGA-II on the search split, its points on the pick split, one on the test."""
+"""front: a search for the masks of which none is better in both, score and price (NSGA-II).
+
+In: a model, pairs, perhaps kept domains. Out: the front on the search split, its points on the pick split, and, where a
+limit is given, one mask that is tested once. The search is `search/fronts.py`.
+"""
 
 from __future__ import annotations
 

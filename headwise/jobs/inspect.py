@@ -1,4 +1,7 @@
-"""inspect: facts about a model."""
+"""inspect: facts about a model, its grid of heads, and what can be done to them.
+
+In: a loaded model. Out: plain JSON values. Nothing is evaluated but one blank image.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""merge: a mask folded into an ordinary model folder."""
+"""merge: a mask folded into an ordinary model folder.
+
+In: a model, a mask (for the operator `mean` perhaps pairs to compute its constants on). Out: a folder that the model's
+own library loads, checked against the masked model on probe images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""refine, the main job: split → sweep → search → pick → test → write."""
+"""refine, the main job: split → search → pick → test → write.
+
+In: a model and pairs. Out: the chosen mask, everything that was measured, and a folder with report, mask and merged
+model. Each step has its file in `steps/`: opening, searching, choosing, results.
+"""
 
 from __future__ import annotations
 

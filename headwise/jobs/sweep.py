@@ -1,4 +1,8 @@
-"""sweep: the effect of every single head."""
+"""sweep: the effect of suppressing every single head, on all the pairs given.
+
+In: a model, pairs, an operator. Out: a change of the score per head with a p that accounts for having looked at all of
+them, `sweep.json` and the heat map. Nothing is held out, so nothing is proved: that is what `refine` is for.
+"""
 
 from __future__ import annotations
 

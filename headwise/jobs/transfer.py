@@ -1,4 +1,8 @@
-"""transfer: every mask on every data set, and the one mask that serves them all best."""
+"""transfer: masks × data sets, and the one mask that serves all data best.
+
+In: masks that were found elsewhere, data sets. Out: every mask's change on every test split; the best single mask is
+chosen on the pick splits and judged on the test splits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The model card: `README.md` of a mask's folder and of a merged model."""
+"""The model card: `README.md` of a mask's folder and of a merged model.
+
+In: results as `results.json` holds them. Out: Markdown with a YAML header.
+"""
 
 from __future__ import annotations
 

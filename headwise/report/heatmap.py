@@ -1,4 +1,7 @@
-"""The heat map: what suppressing each head alone does, layers × heads, one panel per operator."""
+"""The heat map: what suppressing each head alone does, layers × heads, one panel per operator.
+
+In: results with a sweep, or first-order scores in its place. Out: the bytes of a PNG, the same for the same results.
+"""
 
 from __future__ import annotations
 

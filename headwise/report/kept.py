@@ -1,4 +1,4 @@
-"""What the report and the terminal say of kept domains and of racing."""
+"""What the report and the terminal say of kept domains."""
 
 from __future__ import annotations
 

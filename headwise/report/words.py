@@ -1,4 +1,8 @@
-"""Numbers and results as words and tables: points, intervals, p, metric names, the verdict."""
+"""Numbers and results as words and tables: points, intervals, p, metric names, the verdict.
+
+In: plain values of `results.json`. Out: text. Every sentence that judges a result is here, so that report, card and
+terminal cannot disagree.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every query's rank as a table, so that users do their own statistics."""
+"""Every query's rank as a table, so that users do their own statistics.
+
+In: pairs and the ranks of a score. Out: a Parquet file with one row per query.
+"""
 
 from __future__ import annotations
 

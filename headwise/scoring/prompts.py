@@ -1,4 +1,10 @@
-"""Class names and prompt templates → one text embedding per class."""
+"""Class names and prompt templates → one text embedding per class.
+
+    c = normalise(mean over templates of normalise(text embedding))   (C, E)
+
+(Radford et al., arXiv 2103.00020, section 3.1.4.) In: names, templates, the model's text encoder. Out: embeddings and
+the key that identifies them.
+"""
 
 from __future__ import annotations
 

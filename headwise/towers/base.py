@@ -1,4 +1,10 @@
-"""The contract that every image tower fulfils; nothing outside `towers/` knows which library it wraps."""
+"""The contract that every image tower fulfils; nothing outside `towers/` knows which library it wraps.
+
+    stem(images (B, 3, R, R)) → x (B, N, D);   blocks: x → x;   pool(x) → e (B, E)
+
+In: a library's model. Out: `Tower` (the image side, cut into rows of heads) and `Model` (a tower with its preprocessing
+and text encoder).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The contract that every row of heads fulfils: attention cut open just before its out-projection."""
+"""The contract that every row of heads fulfils: attention cut open just before its out-projection.
+
+    attend(x (B, N, D)) → z (B, H, Q, d), v (B, H, N, d);   finish(x, z') → (B, Q, D)
+
+In: the library's own modules; nothing is copied. A row does not know which mask is run: whoever calls it changes z
+between the two halves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A model, its pairs, their pixels and captions' embeddings, and the study: what every job works on."""
+"""A model, its pairs, their pixels and captions' embeddings, and the study: what every job works on.
+
+In: a loaded model, pairs, splits, how to run. Out: a `Bench`, prepared once, from which evaluators of any split come.
+It does not know what will be asked of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What every verb begins with: model and pairs as users give them, opened and prepared."""
+"""What every verb begins with: model and pairs as users give them, opened and prepared.
+
+In: names, folders, objects. Out: `Model`, `Pairs`, `Mask`, `Bench`. Every refusal of user input that does not need a run
+is made here or below.
+"""
 
 from __future__ import annotations
 

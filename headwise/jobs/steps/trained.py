@@ -1,4 +1,7 @@
-"""The baselines on a bench: trained once for every seed, scored on every split, and kept in files."""
+"""The baselines on a bench: trained once for every seed, scored on every split, and kept in files.
+
+In: a bench, the name of a baseline, a seed. Out: its scores. A run that starts again reads them from its file.
+"""
 
 from __future__ import annotations
 
