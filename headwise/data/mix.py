@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from headwise.data.annotations import load_json
 from headwise.data.files import parent
 from headwise.data.pairs import Pairs, Part, joined
+from headwise.data.readers.annotations import load_json
 from headwise.errors import HeadwiseError
 
 KIND = "mix:"

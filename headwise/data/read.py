@@ -105,6 +105,6 @@ def open_source(source: object, wanted: Wanted, *, images: str | None = None, na
         return replace(open_named(str(pairs_file()), wanted), name="demo")
     if isinstance(source, str):
         return open_named(source, wanted, images)
-    from headwise.data.arrow import read_object
+    from headwise.data.readers.arrow import read_object
 
     return read_object(source, name or f"{type(source).__name__} in memory", wanted)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from headwise.data.columns import Wanted
 from headwise.data.files import is_remote
+from headwise.data.place import Place
 from headwise.data.rows import Table
 from headwise.errors import HeadwiseError
 
@@ -26,30 +27,6 @@ KINDS = {
 TABLES = ("csv", "tsv", "jsonl")
 EXPECTED = "a .csv, .tsv, .jsonl or .parquet file, a folder of images, or one of: " + ", ".join(f"{k}:" for k in KINDS)
 OPTIONS = ("image", "caption", "captions", "group", "label", "images", "split", "config")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A source as the user named it.
-
-    Arguments:
-        name: as typed.
-        location: file, folder, glob or hub id.
-        wanted: columns.
-        images: folder of the images, where the source names them only.
-        split: the parts to keep, by the source's own names; empty: all.
-        config: configuration of a hub data set.
-    """
-
-    name: str
-    location: str
-    wanted: Wanted
-    images: str | None = None
-    split: tuple[str, ...] = ()
-    config: str | None = None
-
-    def keep(self, split: str | None) -> bool:
-        return not self.split or split in self.split
 
 
 def open_named(name: str, wanted: Wanted, images: str | None = None) -> Table:
@@ -117,36 +94,36 @@ def narrowed(table: Table, place: Place) -> Table:
 
 def _reader(kind: str) -> Callable[[Place], Table]:
     if kind in ("karpathy", "coco"):
-        from headwise.data import annotations
+        from headwise.data.readers import annotations
 
         return annotations.read_karpathy if kind == "karpathy" else annotations.read_coco
     if kind in ("flickr", "cna"):
-        from headwise.data import flickr
+        from headwise.data.readers import flickr
 
         return flickr.read_flickr if kind == "flickr" else flickr.read_cna
     if kind == "chinese-clip":
-        from headwise.data.chinese import read_chinese_clip
+        from headwise.data.readers.chinese import read_chinese_clip
 
         return read_chinese_clip
     if kind == "cola":
-        from headwise.data.cola import read_cola
+        from headwise.data.readers.cola import read_cola
 
         return read_cola
     if kind == "wds":
-        from headwise.data.webdataset import read_webdataset
+        from headwise.data.readers.webdataset import read_webdataset
 
         return read_webdataset
-    from headwise.data.hub import read_hub
+    from headwise.data.readers.hub import read_hub
 
     return read_hub
 
 
 def open_file(place: Place) -> Table:
     """A file or folder by its path; its ending says what it is."""
-    from headwise.data.arrow import read_parquet
-    from headwise.data.folder import read_folder
-    from headwise.data.hub import is_saved, read_saved
-    from headwise.data.tables import read_table
+    from headwise.data.readers.arrow import read_parquet
+    from headwise.data.readers.folder import read_folder
+    from headwise.data.readers.hub import is_saved, read_saved
+    from headwise.data.readers.tables import read_table
 
     location, wanted = place.location, place.wanted
     if not is_remote(location):

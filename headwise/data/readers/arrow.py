@@ -17,8 +17,8 @@ import numpy as np
 
 from headwise.data.columns import Columns, Wanted, choose
 from headwise.data.files import is_remote, join, local_copy, parent, read_bytes, require_file
+from headwise.data.readers.tables import with_labels
 from headwise.data.rows import Row, Table
-from headwise.data.tables import with_labels
 from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from functools import partial
 from itertools import groupby
 
 from headwise.data.files import is_remote, join, open_binary, parent, read_bytes
+from headwise.data.place import Place
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
 from headwise.errors import HeadwiseError
 
 IMAGE_ENDINGS = ("webp", "png", "jpg", "jpeg")  # clip_benchmark's, in its order of preference

@@ -17,9 +17,9 @@ from itertools import count
 from pathlib import Path
 
 from headwise.data.files import join
+from headwise.data.place import Place
+from headwise.data.readers.tables import lines_of
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
-from headwise.data.tables import lines_of
 from headwise.errors import HeadwiseError
 
 IMAGES, TEXTS = "_imgs.tsv", "_texts.jsonl"

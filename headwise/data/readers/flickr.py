@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from headwise.data.files import is_remote, join, parent, read_bytes, require_file
+from headwise.data.place import Place
+from headwise.data.readers.tables import lines_of
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
-from headwise.data.tables import lines_of
 from headwise.errors import HeadwiseError
 
 CAPTION_OF = re.compile(r"^(?P<image>.+?)#(?P<number>\w+)[ \t]+(?P<caption>.*)$")

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headwise.data.arrow import dataset_table, quiet_datasets, root_cause
+from headwise.data.place import Place
+from headwise.data.readers.arrow import dataset_table, quiet_datasets, root_cause
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
 from headwise.errors import HeadwiseError
 
 

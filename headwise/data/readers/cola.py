@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from headwise.data.annotations import load_json
 from headwise.data.files import is_remote, join, parent, read_bytes
+from headwise.data.place import Place
+from headwise.data.readers.annotations import load_json
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
 from headwise.errors import HeadwiseError
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from headwise.data.files import is_remote, join, parent, read_bytes, require_file
+from headwise.data.place import Place
 from headwise.data.rows import Row, Table
-from headwise.data.sources import Place
 from headwise.errors import HeadwiseError
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from headwise.data.arrow import read_parquet
 from headwise.data.columns import Wanted
 from headwise.data.files import outside, read_bytes
+from headwise.data.readers.arrow import read_parquet
+from headwise.data.readers.tables import read_table
 from headwise.data.rows import Row, Table
-from headwise.data.tables import read_table
 from headwise.errors import HeadwiseError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
