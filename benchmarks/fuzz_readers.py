@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headwise.data.assemble import assemble
 from headwise.data.columns import Wanted
 from headwise.data.decode import decode, decode_small, pillow_warnings
 from headwise.data.read import read
-from headwise.data.rows import assemble
 from headwise.data.shards import dump_index, open_shard
 from headwise.data.sources import open_named
 from headwise.errors import HeadwiseError

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headwise.data.assemble import Bad
 from headwise.data.columns import Wanted
 from headwise.data.neardup import near_duplicates
 from headwise.data.pairs import Pairs
 from headwise.data.read import read_with_bad_rows
-from headwise.data.rows import Bad
 from headwise.data.workers import Progress
 
 SAMPLES = 5

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from headwise.data.assemble import Bad, assemble
 from headwise.data.columns import Wanted
 from headwise.data.files import cache_folder
 from headwise.data.mix import KIND, read_mix
 from headwise.data.pairs import Pairs
-from headwise.data.rows import Bad, Table, assemble
+from headwise.data.rows import Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError

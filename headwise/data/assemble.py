@@ -1,0 +1,239 @@
+"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from headwise.data.captions import texts_of
+from headwise.data.look import check_images
+from headwise.data.pairs import ImageRef, Pairs, hash_bytes
+from headwise.data.rows import Row, Table
+from headwise.data.workers import Progress, each
+from headwise.errors import HeadwiseError
+
+LISTED = 20  # bad rows that a message names
+
+
+@dataclass
+class Entry:
+    """One image and all rows about it."""
+
+    rows: list[Row]
+    captions: list[str]
+    text_ids: list[int]
+    ref: ImageRef | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.reason}"
+
+
+def assemble(
+    table: Table,
+    *,
+    skip_bad: bool = False,
+    cache_dir: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Pairs, tuple[Bad, ...]]:
+    """Check everything and join it.
+
+    Arguments:
+        table: the rows of a source.
+        skip_bad: leave bad rows out and count them, instead of refusing the source.
+        cache_dir: where verdicts on images are remembered; None: nowhere.
+        workers, progress: as for `each`.
+
+    Returns:
+        The pairs, and the bad rows that were left out.
+
+    Raises:
+        HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
+    """
+    bad: list[Bad] = []
+    entries, total = _join(table, bad)
+    if not total:
+        raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
+    entries = _hash(entries, bad, workers)
+    entries = _check(entries, bad, cache_dir, workers, progress)
+    if table.kind == "cola_multi_object":
+        entries = _both(entries, bad)
+    if bad and not skip_bad:
+        raise HeadwiseError(bad_rows_message(table.name, bad, total))
+    if not entries:
+        raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
+    if table.classification and table.class_names is not None and not skip_bad:
+        _require_images(table.name, table.class_names, entries)
+    return _pairs(table, entries, len(bad)), tuple(bad)
+
+
+def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
+    lines = [f"  {item}" for item in bad[:LISTED]]
+    if len(bad) > LISTED:
+        lines.append(f"  and {len(bad) - LISTED:,} more")
+    advice = advice or "Repair them, or leave them out with --skip-bad (skip_bad=True)."
+    verb = "is" if len(bad) == 1 else "are"
+    return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
+
+
+def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
+    """Entries in the order of their first row, and how many rows there were."""
+    entries: list[Entry] = []
+    by_key: dict[str, Entry] = {}
+    total = 0
+    for row in table.rows:
+        total += 1
+        try:
+            if row.problem:
+                raise HeadwiseError(row.problem)
+            if row.fetch is None:
+                raise HeadwiseError("there is no image")
+            plain = row.text_ids is not None
+            captions = [] if table.class_names is not None else list(texts_of(row.captions, plain))
+        except HeadwiseError as error:
+            bad.append(Bad(row.origin, str(error)))
+            continue
+        known = by_key.get(row.key) if row.key is not None else None
+        if known is None:
+            entries.append(Entry([row], captions, list(row.text_ids or ())))
+            if row.key is not None:
+                by_key[row.key] = entries[-1]
+        else:
+            _add(known, row, captions)
+    return entries, total
+
+
+def _add(entry: Entry, row: Row, captions: list[str]) -> None:
+    first = entry.rows[0]
+    for what in ("split", "group", "label"):
+        if getattr(first, what) != getattr(row, what):
+            raise HeadwiseError(
+                f"The same image has two values of {what}: {getattr(first, what)!r} in {first.origin} and "
+                f"{getattr(row, what)!r} in {row.origin}. Give it one."
+            )
+    entry.rows.append(row)
+    entry.captions += captions
+    entry.text_ids += row.text_ids or ()
+
+
+def _hash(entries: list[Entry], bad: list[Bad], workers: int | None) -> list[Entry]:
+    """Entries whose bytes could be read, with their hash; those without a key joined by content."""
+
+    def ref(entry: Entry) -> ImageRef | str:
+        row = entry.rows[0]
+        assert row.fetch is not None
+        try:
+            return ImageRef(row.origin, row.fetch, hash_bytes(row.fetch()), path=row.path)
+        except FileNotFoundError:
+            return "the image does not exist" if row.path is None else f"the image {row.path} does not exist"
+        except (OSError, ValueError) as error:
+            return f"the image cannot be read ({getattr(error, 'strerror', None) or error})"
+        except HeadwiseError as error:
+            return str(error)
+
+    kept: list[Entry] = []
+    by_hash: dict[str, Entry] = {}
+    for entry, found in zip(entries, each(ref, entries, workers), strict=True):
+        if isinstance(found, str):
+            bad += [Bad(row.origin, found) for row in entry.rows]
+            continue
+        keyless = entry.rows[0].key is None
+        if keyless and found.hash in by_hash:
+            for row in entry.rows:
+                _add(by_hash[found.hash], row, [])
+            by_hash[found.hash].captions += entry.captions
+            continue
+        entry.ref = found
+        kept.append(entry)
+        if keyless:
+            by_hash[found.hash] = entry
+    return kept
+
+
+def _check(
+    entries: list[Entry], bad: list[Bad], cache_dir: Path | None, workers: int | None, progress: Progress | None
+) -> list[Entry]:
+    """Entries whose image decodes."""
+    refs = [entry.ref for entry in entries if entry.ref is not None]
+    checked, reasons = check_images(refs, cache_dir=cache_dir, workers=workers, progress=progress)
+    kept = []
+    for i, entry in enumerate(entries):
+        if i in reasons:
+            bad += [Bad(row.origin, reasons[i]) for row in entry.rows]
+        else:
+            entry.ref = checked[i]
+            kept.append(entry)
+    return kept
+
+
+def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
+    firsts = [entry.rows[0] for entry in entries]
+
+    def column(what: str) -> tuple | None:
+        values = [getattr(row, what) for row in firsts]
+        if all(value is None for value in values):
+            return None
+        for row, value in zip(firsts, values, strict=True):
+            if value is None:
+                raise HeadwiseError(f"{row.origin} has no {what}, other rows have one. Give every row one.")
+        return tuple(values)
+
+    return Pairs(
+        name=table.name,
+        images=tuple(entry.ref for entry in entries if entry.ref is not None),
+        captions=tuple(tuple(entry.captions) for entry in entries),
+        ids=_unique([row.id or f"image {i}" for i, row in enumerate(firsts)]),
+        splits=column("split"),
+        groups=column("group"),
+        labels=column("label") if table.classification else None,
+        class_names=table.class_names,
+        templates=table.templates,
+        skipped=skipped,
+        text_ids=_shared([tuple(entry.text_ids) for entry in entries]),
+        kind=table.kind,
+        present=column("present"),
+        counted=column("counted"),
+    )
+
+
+def _shared(text_ids: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
+    """The texts of each image, if one of them belongs to several images."""
+    every = [i for ids in text_ids for i in ids]
+    return None if len(set(every)) == len(every) else tuple(text_ids)
+
+
+def _both(entries: list[Entry], bad: list[Bad]) -> list[Entry]:
+    """Entries whose partner is there too; of the others the rows become bad."""
+    count = Counter(entry.rows[0].group for entry in entries)
+    for entry in entries:
+        if count[entry.rows[0].group] != 2:
+            bad += [Bad(row.origin, "the other image of its pair is bad") for row in entry.rows]
+    return [entry for entry in entries if count[entry.rows[0].group] == 2]
+
+
+def _require_images(name: str, class_names: tuple[str, ...], entries: list[Entry]) -> None:
+    """Refuse classes without an image."""
+    there = {entry.rows[0].label for entry in entries}
+    missing = [f"{i} ({text})" for i, text in enumerate(class_names) if i not in there]
+    if missing:
+        more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
+        raise HeadwiseError(
+            f"{name}: {len(missing):,} of {len(class_names):,} classes have no image: {', '.join(missing[:LISTED])}"
+            f"{more}. Remove them from the class names, or keep them as wrong answers with --skip-bad (skip_bad=True)."
+        )
+
+
+def _unique(ids: list[str]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in ids:
+        count = seen[name] = seen.get(name, 0) + 1
+        result.append(name if count == 1 else f"{name}#{count}")
+    return tuple(result)
