@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from headwise.data.captions import texts_of
+from headwise.data.captions import text_of, texts_of, why_none
+from headwise.data.files import is_remote, read_image
 from headwise.data.look import check_images
 from headwise.data.pairs import ImageRef, Pairs, hash_bytes
 from headwise.data.rows import Row, Table
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
+from headwise.wording import option, printable
 
 LISTED = 20  # bad rows that a message names
 
@@ -61,7 +65,7 @@ def assemble(
     entries, total = _join(table, bad)
     if not total:
         raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
-    entries = _hash(entries, bad, workers)
+    entries = _hash(entries, bad, workers, captioned=table.class_names is None)
     entries = _check(entries, bad, cache_dir, workers, progress)
     if table.kind == "cola_multi_object":
         entries = _both(entries, bad)
@@ -78,7 +82,7 @@ def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") ->
     lines = [f"  {item}" for item in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED:,} more")
-    advice = advice or "Repair them, or leave them out with --skip-bad (skip_bad=True)."
+    advice = advice or f"Repair them, or leave them out with {option('skip_bad', 'True')}."
     verb = "is" if len(bad) == 1 else "are"
     return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
 
@@ -93,24 +97,63 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
         try:
             if row.problem:
                 raise HeadwiseError(row.problem)
-            if row.fetch is None:
-                raise HeadwiseError("there is no image")
-            plain = row.text_ids is not None
-            captions = [] if table.class_names is not None else list(texts_of(row.captions, plain))
+            row = _found(row, table)
+            captions, texts = ([], []) if table.class_names is not None else _captions(row)
         except HeadwiseError as error:
-            bad.append(Bad(row.origin, str(error)))
+            bad.append(Bad(printable(row.origin), str(error)))
             continue
         known = by_key.get(row.key) if row.key is not None else None
         if known is None:
-            entries.append(Entry([row], captions, list(row.text_ids or ())))
+            entries.append(Entry([row], captions, texts))
             if row.key is not None:
                 by_key[row.key] = entries[-1]
         else:
-            _add(known, row, captions)
+            _add(known, row, captions, texts)
+    if table.class_names is None:
+        entries = _captioned(entries, bad, keyed=True)
     return entries, total
 
 
-def _add(entry: Entry, row: Row, captions: list[str]) -> None:
+def _found(row: Row, table: Table) -> Row:
+    """A row that knows how to fetch its image.
+
+    Raises:
+        HeadwiseError: no image, or one that this source may not name.
+    """
+    if row.fetch is not None:
+        return row
+    if not row.names:
+        raise HeadwiseError("there is no image")
+    path = table.images.find(row.names)
+    fetch = partial(read_image, path, table.images.hosts)
+    key = (path if is_remote(path) else os.path.normpath(path)) if row.key is None else row.key
+    return replace(row, names=(path,), fetch=fetch, key=key)
+
+
+def _captions(row: Row) -> tuple[list[str], list[int]]:
+    """The texts of a row, and their numbers where the source gives them."""
+    if row.text_ids is None:
+        return texts_of(row.captions), []
+    texts = [(text_of(cell), number) for cell, number in zip(row.captions, row.text_ids, strict=True)]
+    return [text for text, _ in texts if text is not None], [number for text, number in texts if text is not None]
+
+
+def _captioned(entries: list[Entry], bad: list[Bad], keyed: bool) -> list[Entry]:
+    """Entries with a caption; rows of the others become bad. A blank cell is no caption, and not the image's fault.
+
+    Arguments:
+        keyed: judge only images that are known by a key, since rows of the others may still come together.
+    """
+    kept = []
+    for entry in entries:
+        if entry.captions or (keyed and entry.rows[0].key is None):
+            kept.append(entry)
+        else:
+            bad += [Bad(printable(row.origin), why_none(row.captions)) for row in entry.rows]
+    return kept
+
+
+def _add(entry: Entry, row: Row, captions: list[str], texts: list[int]) -> None:
     first = entry.rows[0]
     for what in ("split", "group", "label"):
         if getattr(first, what) != getattr(row, what):
@@ -120,19 +163,19 @@ def _add(entry: Entry, row: Row, captions: list[str]) -> None:
             )
     entry.rows.append(row)
     entry.captions += captions
-    entry.text_ids += row.text_ids or ()
+    entry.text_ids += texts
 
 
-def _hash(entries: list[Entry], bad: list[Bad], workers: int | None) -> list[Entry]:
+def _hash(entries: list[Entry], bad: list[Bad], workers: int | None, captioned: bool) -> list[Entry]:
     """Entries whose bytes could be read, with their hash; those without a key joined by content."""
 
     def ref(entry: Entry) -> ImageRef | str:
         row = entry.rows[0]
         assert row.fetch is not None
         try:
-            return ImageRef(row.origin, row.fetch, hash_bytes(row.fetch()), path=row.path)
+            return ImageRef(printable(row.origin), row.fetch, hash_bytes(row.fetch()))
         except FileNotFoundError:
-            return "the image does not exist" if row.path is None else f"the image {row.path} does not exist"
+            return f"the image {row.names[0]} does not exist" if row.names else "the image does not exist"
         except (OSError, ValueError) as error:
             return f"the image cannot be read ({getattr(error, 'strerror', None) or error})"
         except HeadwiseError as error:
@@ -142,19 +185,19 @@ def _hash(entries: list[Entry], bad: list[Bad], workers: int | None) -> list[Ent
     by_hash: dict[str, Entry] = {}
     for entry, found in zip(entries, each(ref, entries, workers), strict=True):
         if isinstance(found, str):
-            bad += [Bad(row.origin, found) for row in entry.rows]
+            bad += [Bad(printable(row.origin), printable(found)) for row in entry.rows]
             continue
         keyless = entry.rows[0].key is None
         if keyless and found.hash in by_hash:
             for row in entry.rows:
-                _add(by_hash[found.hash], row, [])
+                _add(by_hash[found.hash], row, [], [])
             by_hash[found.hash].captions += entry.captions
             continue
         entry.ref = found
         kept.append(entry)
         if keyless:
             by_hash[found.hash] = entry
-    return kept
+    return _captioned(kept, bad, keyed=False) if captioned else kept
 
 
 def _check(
@@ -166,7 +209,7 @@ def _check(
     kept = []
     for i, entry in enumerate(entries):
         if i in reasons:
-            bad += [Bad(row.origin, reasons[i]) for row in entry.rows]
+            bad += [Bad(printable(row.origin), printable(reasons[i])) for row in entry.rows]
         else:
             entry.ref = checked[i]
             kept.append(entry)
@@ -186,10 +229,10 @@ def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
         return tuple(values)
 
     return Pairs(
-        name=table.name,
+        name=printable(table.name),
         images=tuple(entry.ref for entry in entries if entry.ref is not None),
         captions=tuple(tuple(entry.captions) for entry in entries),
-        ids=_unique([row.id or f"image {i}" for i, row in enumerate(firsts)]),
+        ids=_unique([printable(row.id) or f"image {i}" for i, row in enumerate(firsts)]),
         splits=column("split"),
         groups=column("group"),
         labels=column("label") if table.classification else None,
@@ -214,7 +257,7 @@ def _both(entries: list[Entry], bad: list[Bad]) -> list[Entry]:
     count = Counter(entry.rows[0].group for entry in entries)
     for entry in entries:
         if count[entry.rows[0].group] != 2:
-            bad += [Bad(row.origin, "the other image of its pair is bad") for row in entry.rows]
+            bad += [Bad(printable(row.origin), "the other image of its pair is bad") for row in entry.rows]
     return [entry for entry in entries if count[entry.rows[0].group] == 2]
 
 
@@ -226,7 +269,7 @@ def _require_images(name: str, class_names: tuple[str, ...], entries: list[Entry
         more = f" and {len(missing) - LISTED:,} more" if len(missing) > LISTED else ""
         raise HeadwiseError(
             f"{name}: {len(missing):,} of {len(class_names):,} classes have no image: {', '.join(missing[:LISTED])}"
-            f"{more}. Remove them from the class names, or keep them as wrong answers with --skip-bad (skip_bad=True)."
+            f"{more}. Remove them from the class names, or keep them as wrong answers with {option('skip_bad', 'True')}."
         )
 
 

@@ -1,40 +1,130 @@
-"""Caption cells as people write them → texts."""
+"""Caption cells as people write them → texts.
+
+A cell is a text, a list of texts, or a text that holds a list: in JSON, or as Python, numpy and pandas print one
+(`['a red bus', 'a bus']`, `['a red bus' 'a bus']`, `array(['a bus'], dtype=object)`), which is what a table holds after
+`to_csv`. What begins like such a list and is none is refused: read as one caption it would be wrong without a word.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
+from headwise.data.cells import blank, check_utf8
 from headwise.errors import HeadwiseError
 
+ARRAY = re.compile(r"(?:\w+\.)?array\(\s*(?P<items>.*?)\s*(?:,\s*dtype=(?:[\w.<>]+|'[^']*'))?\s*,?\s*\)", re.DOTALL)
+LISTED = re.compile(r"""[\[(]\s*(?:(?:\w+\.)?str_\(\s*)?[uUbBrR]?['"]|(?:\w+\.)?array\(\s*\[""")  # how a list begins
+ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+WRAPPED = re.compile(r"(?:\w+\.)?str_\(\s*")
+NOTHING = re.compile(r"None|nan|NaN|<NA>|null")
+GAP = re.compile(r"\s*,\s*|\s+")
 
-def texts_of(cells: Iterable[object], plain: bool = False) -> Iterator[str]:
-    """The captions in cells: text, a list of texts, or text that holds a JSON list of texts; only text if `plain`.
+
+def texts_of(cells: Iterable[object]) -> list[str]:
+    """The captions in cells; blank ones are none.
 
     Raises:
-        HeadwiseError: a reason, without a place: no caption, an empty one, or something else than text.
+        HeadwiseError: a reason, without a place: something else than text, text that is not UTF-8, half a list.
     """
-    found = False
-    for cell in cells:
-        if not plain and isinstance(cell, str) and cell.lstrip().startswith("["):
-            cell = _json_list(cell)
-        for value in cell if not plain and isinstance(cell, list | tuple) else [cell]:
-            found = True
-            if not isinstance(value, str):
-                what = "missing" if value is None else f"{value!r:.40}, a {type(value).__name__} and not text"
-                raise HeadwiseError(f"the caption is {what}")
-            if not value.strip():
-                raise HeadwiseError("the caption is empty")
-            if any("\ud800" <= c <= "\udfff" for c in value):
-                raise HeadwiseError("the caption is not valid UTF-8")
-            yield value.strip()
-    if not found:
-        raise HeadwiseError("there is no caption")
+    return [value.strip() for cell in cells for value in _values(cell) if not blank(_checked(value))]
 
 
-def _json_list(cell: str) -> object:
+def text_of(cell: object) -> str | None:
+    """The one text in a cell that holds no list; None if it is blank.
+
+    Raises:
+        HeadwiseError: as `texts_of`.
+    """
+    return None if blank(_checked(cell)) else str(cell).strip()
+
+
+def why_none(cells: Sequence[object]) -> str:
+    """Why these cells hold no caption, for the list of bad rows."""
+    if not cells:
+        return "there is no caption"
+    return "the caption is empty" if any(isinstance(cell, str) for cell in cells) else "the caption is missing"
+
+
+def _checked(value: object) -> object:
+    if not blank(value):
+        if not isinstance(value, str):
+            raise HeadwiseError(f"the caption is {_shown(value)}, a {type(value).__name__} and not text")
+        check_utf8(value, "the caption")
+    return value
+
+
+def _shown(value: object) -> str:
     try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):  # brackets in a caption, thousands of them in a damaged one
-        return cell
-    return value if isinstance(value, list) and value else cell
+        return f"{value!r:.40}"
+    except RecursionError:
+        return "deeply nested"
+
+
+def _values(cell: object) -> Iterator:
+    if isinstance(cell, np.ndarray):
+        cell = cell.tolist()
+    if isinstance(cell, str):
+        yield from _written_list(cell)
+    elif isinstance(cell, list | tuple):
+        yield from cell
+    else:
+        yield cell
+
+
+def _written_list(cell: str) -> Sequence[object]:
+    """The items of a list in a text; the text itself where it holds none."""
+    plain = cell.strip()
+    if plain.startswith("["):
+        try:
+            value = json.loads(plain)
+        except (ValueError, RecursionError):  # brackets in a caption, thousands of them in a damaged one
+            pass
+        else:
+            if isinstance(value, list) and value:
+                return value
+    if plain == "[]":
+        return []
+    if not LISTED.match(plain) or (plain.startswith("(") and not plain.endswith(")")):
+        return [cell]
+    found = _items(plain)
+    if found is None and plain.startswith("("):
+        return [cell]
+    if found is None:
+        raise HeadwiseError(f"the caption {plain[:40]!r} begins like a list of captions and is no whole one")
+    return found
+
+
+def _items(plain: str) -> list[str | None] | None:
+    """Items of a list as Python or numpy print it, None if this is none."""
+    array = ARRAY.fullmatch(plain)
+    inner = array["items"] if array else plain
+    if inner[0] + inner[-1] not in ("[]", "()"):
+        return None
+    inner, at = inner[1:-1].strip(), 0
+    items: list[str | None] = []
+    while at < len(inner):
+        wrapped = WRAPPED.match(inner, at)
+        at = wrapped.end() if wrapped else at
+        nothing = NOTHING.match(inner, at)
+        found = nothing or ITEM.match(inner, at)
+        if found is None:
+            return None
+        try:
+            items.append(None if nothing else ast.literal_eval(found[0].replace("\n", "\\n")))
+        except (ValueError, SyntaxError):
+            return None
+        at = found.end()
+        if wrapped:
+            if not inner.startswith(")", at):
+                return None
+            at += 1
+        gap = GAP.match(inner, at)
+        if gap is None and at < len(inner):
+            return None
+        at = gap.end() if gap else at
+    return items

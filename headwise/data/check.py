@@ -66,6 +66,7 @@ def check(
     group: str | None = None,
     label: str | None = None,
     images: str | None = None,
+    remote: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Look at a source; arguments as for `read`.
@@ -74,7 +75,7 @@ def check(
         HeadwiseError: it cannot be read at all, or no row is good.
     """
     wanted = Wanted(image, caption, split, group, label)
-    pairs, bad = read_with_bad_rows(source, wanted, images=images, progress=progress)
+    pairs, bad = read_with_bad_rows(source, wanted, images=images, remote=remote, progress=progress)
     same = defaultdict(list)
     for i, ref in enumerate(pairs.images):
         same[ref.hash].append(i)

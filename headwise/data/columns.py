@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headwise.errors import HeadwiseError
+from headwise.wording import option
 
 IMAGE = (
     "image", "images", "img", "image_path", "img_path", "filepath", "file_path", "file_name", "filename",
@@ -18,6 +20,7 @@ CAPTION = (
 SPLIT = ("split",)
 GROUP = ("group", "concept")
 LABEL = ("label", "labels", "cls", "class", "class_name", "y")
+NUMBERED = re.compile(r"(?P<name>.*?[^\W\d])[ _.\-]*(?P<number>\d{1,6})")  # caption_1, caption 2, caption.3
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
     captions = tuple(str(_one(found, name, (), "caption", where)) for name in asked)
     label = None if captions and wanted.label is None else _one(found, wanted.label, LABEL, "label", where)
     if not captions and wanted.label is None:
-        guess = _one([name for name in found if name != image], None, CAPTION, "caption", where)
-        captions = () if guess is None else (guess,)
+        captions = caption_columns([name for name in found if name != image])
         label = None if captions else label
     if not captions and label is None:
         raise _unknown("caption", found, where)
@@ -72,21 +74,37 @@ def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
     )
 
 
+def caption_columns(found: Sequence[str]) -> tuple[str, ...]:
+    """The columns that look like captions: one of a usual name, and those of this name with a number, in their order
+    (`caption`, `caption_1`, `caption_2`)."""
+    by_base: dict[str, list[tuple[int, int, str]]] = {}
+    for place, name in enumerate(found):
+        plain = name.lower().strip()
+        numbered = NUMBERED.fullmatch(plain)
+        base, number = (numbered["name"], int(numbered["number"])) if numbered else (plain, -1)
+        by_base.setdefault(base, []).append((number, place, name))
+    usual = next((base for base in CAPTION if base in by_base), None)
+    return tuple(name for _, _, name in sorted(by_base[usual])) if usual is not None else ()
+
+
 def _one(found: Sequence[str], wanted: str | None, usual: tuple[str, ...], role: str, where: str) -> str | None:
-    if wanted is not None:
-        if wanted not in found:
-            raise HeadwiseError(f"{where} has no column {wanted!r} for the {role}. Its columns are: {_list(found)}.")
-        return wanted
     by_lower = {name.lower().strip(): name for name in reversed(found)}
-    return next((by_lower[name] for name in usual if name in by_lower), None)
+    if wanted is None:
+        return next((by_lower[name] for name in usual if name in by_lower), None)
+    by_plain = {name.strip(): name for name in reversed(found)}
+    if wanted in found:
+        return wanted
+    if wanted.strip() not in by_plain:
+        raise HeadwiseError(f"{where} has no column {wanted!r} for the {role}. Its columns are: {_list(found)}.")
+    return by_plain[wanted.strip()]
 
 
 def _unknown(role: str, found: Sequence[str], where: str) -> HeadwiseError:
     return HeadwiseError(
         f"{where}: no column looks like the {role}. Its columns are: {_list(found)}. "
-        f"Say which one it is with {role}=NAME."
+        f"Say which one it is with {option(role, 'NAME')}."
     )
 
 
 def _list(found: Sequence[str]) -> str:
-    return ", ".join(str(name) for name in found) or "none"
+    return ", ".join(str(name) for name in found[:40]) + (" …" if len(found) > 40 else "") or "none"

@@ -1,21 +1,20 @@
-"""Bytes from local paths and remote locations (`s3://`, `gs://`, `https://`, through fsspec)."""
+"""Bytes from local paths and remote locations (`https://`, `s3://`, `gs://`, …)."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from headwise.errors import HeadwiseError
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+LARGEST_IMAGE = (
+    512 * 2**20
+)  # bytes of one encoded image: Pillow's limit of 89 million pixels in 16-bit RGB, and no more
 
 
 def is_remote(location: str) -> bool:
+    """Whether this is a URL."""
     return "://" in location
 
 
@@ -27,11 +26,12 @@ def join(base: str, name: str) -> str:
 
 
 def parent(location: str) -> str:
+    """The folder of a file."""
     return location.rsplit("/", 1)[0] if is_remote(location) else (os.path.dirname(location) or ".")
 
 
 def read_bytes(location: str) -> bytes:
-    """The whole file.
+    """The whole of a file that the user named.
 
     Raises:
         OSError: it cannot be read.
@@ -41,67 +41,42 @@ def read_bytes(location: str) -> bytes:
 
 
 def open_binary(location: str) -> BinaryIO:
-    """An open file, local or remote.
+    """An open file that the user named, local or remote.
 
     Raises:
         OSError: it cannot be opened.
     """
-    path = local_copy(location) if is_remote(location) else location
+    if is_remote(location):
+        from headwise.data.remote import local_copy
+
+        location = local_copy(location)
+    return _open(location)
+
+
+def read_image(location: str, hosts: frozenset[str] = frozenset()) -> bytes:
+    """An encoded image that a source names.
+
+    Arguments:
+        hosts: `host:port` that the user typed.
+
+    Raises:
+        OSError: it cannot be read, is too large, or is on a private address that nobody allowed.
+    """
+    if is_remote(location):
+        from headwise.data.remote import local_copy
+
+        location = local_copy(location, limit=LARGEST_IMAGE, hosts=hosts)
+    with _open(location) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_IMAGE:
+            raise OSError(f"it has {size:,} bytes, an image may have {LARGEST_IMAGE:,}")
+        return file.read()
+
+
+def _open(path: str) -> BinaryIO:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{path} is not a file")  # a device or a pipe may have no end
     return open(path, "rb")
-
-
-@lru_cache(maxsize=1 << 20)
-def local_copy(location: str) -> str:
-    """A remote file's copy in the cache, fetched unless it is there and unchanged; looked at once in a process.
-
-    Raises:
-        HeadwiseError: what this kind of location needs is not installed, or there is no such kind.
-        OSError: it cannot be fetched; fsspec's back ends each raise their own kinds, all become this one.
-    """
-    from fsspec.core import url_to_fs
-
-    try:
-        system, path = url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise HeadwiseError(
-            f"{location} cannot be opened: {error}. Remote files (https, s3, gs) need: pip install 'headwise[remote]'"
-        ) from None
-    storage = cache_folder() / "remote"
-    name = _digest(location)
-    try:
-        copy = storage / f"{name}-{_digest(_version(system, path))}"
-        if not copy.exists():
-            storage.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=storage) as folder:
-                fetched = os.path.join(folder, name)
-                system.get_file(path, fetched)
-                os.replace(fetched, copy)  # whole or not at all, also when several processes fetch it
-            for old in storage.glob(f"{name}-*"):
-                if old != copy:
-                    old.unlink(missing_ok=True)
-    except OSError as error:
-        # fsspec says "not found" of whatever a web server answers, and of no answer at all
-        cause = error.__cause__
-        if isinstance(error, FileNotFoundError) and cause and getattr(cause, "status", None) not in (404, 410):
-            raise OSError(str(cause)) from error
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    return str(copy)
-
-
-def _version(system: AbstractFileSystem, path: str) -> str:
-    """What changes when a remote file changes."""
-    if "http" not in system.protocol:
-        return str(system.ukey(path))
-    info = system.info(path)  # fsspec's own key of a web page is its URL
-    return repr([info.get(key) for key in ("ETag", "Last-Modified", "Content-MD5", "Digest", "size")])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def require_file(location: str, what: str) -> None:

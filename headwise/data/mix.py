@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headwise.data.files import parent
 from headwise.data.pairs import Pairs, Part, joined
-from headwise.data.readers.annotations import load_json
+from headwise.data.readers.json_files import load_json
 from headwise.errors import HeadwiseError
 
 KIND = "mix:"

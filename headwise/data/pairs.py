@@ -21,15 +21,13 @@ class ImageRef:
         origin: file and line or row, for messages.
         fetch: returns the encoded bytes (JPEG, PNG, ...).
         hash: of those bytes.
-        look: perceptual hash, 8 bytes; empty when the images were not checked.
-        path: the image file, where there is one.
+        look: its thumbnail, 8 × 8 × RGB; empty when the images were not checked.
     """
 
     origin: str
     fetch: Callable[[], bytes]
     hash: str
     look: bytes = b""
-    path: str | None = None
 
     def read(self) -> bytes:
         """The encoded bytes.

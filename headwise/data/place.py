@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from headwise.data.columns import Wanted
+from headwise.data.files import is_remote, parent
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Place:
         images: folder of the images, where the source names them only.
         split: the parts to keep, by the source's own names; empty: all.
         config: configuration of a hub data set.
+        remote: its images may be fetched from elsewhere.
     """
 
     name: str
@@ -26,6 +29,18 @@ class Place:
     images: str | None = None
     split: tuple[str, ...] = ()
     config: str | None = None
+    remote: bool = False
 
     def keep(self, split: str | None) -> bool:
+        """Whether rows of this split are wanted."""
         return not self.split or split in self.split
+
+    @property
+    def own_folder(self) -> str:
+        """The folder that the source is, or lies in."""
+        return self.location if not is_remote(self.location) and os.path.isdir(self.location) else parent(self.location)
+
+    @property
+    def folder(self) -> str:
+        """Where the names of its images start: the folder that was given for them, or its own."""
+        return self.own_folder if self.images is None else self.images

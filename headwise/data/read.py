@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
+from inspect import Parameter, signature
 
 from headwise.data.assemble import Bad, assemble
 from headwise.data.columns import Wanted
 from headwise.data.files import cache_folder
+from headwise.data.images import images_in_memory
 from headwise.data.mix import KIND, read_mix
 from headwise.data.pairs import Pairs
+from headwise.data.records import rows_of
+from headwise.data.remote import nothing_kept
 from headwise.data.rows import Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
@@ -26,11 +31,13 @@ def read(
     group: str | None = None,
     label: str | None = None,
     images: str | None = None,
+    remote: bool = False,
     name: str | None = None,
     skip_bad: bool = False,
     cache_dir: str | os.PathLike | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    **unknown: object,
 ) -> Pairs:
     """Images with their captions or labels, from anywhere.
 
@@ -42,7 +49,9 @@ def read(
             follow a name: `pairs.csv?caption=title&split=test`.
         image, caption, split, group, label: columns; guessed from usual names by default. `caption` may be
             several columns joined by commas. A label column without captions makes a classification set.
-        images: the folder that relative image paths start from; by default the file's own.
+        images: the folder that relative image paths start from; by default the file's own. Images are read from
+            these two folders only.
+        remote: a source on this machine may name images elsewhere (https, s3, gs, hf).
         name: what to call the source in reports.
         skip_bad: leave bad rows out and count them in `Pairs.skipped`, instead of refusing the source.
         cache_dir: where verdicts on images are remembered; $HEADWISE_CACHE or ~/.cache/headwise by default.
@@ -56,29 +65,38 @@ def read(
         >>> pairs = read("pairs.csv")
         >>> pairs = read([("cat.jpg", "a cat"), ("dog.jpg", ["a dog", "a puppy"])])
     """
+    check_keywords(unknown)
     if isinstance(source, Pairs):
         return source
     wanted, cache = Wanted(image, caption, split, group, label), cache_folder(cache_dir)
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
-        table = open_source(source, wanted, images=images, name=name)
+        table = open_source(source, wanted, images=images, remote=remote, name=name)
         return assemble(table, skip_bad=skip_bad, cache_dir=cache, workers=workers, progress=progress)[0]
 
     return _read(source, wanted, images, one)
 
 
 def read_with_bad_rows(
-    source: object, wanted: Wanted, *, images: str | None = None, progress: Progress | None = None
+    source: object,
+    wanted: Wanted,
+    *,
+    images: str | None = None,
+    remote: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Pairs, tuple[Bad, ...]]:
-    """As `read(skip_bad=True)`, with the bad rows; writes nothing, not even to the cache."""
+    """As `read(skip_bad=True)`, with the bad rows; writes nothing, not even to the cache. What is fetched lies in a
+    folder that is gone afterwards, so that the images of remote sources cannot be read again."""
     bad: list[Bad] = []
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
-        pairs, found = assemble(open_source(source, wanted, images=images), skip_bad=True, progress=progress)
+        table = open_source(source, wanted, images=images, remote=remote)
+        pairs, found = assemble(table, skip_bad=True, progress=progress)
         bad.extend(found)
         return pairs
 
-    return _read(source, wanted, images, one), tuple(bad)
+    with nothing_kept():
+        return _read(source, wanted, images, one), tuple(bad)
 
 
 def _read(source: object, wanted: Wanted, images: str | None, one: Callable[..., Pairs]) -> Pairs:
@@ -96,16 +114,34 @@ def _read(source: object, wanted: Wanted, images: str | None, one: Callable[...,
     return read_mix(source, part)
 
 
-def open_source(source: object, wanted: Wanted, *, images: str | None = None, name: str | None = None) -> Table:
+def open_source(
+    source: object, wanted: Wanted, *, images: str | None = None, remote: bool = False, name: str | None = None
+) -> Table:
     """The rows of a source, nothing checked yet."""
     if isinstance(source, os.PathLike):
         source = os.fspath(source)
-    if source == "demo":
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    if isinstance(source, str) and source == "demo":
         from headwise.demo import pairs_file
 
         return replace(open_named(str(pairs_file()), wanted), name="demo")
     if isinstance(source, str):
-        return open_named(source, wanted, images)
-    from headwise.data.readers.arrow import read_object
+        table = open_named(source, wanted, images, remote)
+        return table if name is None else replace(table, name=name)
+    from headwise.data.readers.memory import read_object
 
-    return read_object(source, name or f"{type(source).__name__} in memory", wanted)
+    table = rows_of(read_object(source, name or f"{type(source).__name__} in memory"), wanted)
+    return replace(table, images=images_in_memory(images or "", remote))
+
+
+def check_keywords(unknown: Iterable[str]) -> None:
+    """
+    Raises:
+        HeadwiseError: a keyword that reading does not have.
+    """
+    known = [name for name, value in signature(read).parameters.items() if value.kind is Parameter.KEYWORD_ONLY]
+    for keyword in unknown:
+        close = get_close_matches(keyword, known, 1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise HeadwiseError(f"There is no option {keyword!r} for reading pairs.{meant} Known are {', '.join(known)}.")

@@ -9,7 +9,17 @@ from urllib.parse import parse_qsl
 
 from headwise.data.columns import Wanted
 from headwise.data.files import is_remote
+from headwise.data.images import images_of, local_name
 from headwise.data.place import Place
+from headwise.data.readers import annotations, flickr, hub
+from headwise.data.readers.arrow import read_parquet
+from headwise.data.readers.chinese import read_chinese_clip
+from headwise.data.readers.cola import read_cola
+from headwise.data.readers.folder import read_folder
+from headwise.data.readers.json_files import read_json
+from headwise.data.readers.tables import read_table
+from headwise.data.readers.webdataset import read_webdataset
+from headwise.data.records import Records, rows_of
 from headwise.data.rows import Table
 from headwise.errors import HeadwiseError
 
@@ -24,30 +34,55 @@ KINDS = {
     "mix": "several sources with weights, listed in a file: mix:FILE.json",
     "hf": "a data set of the Hugging Face hub: hf:OWNER/NAME?split=test&image=image&captions=raw",
 }
-TABLES = ("csv", "tsv", "jsonl")
-EXPECTED = "a .csv, .tsv, .jsonl or .parquet file, a folder of images, or one of: " + ", ".join(f"{k}:" for k in KINDS)
+TABLES = {"csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}  # ending → kind
+EXPECTED = "a .csv, .tsv, .json, .jsonl or .parquet file, a folder of images, or one of: " + ", ".join(
+    f"{k}:" for k in KINDS
+)
+READERS: Mapping[str, Callable[[Place], Table | Records]] = {
+    "karpathy": annotations.read_karpathy,
+    "coco": annotations.read_coco,
+    "flickr": flickr.read_flickr,
+    "cna": flickr.read_cna,
+    "chinese-clip": read_chinese_clip,
+    "wds": read_webdataset,
+    "cola": read_cola,
+    "hf": hub.read_hub,
+}
 OPTIONS = ("image", "caption", "captions", "group", "label", "images", "split", "config")
 
 
-def open_named(name: str, wanted: Wanted, images: str | None = None) -> Table:
-    """The rows of a source by its name.
+def open_named(name: str, wanted: Wanted, images: str | None = None, remote: bool = False) -> Table:
+    """The rows of a source by its name: open → records → rows.
 
     Raises:
         HeadwiseError: an unknown kind or option, nothing at that place, or a split that is not there.
     """
     kind, colon, rest = name.partition(":")
-    if colon and kind in KINDS and not rest.startswith("//"):
-        place = parse(name, rest, wanted, images)
-        return narrowed(_reader(kind)(place), place)
-    if colon and len(kind) > 1 and not is_remote(name) and not os.path.exists(name):
-        known = "\n".join(f"  {text}" for text in KINDS.values())
-        raise HeadwiseError(f"{name}: {kind!r} is not a kind of source. Known are a file or folder, and:\n{known}")
-    place = Place(name, name, wanted, images) if os.path.exists(name) else parse(name, name, wanted, images)
-    return narrowed(open_file(place), place)
+    if colon and kind in READERS and not rest.startswith("//"):
+        place, reader = parse(name, rest, wanted, images, remote), READERS[kind]
+        if kind == "hf" and not os.path.isdir(place.location):
+            place = replace(place, remote=True)  # the hub is remote itself
+    else:
+        name = local_name(name)
+        if colon and len(kind) > 1 and not is_remote(name) and name.startswith(kind) and not os.path.exists(name):
+            known = "\n".join(f"  {text}" for text in KINDS.values())
+            raise HeadwiseError(f"{name}: {kind!r} is not a kind of source. Known are a file or folder, and:\n{known}")
+        whole = os.path.exists(name)
+        place = Place(name, name, wanted, images, remote=remote) if whole else parse(name, name, wanted, images, remote)
+        reader = _open_file
+    found = reader(place)
+    table = rows_of(found, place.wanted) if isinstance(found, Records) else found
+    return narrowed(replace(table, images=images_of(place, table.roots)), place)
 
 
-def parse(name: str, rest: str, wanted: Wanted, images: str | None) -> Place:
+def parse(name: str, rest: str, wanted: Wanted, images: str | None, remote: bool) -> Place:
+    """A source with the options that follow its name.
+
+    Raises:
+        HeadwiseError: no location, or an unknown option.
+    """
     location, _, query = rest.partition("?")
+    location = local_name(location)
     if not location:
         raise HeadwiseError(f"{name!r} names no file or folder. Give {EXPECTED}.")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -60,6 +95,7 @@ def parse(name: str, rest: str, wanted: Wanted, images: str | None) -> Place:
         images=options.get("images", images),
         split=tuple(part.strip() for part in options.get("split", "").split(",") if part.strip()),
         config=options.get("config"),
+        remote=remote,
     )
 
 
@@ -92,48 +128,19 @@ def narrowed(table: Table, place: Place) -> Table:
     return replace(table, rows=rows())
 
 
-def _reader(kind: str) -> Callable[[Place], Table]:
-    if kind in ("karpathy", "coco"):
-        from headwise.data.readers import annotations
-
-        return annotations.read_karpathy if kind == "karpathy" else annotations.read_coco
-    if kind in ("flickr", "cna"):
-        from headwise.data.readers import flickr
-
-        return flickr.read_flickr if kind == "flickr" else flickr.read_cna
-    if kind == "chinese-clip":
-        from headwise.data.readers.chinese import read_chinese_clip
-
-        return read_chinese_clip
-    if kind == "cola":
-        from headwise.data.readers.cola import read_cola
-
-        return read_cola
-    if kind == "wds":
-        from headwise.data.readers.webdataset import read_webdataset
-
-        return read_webdataset
-    from headwise.data.readers.hub import read_hub
-
-    return read_hub
-
-
-def open_file(place: Place) -> Table:
+def _open_file(place: Place) -> Table | Records:
     """A file or folder by its path; its ending says what it is."""
-    from headwise.data.readers.arrow import read_parquet
-    from headwise.data.readers.folder import read_folder
-    from headwise.data.readers.hub import is_saved, read_saved
-    from headwise.data.readers.tables import read_table
-
-    location, wanted = place.location, place.wanted
+    location = place.location
     if not is_remote(location):
         if os.path.isdir(location):  # unlike Path's, an answer also for a name that no file can have
-            return read_saved(place) if is_saved(location) else read_folder(location, wanted)
+            return hub.read_saved(place) if hub.is_saved(location) else read_folder(location, place.wanted)
         if not os.path.exists(location):
             raise HeadwiseError(f"{location} does not exist. Give {EXPECTED}.")
     ending = location.lower().rsplit(".", 1)[-1]
     if ending in TABLES:
-        return read_table(location, ending, wanted, place.images)
+        return read_table(location, TABLES[ending])
     if ending == "parquet":
-        return read_parquet(location, wanted, place.images)
+        return read_parquet(location)
+    if ending == "json":
+        return read_json(location)
     raise HeadwiseError(f"{location}: the ending .{ending} is not known. Give {EXPECTED}.")

@@ -161,7 +161,7 @@ def test_all_bad_rows_are_listed_at_once_and_can_be_skipped(images: Path) -> Non
         (8, "gone.jpg does not exist"), (9, "caption is empty"), (10, "names no image"), (11, "1 fields, the header has 2"),
     ]:  # fmt: skip
         assert any(f"line {line}:" in found and reason in found for found in message.splitlines()), (line, message)
-    assert "--skip-bad" in message
+    assert "leave them out with skip_bad=True" in message
     pairs = read(path, skip_bad=True)
     assert pairs.texts == ("a", "b")
     assert pairs.skipped == 9

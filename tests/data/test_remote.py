@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import pytest
 
-from headwise.data.files import local_copy
 from headwise.data.read import read
+from headwise.data.remote import forget
 from headwise.errors import HeadwiseError
 
 from .conftest import encoded
@@ -47,7 +47,7 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.shutdown()
     server.server_close()
     thread.join()
-    local_copy.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     yield lambda key, body: client.put_object(Bucket="bucket", Key=key, Body=body)
     client.close()
     server.stop()
-    local_copy.cache_clear()
+    forget()
 
 
 class Storage(http.server.BaseHTTPRequestHandler):
@@ -123,7 +123,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     server.shutdown()
     server.server_close()
     thread.join()
-    local_copy.cache_clear()
+    forget()
 
 
 def fails(source: str) -> str:
@@ -132,7 +132,7 @@ def fails(source: str) -> str:
     return str(caught.value)
 
 
-def test_http_sources_and_images(web: tuple[str, Path]) -> None:
+def test_http_sources_and_images(web: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     url, folder = web
     for i in range(3):
         (folder / f"{i}.png").write_bytes(encoded(i))
@@ -143,7 +143,9 @@ def test_http_sources_and_images(web: tuple[str, Path]) -> None:
     (folder / "local.jsonl").write_text(
         f'{{"image": "{url}/2.png", "caption": "c"}}\n{{"image": "0.png", "caption": "d"}}'
     )
-    assert read(folder / "local.jsonl").images[0].read() == encoded(2)  # a local file that names images by URL
+    monkeypatch.setenv("HEADWISE_PRIVATE_HOSTS", url.removeprefix("http://"))
+    # a local file that names images by URL
+    assert read(folder / "local.jsonl", remote=True).images[0].read() == encoded(2)
 
 
 def test_http_failures(web: tuple[str, Path]) -> None:
@@ -165,7 +167,7 @@ def test_a_remote_file_that_changed_is_fetched_again(web: tuple[str, Path]) -> N
     (folder / "p.csv").write_text("image,caption\n0.png,a\n1.png,b\n")
     assert read(f"{url}/p.csv").texts == ("a", "b")
     (folder / "p.csv").write_text("image,caption\n0.png,a longer one\n1.png,b\n")
-    local_copy.cache_clear()  # as in a new process
+    forget()  # as in a new process
     assert read(f"{url}/p.csv").texts == ("a longer one", "b")
 
 
@@ -190,7 +192,7 @@ def test_s3_sources_and_images(bucket, images: Path) -> None:
     assert pairs.texts == ("a", "b")
     assert pairs.images[1].read() == encoded(1)
     (images / "p.csv").write_text("image,caption\ns3://bucket/data/0.png,x\n1.png,y\n")
-    assert read(images / "p.csv").images[0].read() == encoded(0)
+    assert read(images / "p.csv", remote=True).images[0].read() == encoded(0)
     bucket("data/q.csv", b"image,caption\n0.png,a\n7.png,b\n")
     assert "the image s3://bucket/data/7.png does not exist" in fails("s3://bucket/data/q.csv")
     assert "cannot be read" in fails("s3://no-such-bucket/p.csv")
@@ -203,7 +205,7 @@ def test_google_sources_and_images(google: dict[str, bytes], images: Path) -> No
     assert pairs.texts == ("a", "b")
     assert pairs.images[1].read() == encoded(1)
     (images / "p.csv").write_text("image,caption\ngs://bucket/data/0.png,x\n1.png,y\n")
-    assert read(images / "p.csv").images[0].read() == encoded(0)
+    assert read(images / "p.csv", remote=True).images[0].read() == encoded(0)
     google["data/q.csv"] = b"image,caption\n0.png,a\n7.png,b\n"
     assert "the image gs://bucket/data/7.png does not exist" in fails("gs://bucket/data/q.csv")
     assert "cannot be read" in fails("gs://no-such-bucket/p.csv")

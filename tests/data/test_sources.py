@@ -176,7 +176,7 @@ def test_hub_layout_and_saved_folders(images: Path, tmp_path_factory: pytest.Tem
     hub = tmp_path_factory.mktemp("hub")
     (hub / "data").mkdir()
     dataset.to_parquet(hub / "data" / "test-00000-of-00001.parquet")
-    pairs = read(f"hf:{hub}?split=test&image=image&captions=raw")
+    pairs = read(f"hf:{hub}?split=test&image=image&captions=raw&images={images}")
     assert pairs.captions[2] == ("2", "no 2")
     saved = tmp_path_factory.mktemp("saved")
     DatasetDict({"train": dataset.select([0, 1]), "test": dataset.select([2, 3])}).save_to_disk(saved / "both")

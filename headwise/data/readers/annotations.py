@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 
-from headwise.data.files import is_remote, join, parent, read_bytes, require_file
 from headwise.data.place import Place
+from headwise.data.readers.json_files import load_json
 from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError
 
@@ -23,7 +21,6 @@ def read_karpathy(place: Place) -> Table:
         HeadwiseError: not such a file.
     """
     images = _list(_load(place.location), "images", place.location)
-    base = place.images if place.images is not None else parent(place.location)
 
     def rows() -> Iterator[Row]:
         for i, item in enumerate(images):
@@ -38,10 +35,10 @@ def read_karpathy(place: Place) -> Table:
             captions = tuple(s.get("raw") if isinstance(s, dict) else s for s in sentences)
             split = item.get("split")
             split = "train" if split == "restval" else None if split is None else str(split)
-            names = [item["filename"]]
+            names = (item["filename"],)
             if isinstance(item.get("filepath"), str):
-                names.insert(0, os.path.join(item["filepath"], item["filename"]))
-            yield _row(origin, base, names, captions, split)
+                names = (os.path.join(item["filepath"], item["filename"]), *names)
+            yield _row(origin, names, captions, split)
 
     return Table(place.name, rows())
 
@@ -57,7 +54,6 @@ def read_coco(place: Place) -> Table:
     data = _load(place.location)
     images = _list(data, "images", place.location)
     annotations = _list(data, "annotations", place.location)
-    base = place.images if place.images is not None else parent(place.location)
 
     def rows() -> Iterator[Row]:
         captions: dict[str, list[object]] = defaultdict(list)
@@ -78,23 +74,13 @@ def read_coco(place: Place) -> Table:
             if not found:
                 yield Row(origin, problem=f"image {item['file_name']} has no caption")
             else:
-                yield _row(origin, base, [item["file_name"]], tuple(found), None)
+                yield _row(origin, (item["file_name"],), tuple(found), None)
 
     return Table(place.name, rows())
 
 
-def _row(origin: str, base: str, names: list[str], captions: tuple, split: str | None) -> Row:
-    paths = [join(base, name) for name in names]
-    path = next((p for p in paths if not is_remote(p) and os.path.exists(p)), paths[0])
-    return Row(
-        f"{origin} ({names[-1]})",
-        partial(read_bytes, path),
-        captions=captions,
-        key=path,
-        id=names[-1],
-        path=path,
-        split=split,
-    )
+def _row(origin: str, names: tuple[str, ...], captions: tuple, split: str | None) -> Row:
+    return Row(f"{origin} ({names[-1]})", names, captions=captions, id=names[-1], split=split)
 
 
 def _load(location: str) -> dict:
@@ -102,21 +88,6 @@ def _load(location: str) -> dict:
     if not isinstance(data, dict):
         raise HeadwiseError(f"{location}: a JSON {type(data).__name__}; an object with 'images' is needed.")
     return data
-
-
-def load_json(location: str) -> object:
-    """What a JSON file holds.
-
-    Raises:
-        HeadwiseError: no such file, not JSON.
-    """
-    require_file(location, "a JSON file")
-    try:
-        return json.loads(read_bytes(location).decode("utf-8-sig"))
-    except OSError as error:
-        raise HeadwiseError(f"{location}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise HeadwiseError(f"{location}: not JSON ({error}). Is the file complete?") from None
 
 
 def _list(data: dict, key: str, location: str) -> list:

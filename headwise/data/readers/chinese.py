@@ -83,8 +83,8 @@ def _split(folder: str, split: str, numbers: Iterator[int]) -> Iterator[Row]:
             found = captions.get(key, {})
             yield Row(
                 origin,
-                fetch,
-                tuple(found.values()),
+                fetch=fetch,
+                captions=tuple(found.values()),
                 key=f"{images}#{key}",
                 id=key,
                 split=split,

@@ -7,13 +7,11 @@ query (the annotation is absent in the PACO version); an object with these keys,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from functools import partial
 
-from headwise.data.files import is_remote, join, parent, read_bytes
+from headwise.data.files import is_remote
 from headwise.data.place import Place
-from headwise.data.readers.annotations import load_json
+from headwise.data.readers.json_files import load_json
 from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError
 
@@ -31,12 +29,12 @@ def read_cola(place: Place) -> Table:
         data = [data["labels"], data["data"]]
     if not isinstance(data, list) or not data:
         raise HeadwiseError(f"{place.location}: neither Cola's list of pairs nor an object with 'labels' and 'data'.")
-    if len(data) == 2 and all(isinstance(part, list) for part in data) and _names(data[0]) and _lists(data[1]):
+    if len(data) == 2 and all(isinstance(part, list) for part in data) and _texts(data[0]) and _lists(data[1]):
         return _single(place, data[0], data[1])
     return Table(place.name, _multi(place, data), kind="cola_multi_object")
 
 
-def _names(value: list) -> bool:
+def _texts(value: list) -> bool:
     return bool(value) and all(isinstance(name, str) and name.strip() for name in value)
 
 
@@ -52,14 +50,12 @@ def _multi(place: Place, data: list) -> Iterator[Row]:
             continue
         for which in (0, 1):
             image, caption = item[2 * which], item[2 * which + 1]
-            path = _path(place, image)
             yield Row(
                 f"{origin}, image {which + 1}",
-                partial(read_bytes, path),
+                _names(place, image),
                 captions=(caption,),
                 key=f"{number} {which}",  # the same picture in another pair is another image
                 id=f"{image.rsplit('/', 1)[-1]} of pair {number}",
-                path=path,
                 group=str(number),
             )
 
@@ -80,13 +76,11 @@ def _single(place: Place, names: list[str], data: list) -> Table:
                     origin, problem=f"label and hard_list must hold a 0 or 1 for each of the {len(names)} queries"
                 )
                 continue
-            path = _path(place, item[0])
             yield Row(
                 origin,
-                partial(read_bytes, path),
+                _names(place, item[0]),
                 key=f"{number}",
                 id=item[0],
-                path=path,
                 present=present,
                 counted=counted,
             )
@@ -101,11 +95,9 @@ def _ones(flags: object, count: int) -> tuple[int, ...] | None:
     return tuple(i for i, flag in enumerate(flags) if flag)
 
 
-def _path(place: Place, name: str) -> str:
-    """Where an image is: in the folder that was given (by path or by last name), or where the file says."""
+def _names(place: Place, name: str) -> tuple[str, ...]:
+    """What an image may be called: in the folder that was given by its path or its last name, else as the file says."""
+    last = name.rsplit("/", 1)[-1]
     if place.images is None:
-        return join(parent(place.location), name)
-    paths = [join(place.images, name), join(place.images, name.rsplit("/", 1)[-1])]
-    if is_remote(name) or is_remote(place.images):
-        return paths[1]
-    return next((path for path in paths if "\0" not in path and os.path.exists(path)), paths[0])
+        return (name,)
+    return (last,) if is_remote(name) or is_remote(place.images) else (name, last)

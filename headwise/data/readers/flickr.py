@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterator
-from functools import partial
 
-from headwise.data.files import is_remote, join, parent, read_bytes, require_file
+from headwise.data.files import require_file
 from headwise.data.place import Place
 from headwise.data.readers.tables import lines_of
 from headwise.data.rows import Row, Table
@@ -35,25 +33,24 @@ def read_flickr(place: Place) -> Table:
             f"{place.location}: the first line must be image{mark}caption; it is {header[:80]!r}. "
             "For other columns give the file without flickr:."
         )
-    base = place.images if place.images is not None else parent(place.location)
 
     def rows() -> Iterator[Row]:
         for number, line in enumerate(lines, 2):
             text = line.strip()
             if text:
                 cells = [cell.strip() for cell in text.split(mark, len(fields) - 1)]
-                yield _row(f"{place.location} line {number}", base, cells, len(fields))
+                yield _row(f"{place.location} line {number}", cells, len(fields))
 
     return Table(place.name, rows())
 
 
-def _row(origin: str, base: str, cells: list[str], fields: int) -> Row:
+def _row(origin: str, cells: list[str], fields: int) -> Row:
     if len(cells) < fields:
         return Row(origin, problem="no caption after the image's name")
     image, caption = cells[0].strip('"'), cells[-1]
     if len(caption) > 1 and caption[0] == caption[-1] == '"':
         caption = next(csv.reader([caption]))[0]
-    return _image(origin, base, image, caption)
+    return _image(origin, image, caption)
 
 
 def read_cna(place: Place) -> Table:
@@ -63,7 +60,6 @@ def read_cna(place: Place) -> Table:
         HeadwiseError: no such file.
     """
     require_file(place.location, "a file of image#number, tab, caption lines")
-    base = place.images if place.images is not None else parent(place.location)
 
     def rows() -> Iterator[Row]:
         for number, line in enumerate(lines_of(place.location), 1):
@@ -73,15 +69,12 @@ def read_cna(place: Place) -> Table:
             if found is None:
                 yield Row(origin, problem="not of the form image#number, tab, caption")
             else:
-                yield _image(origin, base, found["image"], found["caption"])
+                yield _image(origin, found["image"], found["caption"])
 
     return Table(place.name, rows())
 
 
-def _image(origin: str, base: str, name: str, caption: str) -> Row:
+def _image(origin: str, name: str, caption: str) -> Row:
     if not name:
         return Row(origin, problem="no image's name")
-    path = join(base, name)
-    if not is_remote(path) and "\0" not in path:
-        path = next((path + ending for ending in ENDINGS if os.path.isfile(path + ending)), path)
-    return Row(origin, partial(read_bytes, path), captions=(caption,), key=path, id=name, path=path)
+    return Row(origin, tuple(name + ending for ending in ENDINGS), captions=(caption,), id=name)

@@ -1,33 +1,35 @@
-"""A folder of images with a metadata file, or with a `.txt` of captions beside each image."""
+"""A folder of images: with a metadata file, with a `.txt` of captions beside each image, or with a folder for each class."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from headwise.data.columns import Wanted
-from headwise.data.files import outside, read_bytes
+from headwise.data.files import outside
 from headwise.data.readers.arrow import read_parquet
 from headwise.data.readers.tables import read_table
+from headwise.data.records import Record, Records
 from headwise.data.rows import Row, Table
+from headwise.data.split_words import meaning
 from headwise.errors import HeadwiseError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 
-def read_folder(folder: str, wanted: Wanted) -> Table:
+def read_folder(folder: str, wanted: Wanted) -> Table | Records:
     """The images of a folder and of its subfolders.
 
     Captions come from `metadata.csv`, `.tsv`, `.jsonl` or `.parquet` in the folder (image paths relative to
-    it), or else from a `.txt` beside each image, one caption a line. Symbolic links that lead out of the
-    folder are bad rows.
+    it), or else from a `.txt` beside each image, one caption a line. Where there is neither, and every image is in a
+    subfolder, the subfolders are classes (`cat/1.jpg`), below a folder for each split if there are any
+    (`train/cat/1.jpg`). Symbolic links that lead out of the folder are bad rows.
 
     Raises:
-        HeadwiseError: no images, or captions of neither kind.
+        HeadwiseError: no images, or neither captions nor classes.
     """
     found = [name for name in METADATA if (Path(folder) / name).is_file()]
     if len(found) > 1:
@@ -35,25 +37,20 @@ def read_folder(folder: str, wanted: Wanted) -> Table:
     if found:
         path = str(Path(folder) / found[0])
         kind = found[0].rsplit(".", 1)[1]
-        table = read_parquet(path, wanted, folder) if kind == "parquet" else read_table(path, kind, wanted, folder)
-        return replace(table, name=folder, rows=(_inside(row, folder) for row in table.rows))
+        return replace(read_parquet(path) if kind == "parquet" else read_table(path, kind), name=folder)
     images, texts = _files(folder)
     if not images:
         raise HeadwiseError(
             f"{folder} holds no images ({', '.join(IMAGE_ENDINGS)}) and no metadata file ({', '.join(METADATA)})."
         )
-    if not texts:
-        raise HeadwiseError(
-            f"{folder} holds {len(images):,} images but no captions. Put a metadata.csv with the columns file_name and "
-            "caption into it, or a .txt file beside each image."
-        )
-    return Table(folder, _rows(folder, images, texts))
-
-
-def _inside(row: Row, folder: str) -> Row:
-    if row.path is not None and "://" not in row.path and outside(row.path, folder):
-        return replace(row, problem=f"the image {row.path} is outside the folder")
-    return row
+    if texts:
+        return Table(folder, _rows(folder, images, texts))
+    if (classes := _classes(folder, images)) is not None:
+        return classes
+    raise HeadwiseError(
+        f"{folder} holds {len(images):,} images but no captions. Put a metadata.csv with the columns file_name and "
+        "caption into it, a .txt file beside each image, or every image into the folder of its class."
+    )
 
 
 def _files(folder: str) -> tuple[list[str], list[str]]:
@@ -70,12 +67,28 @@ def _files(folder: str) -> tuple[list[str], list[str]]:
     return images, texts
 
 
+def _classes(folder: str, images: list[str]) -> Records | None:
+    """Images whose class is their folder, None unless each has one and there are several."""
+    parts = [name.split(os.sep)[:-1] for name in images]
+    split = all(len(part) > 1 and meaning(part[0]) for part in parts)
+    level = 1 if split else 0
+    if any(len(part) <= level for part in parts) or len({part[level] for part in parts}) < 2:
+        return None
+
+    def records() -> Iterator[Record]:
+        for name, part in zip(images, parts, strict=True):
+            cells = {"image": name, "label": part[level]} | ({"split": part[0]} if split else {})
+            yield Record(os.path.join(folder, name), cells)
+
+    return Records(folder, ("image", "label", *(("split",) if split else ())), records())
+
+
 def _rows(folder: str, images: list[str], texts: list[str]) -> Iterator[Row]:
     by_stem = {os.path.splitext(name)[0]: name for name in texts}
     for name in images:
         path = os.path.join(folder, name)
         sidecar = by_stem.pop(os.path.splitext(name)[0], None)
-        row = Row(path, partial(read_bytes, path), key=path, id=name, path=path)
+        row = Row(path, (name,), id=name)
         if sidecar is None:
             yield replace(row, problem="there is no .txt with captions beside the image")
         elif outside(path, folder) or outside(os.path.join(folder, sidecar), folder):
@@ -91,4 +104,4 @@ def _captioned(row: Row, sidecar: str) -> Row:
         text = Path(sidecar).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         return replace(row, problem=f"the captions {sidecar} cannot be read ({error})")
-    return replace(row, captions=tuple(line for line in text.splitlines() if line.strip()))
+    return replace(row, captions=tuple(text.split("\n")))  # other marks of Unicode may stand in a caption

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from headwise.data.columns import SPLIT
 from headwise.data.place import Place
-from headwise.data.readers.arrow import dataset_table, quiet_datasets, root_cause
-from headwise.data.rows import Row, Table
+from headwise.data.readers.arrow import dataset_records, quiet_datasets, root_cause
+from headwise.data.records import Record, Records
 from headwise.errors import HeadwiseError
 
 
@@ -18,7 +20,7 @@ def is_saved(folder: str) -> bool:
     return any((Path(folder) / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def read_hub(place: Place) -> Table:
+def read_hub(place: Place) -> Records:
     """A data set by its hub id (or a local folder of the same layout), from the local cache when offline.
 
     Raises:
@@ -26,17 +28,17 @@ def read_hub(place: Place) -> Table:
     """
     from datasets import load_dataset
 
-    return _read(place, lambda: load_dataset(place.location, place.config), "the Hugging Face hub")
+    return _read(place, lambda: load_dataset(place.location, place.config), "the Hugging Face hub", _caches())
 
 
-def read_saved(place: Place) -> Table:
+def read_saved(place: Place) -> Records:
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     from datasets import load_from_disk
 
     return _read(place, lambda: load_from_disk(place.location), "the folder")
 
 
-def _read(place: Place, load, where: str) -> Table:
+def _read(place: Place, load, where: str, roots: tuple[str, ...] = ()) -> Records:
     with quiet_datasets():
         try:
             found: Any = load()
@@ -45,25 +47,38 @@ def _read(place: Place, load, where: str) -> Table:
                 f"{place.name}: the data set cannot be read from {where}: {root_cause(error)}. "
                 "Check the name; a private one needs `hf auth login`, a data set with a script of its own is not "
                 "supported."
-            ) from None
+            ) from error
     if not isinstance(found, Mapping):
-        return dataset_table(found, place.name, place.wanted)
-    parts = _parts(place, found)
-    tables = {split: dataset_table(part, f"{place.name} {split}", place.wanted) for split, part in parts.items()}
-    first = next(iter(tables.values()))
-    if len({table.class_names for table in tables.values()}) > 1:
+        return replace(dataset_records(found, place.name), roots=roots)
+    parts = {split: dataset_records(part, f"{place.name} {split}") for split, part in _parts(place, found).items()}
+    first = next(iter(parts.values()))
+    if any(part.class_names != first.class_names for part in parts.values()):
         raise HeadwiseError(f"{place.name}: its splits have different classes. Give one of them with ?split=.")
+    # a column of the data set that names the split is more exact than the part it is in
+    own = any(column.lower() in SPLIT for column in first.columns)
 
-    def rows() -> Iterator[Row]:
-        for split, table in tables.items():
-            for row in table.rows:
-                # a column of the data set that names the split is more exact than the part it is in
-                yield replace(row, split=row.split or split, id=row.id if len(tables) == 1 else f"{split} {row.id}")
+    def records() -> Iterator[Record]:
+        for split, part in parts.items():
+            for record in part.records:
+                yield record if own else replace(record, cells=ChainMap({SPLIT[0]: split}, record.cells))  # type: ignore
 
-    return replace(first, name=place.name, rows=rows())
+    columns = first.columns if own else (*first.columns, SPLIT[0])
+    return Records(place.name, columns, records(), first.class_names, roots)
 
 
 def _parts(place: Place, found: Mapping) -> dict[str, Any]:
     """The wanted parts; all of them where the names are those of a column, which is looked at later."""
     wanted = [name for name in place.split if name in found]
     return {name: found[name] for name in wanted or found}
+
+
+def _caches() -> tuple[str, ...]:
+    """Where `datasets` keeps what it fetched: pictures that a data set holds as files lie there."""
+    import datasets
+    from huggingface_hub import constants
+
+    return (
+        str(datasets.config.HF_DATASETS_CACHE),
+        str(datasets.config.DOWNLOADED_DATASETS_PATH),
+        constants.HF_HUB_CACHE,
+    )

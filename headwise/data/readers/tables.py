@@ -1,7 +1,8 @@
-"""CSV, TSV and JSONL files → rows.
+"""CSV, TSV and JSONL files → records.
 
 Read line by line with the standard library: every cell stays text (a caption may well be `NA` or `2024`),
-and every message has its line number.
+and every message has its line number. What stands between the cells and how the letters are encoded is seen in the
+file itself, since programs that save as `.csv` do not agree on either.
 """
 
 from __future__ import annotations
@@ -9,141 +10,109 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from itertools import chain
 
-from headwise.data.columns import Columns, Wanted, choose
-from headwise.data.files import join, open_binary, parent, read_bytes, require_file
-from headwise.data.rows import Row, Table
+from headwise.data.files import open_binary, require_file
+from headwise.data.records import Record, Records
 from headwise.errors import HeadwiseError
 
-Record = tuple[int, Mapping[str, object], str | None]  # line, cells, what is wrong with the line
+Line = tuple[int, Mapping[str, object], str | None]  # line, cells, what is wrong with the line
+MARKS = {"csv": ",", "tsv": "\t"}
+OTHERS = ("\t", ";", "|", ",")
+HINT = re.compile(r'"?sep=(.)"?\s*')  # the first line that Excel writes to say what stands between its cells
 
 
-def read_table(location: str, kind: str, wanted: Wanted, folder: str | None = None) -> Table:
-    """A table with an image column of paths or URLs.
+def read_table(location: str, kind: str) -> Records:
+    """A table whose image column holds paths or URLs.
 
     Arguments:
         location: the file, local or remote.
         kind: `csv`, `tsv` or `jsonl`.
-        wanted: the columns that were asked for.
-        folder: what relative image paths are relative to; by default the file's folder.
 
     Raises:
-        HeadwiseError: no such file, an empty one, or a missing column.
+        HeadwiseError: no such file, or an empty one.
     """
     require_file(location, f"a {kind.upper()} file")
-    records = _jsonl(location) if kind == "jsonl" else _delimited(location, "\t" if kind == "tsv" else ",")
-    names = next(records)[1]
-    columns = choose(list(names), wanted, location)
-    base = parent(location) if folder is None else folder
-    if columns.label is None:
-        return Table(location, (_row(location, base, columns, *record) for record in records))
-    return with_labels(location, columns.label, _labelled(location, base, columns, list(records)))
-
-
-def _labelled(location: str, base: str, columns: Columns, records: list[Record]) -> list[tuple[Row, object]]:
-    return [(_row(location, base, columns, *record), record[1].get(columns.label or "")) for record in records]
-
-
-def with_labels(location: str, column: str, labelled: list[tuple[Row, object]]) -> Table:
-    """A classification table: classes are the values of the label column, sorted (numbers as numbers).
-
-    Raises:
-        HeadwiseError: fewer than two classes.
-    """
-    values = {str(label).strip() for row, label in labelled if not row.problem and label not in (None, "")}
-    names = sorted(values, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
-    if len(names) < 2:
-        raise HeadwiseError(
-            f"{location}: column {column!r} has {len(names)} class ({', '.join(names) or 'none'}); "
-            "classification needs two or more."
-        )
-    index = {name: i for i, name in enumerate(names)}
-
-    def rows() -> Iterator[Row]:
-        for row, label in labelled:
-            found = index.get(str(label).strip())
-            yield replace(row, label=found, problem=row.problem or ("there is no label" if found is None else None))
-
-    return Table(location, list(rows()), class_names=tuple(names))
-
-
-def _row(location: str, base: str, columns: Columns, line: int, cells: Mapping, problem: str | None) -> Row:
-    origin = f"{location} line {line}"
-    if problem:
-        return Row(origin, problem=problem)
-    name = cells.get(columns.image)
-    if not isinstance(name, str) or not name.strip():
-        return Row(origin, problem=f"column {columns.image!r} names no image")
-    path = join(base, name.strip())
-    return Row(
-        origin=origin,
-        fetch=partial(read_bytes, path),
-        captions=tuple(cells.get(name) for name in columns.captions),
-        key=path,
-        id=name.strip(),
-        path=path,
-        split=_text(cells, columns.split),
-        group=_text(cells, columns.group),
-    )
-
-
-def _text(cells: Mapping, column: str | None) -> str | None:
-    value = None if column is None else cells.get(column)
-    return None if value is None or value == "" else str(value)
+    lines = _jsonl(location) if kind == "jsonl" else _delimited(location, MARKS[kind])
+    columns = tuple(next(lines)[1])
+    return Records(location, columns, (Record(f"{location} line {n}", cells, problem) for n, cells, problem in lines))
 
 
 def lines_of(location: str) -> Iterator[str]:
-    """Lines of a text file. Bytes that are not UTF-8 become lone surrogates, which the caption check finds.
+    """Lines of a text file, UTF-8 or, by its first bytes, UTF-16 or UTF-32. Bytes that are not UTF-8 become lone
+    surrogates, which the checks of cells find.
 
     Raises:
         HeadwiseError: the file cannot be read.
     """
     try:
         file = open_binary(location)
-        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            yield from text
+        with file:
+            encoding = json.detect_encoding(file.read(4))
+            file.seek(0)
+            with io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="") as text:
+                yield from text
     except OSError as error:
-        raise HeadwiseError(f"{location}: cannot be read: {error.strerror or error}") from None
+        raise HeadwiseError(f"{location}: cannot be read: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise HeadwiseError(f"{location}: begins like a file in {encoding} and is none ({error}).") from error
 
 
-def _delimited(location: str, delimiter: str) -> Iterator[Record]:
+def _delimited(location: str, own: str) -> Iterator[Line]:
     """The header as a record whose keys are the column names, then a record for each line that is not blank."""
     lines = lines_of(location)
-    # an unquoted TSV is the rule, and a caption in it may start with a quotation mark
-    reader = csv.reader(lines, strict=True) if delimiter == "," else _tsv(lines, delimiter)
-    line = 1
+    first, skipped = next(lines, ""), 0
+    if hint := HINT.fullmatch(first):
+        own, first, skipped = hint[1], next(lines, ""), 1
+    mark = _mark(first, own)
+    plain = mark in "\t|"  # unquoted is the rule there, and a caption may start with a quotation mark
+    spaced = not plain and all(cell.startswith(" ") for cell in first.rstrip().split(mark)[1:])
+    lines = chain([first], lines)
+    reader = _plain(lines, mark) if plain else csv.reader(lines, delimiter=mark, skipinitialspace=spaced, strict=True)
+    line = 1 + skipped
     try:
-        header = next(iter(reader), None)
-        if not header:
+        header = [name.strip() for name in next(iter(reader), None) or []]
+        if not any(header):
             raise HeadwiseError(f"{location} is empty; its first line must name the columns.")
-        if repeated := sorted({name for name in header if header.count(name) > 1}):
+        if repeated := sorted({name for name in header if name and header.count(name) > 1}):
             raise HeadwiseError(f"{location}: the column {repeated[0]!r} appears twice. Rename one.")
-        yield 1, dict.fromkeys(header), None
-        line = 2
+        yield line, dict.fromkeys(header), None
+        line += 1
         for cells in reader:
-            if cells and cells != [""]:
+            if any(cell.strip() for cell in cells):
                 wrong = len(cells) != len(header)
-                problem = (
-                    f"{len(cells)} fields, the header has {len(header)} (quote captions that hold a {delimiter!r})"
-                )
+                problem = f"{len(cells)} fields, the header has {len(header)} (quote captions that hold a {mark!r})"
                 yield line, dict(zip(header, cells, strict=False)), problem if wrong else None
-            line = reader.line_num + 1 if isinstance(reader, _CsvReader) else line + 1
+            line = reader.line_num + 1 + skipped if isinstance(reader, _CsvReader) else line + 1
     except csv.Error as error:
         raise HeadwiseError(
             f"{location} line {line}: {error}. A field that starts with a quotation mark must end with one; "
             "inside it, double the mark."
-        ) from None
+        ) from error
 
 
 _CsvReader = type(csv.reader([]))
 
 
-def _tsv(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+def _mark(header: str, own: str) -> str:
+    """What stands between the cells: what the file's ending says, unless another mark makes columns of its header."""
+
+    def columns(mark: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=mark)))
+        except csv.Error:
+            return 1
+
+    if columns(own) > 1:
+        return own
+    return max((own, *OTHERS), key=columns)
+
+
+def _plain(lines: Iterable[str], mark: str) -> Iterator[list[str]]:
     for line in lines:
-        yield [_unquoted(cell) for cell in line.rstrip("\r\n").split(delimiter)]
+        yield [_unquoted(cell.strip(" ")) for cell in line.rstrip("\r\n").split(mark)]
 
 
 def _unquoted(cell: str) -> str:
@@ -151,7 +120,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if quoted else cell
 
 
-def _jsonl(location: str) -> Iterator[Record]:
+def _jsonl(location: str) -> Iterator[Line]:
     """As `_delimited`; the header is all keys of the first line that is an object."""
     records = _json_lines(location)
     start = []
@@ -167,7 +136,7 @@ def _jsonl(location: str) -> Iterator[Record]:
     yield from records
 
 
-def _json_lines(location: str) -> Iterator[Record]:
+def _json_lines(location: str) -> Iterator[Line]:
     for number, line in enumerate(lines_of(location), 1):
         if not line.strip():
             continue

@@ -9,6 +9,7 @@ Nothing is ever unpacked: images are read in place, from their offset in the arc
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 import tarfile
@@ -17,12 +18,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from headwise.data.cells import blank
+from headwise.data.columns import caption_columns
 from headwise.data.files import is_remote, join, open_binary, parent, read_bytes
 from headwise.data.place import Place
 from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError
 
-IMAGE_ENDINGS = ("webp", "png", "jpg", "jpeg")  # clip_benchmark's, in its order of preference
+# clip_benchmark's, in its order of preference, and what others write
+IMAGE_ENDINGS = ("webp", "png", "jpg", "jpeg", "img", "image", "gif", "bmp", "tif", "tiff")
+TEXT_ENDINGS = ("txt", "cap", "caption", "captions", "text")
+JSON_ENDING = "json"  # img2dataset's: an object with the caption among its fields
+MOST_DIGITS = 18  # of a number in a name or a file
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_SHARDS = 1_000_000
 
@@ -47,7 +54,7 @@ def read_webdataset(place: Place) -> Table:
     shards, root = _shards(place)
     kind = _kind(root, shards)
     if kind == "retrieval":
-        return Table(place.name, _rows(shards, None))
+        return Table(place.name, _rows(shards, place.wanted.caption))
     names = _lines(join(root, "classnames.txt"))
     if not names:
         raise HeadwiseError(
@@ -64,9 +71,11 @@ def _shards(place: Place) -> tuple[list[tuple[str | None, str]], str]:
     """(split, archive) of every shard, and the folder of the files about the whole."""
     location = place.location.rstrip("/")
     if found := RANGE.search(location):
+        if max(map(len, found.groups())) > MOST_DIGITS:
+            raise HeadwiseError(f"{place.name}: {found[0][:60]} are too many archives.")
         first, last = int(found[1]), int(found[2])
-        if last - first > MOST_SHARDS:
-            raise HeadwiseError(f"{place.name}: {last - first:,} archives are too many.")
+        if not 0 <= last - first < MOST_SHARDS:
+            raise HeadwiseError(f"{place.name}: {last - first + 1:,} archives; 1 to {MOST_SHARDS:,} can be read.")
         width = len(found[1]) if found[1].startswith("0") else 0
         paths = [RANGE.sub(str(i).zfill(width), location, count=1) for i in range(first, last + 1)]
         return [(None, path) for path in paths], _root(location)
@@ -112,18 +121,18 @@ def _root(pattern: str) -> str:
     return here if any(_lines(join(here, name)) for name in about) else parent(here)
 
 
-def _natural(path: str) -> list[object]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path)]
+def _natural(path: str) -> list[tuple[int, object]]:
+    return [int(part) if part.isdecimal() and len(part) <= MOST_DIGITS else part for part in re.split(r"(\d+)", path)]
 
 
 def _lines(location: str) -> list[str]:
     """Stripped lines of a small text file; none if there is no such file."""
     try:
-        return [line.strip() for line in read_bytes(location).decode("utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in read_bytes(location).decode("utf-8-sig").split("\n") if line.strip()]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise HeadwiseError(f"{location}: cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        raise HeadwiseError(f"{location}: cannot be read: {error}") from error
 
 
 def _kind(root: str, shards: list[tuple[str | None, str]]) -> str:
@@ -136,46 +145,75 @@ def _kind(root: str, shards: list[tuple[str | None, str]]) -> str:
     if _lines(join(root, "classnames.txt")):
         return "classification"
     endings = {member.ending for member in _members(shards[0][1])}
-    return "classification" if "cls" in endings and "txt" not in endings else "retrieval"
+    return "classification" if "cls" in endings and not endings & {*TEXT_ENDINGS, JSON_ENDING} else "retrieval"
 
 
-def _rows(shards: list[tuple[str | None, str]], classes: int | None) -> Iterator[Row]:
+def _rows(shards: list[tuple[str | None, str]], wanted: int | str | None) -> Iterator[Row]:
+    """
+    Arguments:
+        wanted: how many classes there are, or for captions the field that holds them in a .json, None to guess.
+    """
     for split, path in shards:
         for key, group in groupby(_members(path), lambda member: member.key):
-            yield _sample(path, split, key, list(group), classes)
+            yield _sample(path, split, key, list(group), wanted)
 
 
-def _sample(path: str, split: str | None, key: str, members: list[Member], classes: int | None) -> Row:
+def _sample(path: str, split: str | None, key: str, members: list[Member], wanted: int | str | None) -> Row:
     origin, by_ending = f"{path} {key}".rstrip(), {member.ending: member for member in members}
+    for member in members:  # a.left.png is an image, too
+        by_ending.setdefault(member.ending.rpartition(".")[2], member)
     problem = next((member.problem for member in members if member.problem), None)
     image = next((by_ending[ending] for ending in IMAGE_ENDINGS if ending in by_ending), None)
-    wanted = "txt" if classes is None else "cls"
+    endings = ("cls",) if isinstance(wanted, int) else (*TEXT_ENDINGS, JSON_ENDING)
     if problem is None and image is None:
         problem = f"no image ({', '.join(IMAGE_ENDINGS)}), only {', '.join(sorted(by_ending))}"
-    if problem is None and wanted not in by_ending:
-        problem = f"no .{wanted} beside the image"
+    texts = [by_ending[ending] for ending in endings if ending in by_ending]
+    if problem is None and not texts:
+        problem = f"no .{endings[0]} beside the image"
     if problem is not None or image is None:
         return Row(origin, problem=problem, split=split)
     row = Row(
         origin,
-        partial(_fetch, path, image.offset, image.size),
+        fetch=partial(_fetch, path, image.offset, image.size),
         key=f"{path}:{image.offset}",
         id=f"{os.path.basename(path)}/{key}",
         split=split,
     )
-    return _with_text(row, _fetch(path, by_ending[wanted].offset, by_ending[wanted].size), classes)
+    for text in texts:
+        row = _with_text(row, _fetch(path, text.offset, text.size), text.ending, wanted)
+        if row.problem or row.label is not None or any(not blank(cell) for cell in row.captions):
+            break  # the next one counts only where this one is empty
+    return row
 
 
-def _with_text(row: Row, data: bytes, classes: int | None) -> Row:
+def _with_text(row: Row, data: bytes, ending: str, wanted: int | str | None) -> Row:
+    if isinstance(wanted, int):
+        text = data[:100].decode("utf-8", "replace").strip().removeprefix("\ufeff")
+        if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) >= wanted:
+            return replace(row, problem=f"label {text[:20]!r} is not a class number below {wanted}")
+        return replace(row, label=int(text))
+    if ending.rpartition(".")[2] == JSON_ENDING:
+        return _with_fields(row, data, wanted)
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return replace(row, problem="the caption is not valid UTF-8")
-    if classes is None:
-        return replace(row, captions=tuple(text.splitlines()))
-    if not text.strip().isdecimal() or int(text.strip()[:9]) >= classes:
-        return replace(row, problem=f"label {text.strip()[:20]!r} is not a class number below {classes}")
-    return replace(row, label=int(text.strip()))
+    return replace(row, captions=tuple(text.split("\n")))  # other marks of Unicode may stand in a caption
+
+
+def _with_fields(row: Row, data: bytes, wanted: str | None) -> Row:
+    """A row with the captions in a JSON object."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return replace(row, problem=f"the .json beside the image is not JSON ({error})")
+    if not isinstance(fields, dict):
+        return replace(row, problem=f"the .json beside the image holds a {type(fields).__name__}, not an object")
+    names = caption_columns(list(fields)) if wanted is None else tuple(name for name in [wanted] if name in fields)
+    if not names:
+        what = "caption" if wanted is None else wanted
+        return replace(row, problem=f"no field {what!r} in the .json beside the image, only {', '.join(fields)[:80]}")
+    return replace(row, captions=tuple(fields[name] for name in names))
 
 
 def _members(path: str) -> Iterator[Member]:

@@ -1,0 +1,48 @@
+"""What a message may hold, and how it names options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and cursor moves of a terminal
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_COMMAND_LINE: ContextVar[bool] = ContextVar("command_line", default=False)
+_OPTIONS = {"split": "split-column"}  # Python's name → the command line's, where they differ
+
+
+def printable(text: str) -> str:
+    """Text that every terminal and file takes: bytes that are not UTF-8 and control characters as `\\xNN`, no colours."""
+    return _UNSEEN.sub(_seen, _ESCAPE.sub("", text))
+
+
+def _seen(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Inside, messages name options as the command line does."""
+    token = _COMMAND_LINE.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND_LINE.reset(token)
+
+
+def option(name: str, value: str = "") -> str:
+    """An option as the user's interface writes it: `--split-column NAME` on the command line, `split=NAME` in Python.
+
+    Arguments:
+        name: as Python calls it.
+        value: what to give it; for a switch `True`, which the command line leaves out.
+    """
+    if not _COMMAND_LINE.get():
+        return f"{name}={value}" if value else f"{name}="
+    flag = "--" + _OPTIONS.get(name, name).replace("_", "-")
+    return f"{flag} {value}" if value and value != "True" else flag
