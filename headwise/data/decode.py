@@ -2,7 +2,7 @@
 
 As the field's loaders do: first frame of an animation, `convert("RGB")` (which drops an alpha channel, it
 does not composite it). Beyond them: the EXIF orientation is applied (as `datasets` does), and 16-bit grey is
-scaled to 8 bits instead of clipped to white.
+scaled to 8 bits instead of clipped to white, and floats of 0..1 are scaled instead of cut to black.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from PIL import Image, ImageOps
 
 from headwise.errors import HeadwiseError
 
-VERSION = 1  # part of every cache key: raise it when a picture comes out differently
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+VERSION = 2  # part of every cache key: raise it when a picture comes out differently
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+DARKEST = 4096  # a 16-bit picture without a value this large holds 12 bits or fewer
+_RANGES = "scale it to 0..255 or 0..65535 (floats: 0..1)"
 
 
 @contextmanager
@@ -69,6 +71,8 @@ def decode(data: bytes) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
+    except HeadwiseError:
+        raise
     except Exception as error:
         raise HeadwiseError(f"truncated or broken image ({_first_line(error)})") from None
 
@@ -82,17 +86,40 @@ def decode_small(data: bytes, size: int) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
+    except HeadwiseError:
+        raise
     except Exception as error:
         raise HeadwiseError(f"truncated or broken image ({_first_line(error)})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
+    """8 bits for each of three colours, whatever the picture has.
+
+    Raises:
+        HeadwiseError: numbers of which nobody can say what is white (a reason, without a place).
+    """
     if image.mode in DEEP:
-        values = np.asarray(image).astype(np.int64)  # (h, w)
-        if image.mode != "I" or values.max(initial=0) > 255:
-            values = values >> 8  # as Pillow itself reads 16-bit colour
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey (h, w) of more than 8 bits → uint8 (h, w): 0..1 (floats), 0..255 or 0..65535, by the largest value.
+
+    Values of 16 bits lose their lower 8, as Pillow itself reads 16-bit colour. A picture of another range (12 bits,
+    32 bits, heights in metres) would come out black or white without a word, so it is refused.
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    floats = values.dtype.kind == "f"
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
+        raise HeadwiseError(f"values from {low:g} to {high:g}; {_RANGES}")
+    if floats and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    if high <= 255:
+        return np.rint(values).astype(np.uint8)
+    if high < DARKEST:
+        raise HeadwiseError(f"values up to {high:g} of 65535, it would be almost black; {_RANGES}")
+    return (values.astype(np.int64) >> 8).astype(np.uint8)
 
 
 def _too_large() -> HeadwiseError:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headwise.data.decode import decode, pillow_warnings
+from headwise.data.decode import decode, decode_small, pillow_warnings
 from headwise.errors import HeadwiseError
 
 from .conftest import bomb, picture
@@ -31,6 +31,45 @@ def test_16_bit_grey_is_scaled(kind: str) -> None:
     assert pixels[0, 0, 0] == 0
     assert pixels[-1, -1, 0] == 255
     assert abs(pixels[8, 0, 1].astype(int) - 128) <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.linspace(0, 1, 256, dtype=np.float32), np.arange(256)),
+        (np.linspace(0, 0.2, 52, dtype=np.float32), np.arange(52)),  # dark, and still not black
+        (np.arange(256, dtype=np.float32), np.arange(256)),
+        (np.arange(0, 65536, 257, dtype=np.float32), np.arange(256)),
+        (np.arange(256, dtype=np.uint16), np.arange(256)),
+        (np.arange(0, 65536, 257, dtype=np.uint16), np.arange(256)),
+        (np.arange(256, dtype=np.int32), np.arange(256)),
+        (np.arange(0, 65536, 257, dtype=np.int32), np.arange(256)),
+        (np.zeros(4, np.float32), np.zeros(4)),
+    ],
+)
+def test_deep_pictures_keep_their_brightness(values: np.ndarray, expected: np.ndarray) -> None:
+    data = save(Image.fromarray(values[None]), "TIFF")
+    with pillow_warnings():
+        pixels = np.asarray(decode(data)).astype(int)
+        small = np.asarray(decode_small(data, 8)).astype(int)
+    assert np.array_equal(pixels[0], np.stack([expected] * 3, 1))
+    assert np.array_equal(small, pixels)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (np.array([-1.0, 1.0], np.float32), "values from -1 to 1"),
+        (np.array([0.0, np.nan], np.float32), "values from nan to nan"),
+        (np.array([0.0, 1e9], np.float32), "to 1e.09"),
+        (np.array([0, 1 << 30], np.int32), "values from 0 to"),
+        (np.array([-5, 10], np.int32), "values from -5 to 10"),
+        (np.array([0, 4095], np.uint16), "values up to 4095 of 65535"),  # 12 bits
+    ],
+)
+def test_deep_pictures_of_another_range_are_refused(values: np.ndarray, says: str) -> None:
+    with pillow_warnings(), pytest.raises(HeadwiseError, match=says):
+        decode(save(Image.fromarray(values[None]), "TIFF"))
 
 
 def test_the_first_frame_of_an_animation() -> None:
