@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,9 +25,9 @@ class ImageRef:
     """
 
     origin: str
-    fetch: Callable[[], bytes]
+    fetch: Callable[[], bytes] = field(repr=False)
     hash: str
-    look: bytes = b""
+    look: bytes = field(default=b"", repr=False)
 
     def read(self) -> bytes:
         """The encoded bytes.
@@ -63,7 +63,7 @@ class Part:
     goal: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pairs:
     """Images with captions (retrieval), labels (classification), or what Cola asks of them.
 
@@ -85,6 +85,7 @@ class Pairs:
         present: `cola_single_object`: for each image the queries that hold for it.
         counted: `cola_single_object`: for each image the queries in which it takes part.
         parts: of a mixture; its images are theirs, one part after the other.
+        notes: what a reader of the numbers should know about how the source was read.
     """
 
     name: str
@@ -102,6 +103,21 @@ class Pairs:
     present: tuple[tuple[int, ...], ...] | None = None
     counted: tuple[tuple[int, ...], ...] | None = None
     parts: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        told = [f"{len(self):,} images", f"{self.text_count:,} captions"]
+        if self.class_names is not None:
+            told.append(f"{len(self.class_names):,} {'classes' if self.kind is None else 'queries'}")
+        if self.splits is not None:
+            told.append("splits " + _few(self.splits))
+        if self.groups is not None:
+            told.append(f"{len(set(self.groups)):,} groups")
+        if self.parts:
+            told.append(f"{len(self.parts)} parts: " + _few([part.name for part in self.parts]))
+        if self.skipped:
+            told.append(f"{self.skipped:,} bad rows skipped")
+        return f"Pairs({self.name[:80]!r}: {', '.join(told)})"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -189,8 +205,14 @@ def joined(name: str, parts: Sequence[Part]) -> Pairs:
         captions=chain("captions"),
         ids=tuple(f"{part.name}/{value}" for part in parts for value in part.pairs.ids),
         skipped=sum(pairs.skipped for pairs in every),
+        notes=tuple(f"{part.name}: {note}" for part in parts for note in part.pairs.notes),
         parts=tuple(parts),
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    found = list(dict.fromkeys(names))
+    return ", ".join(name[:40] for name in found[:6]) + (" …" if len(found) > 6 else "")
 
 
 def hash_bytes(data: bytes) -> str:

@@ -8,21 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headwise.data.pairs import Pairs, joined
+from headwise.data.split_words import MEANING, meaning
 from headwise.errors import HeadwiseError
+from headwise.wording import option
 
 NAMES = ("search", "pick", "test")
 FRACTIONS = (0.5, 0.2, 0.3)
-MEANING = {
-    "search": "search", "train": "search", "training": "search", "restval": "search",
-    "pick": "pick", "val": "pick", "valid": "pick", "validation": "pick", "dev": "pick",
-    "test": "test", "testing": "test",
-    "0": "search", "1": "pick", "2": "test",  # Waterbirds, CelebA and their kin
-}  # fmt: skip
 LEAST = 2  # images a split needs: with one, every recall is 100 %
 LISTED = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """Indices of images, each tuple sorted.
 
@@ -36,6 +32,10 @@ class Splits:
     test: tuple[int, ...]
     how: str
     hash: str
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name)):,}" for name in NAMES)
+        return f"Splits({sizes}, how={self.how!r}, hash={self.hash!r})"
 
 
 def split(
@@ -62,7 +62,7 @@ def split(
 
     Raises:
         HeadwiseError: a split with fewer than two images; an unknown split name; the same image on two sides of a
-            given split.
+            given split; images that the source holds for testing only, unless a way to split them is asked for.
     """
     if by not in ("auto", "given", "group", "image"):
         raise HeadwiseError(f"Cannot split by {by!r}. Use auto, given, group or image.")
@@ -70,8 +70,16 @@ def split(
         raise HeadwiseError(f"Fractions {tuple(fractions)} must be three positive numbers: search, pick, test.")
     if pairs.parts:
         return _mixture(pairs, by, fractions, seed, near_duplicates)
+    words = {} if pairs.splits is None else _words(pairs, strict=by in ("auto", "given"))
+    unused = f"; the split column ({', '.join(words)}) is not used" if words else ""
     if by == "auto":
-        several = pairs.splits is not None and len(set(pairs.splits)) > 1
+        if set(words.values()) == {"test"}:
+            raise HeadwiseError(
+                f"{pairs.name}: its split column says {', '.join(words)} of every image, so that all of them are for "
+                "testing and none is left to search on. Give images with other splits, too; or, to search on a part of "
+                f"the test images all the same, say {option('split_by', 'image')}."
+            )
+        several = len(set(words.values())) > 1
         by = "given" if several else "group" if pairs.groups is not None and keep_groups else "image"
     if by == "given":
         parts, how = _given(pairs, fractions, seed, keep_groups)
@@ -83,6 +91,7 @@ def split(
         total = sum(fractions)
         shares = "/".join(f"{100 * f / total:.0f}" for f in fractions)
         how = f"by {by}, {shares} %, seed {seed}" + (", near-duplicates together" if near_duplicates else "")
+        how += unused
     for name, part in zip(NAMES, parts, strict=True):
         if len(part) < LEAST:
             raise HeadwiseError(
@@ -141,34 +150,56 @@ def evaluation_part(pairs: Pairs) -> Pairs:
         return joined(pairs.name, parts)
     if pairs.splits is None or len(set(pairs.splits)) < 2:
         return pairs
-    chosen = [i for i, name in enumerate(pairs.splits) if MEANING.get(name.lower().strip()) == "test"]
+    chosen = [i for i, name in enumerate(pairs.splits) if meaning(name) == "test"]
     if not chosen:
         raise HeadwiseError(
             f"{pairs.name} has the splits {', '.join(sorted(set(pairs.splits)))}, none of them is 'test'. "
-            "Say which one to evaluate with ?split=NAME."
+            f"Say which one to evaluate with ?split=NAME, or {option('only_split', 'NAME')}."
         )
     return pairs.subset(chosen)
 
 
+def _words(pairs: Pairs, strict: bool) -> dict[str, str]:
+    """The words of the split column, each with what it means.
+
+    Arguments:
+        strict: refuse words that are not known; else they mean nothing ("").
+    """
+    found: dict[str, str] = {}
+    for i, name in enumerate(pairs.splits or ()):
+        if name in found:
+            continue
+        known = meaning(name)
+        if known is None and strict:
+            raise HeadwiseError(
+                f"{pairs.images[i].origin}: unknown split {name!r}. Known are {', '.join(MEANING)}. Rename it, or split "
+                f"without this column: {option('split_by', 'image')}."
+            )
+        found[name] = known or ""
+    return found
+
+
 def _given(pairs: Pairs, fractions: Sequence[float], seed: int, keep_groups: bool) -> tuple[list[list[int]], str]:
+    """As the split column says. A part that it lacks is made of another, never of the test images."""
     if pairs.splits is None:
-        raise HeadwiseError(f"{pairs.name} has no split column. Name one with split=COLUMN, or split by image.")
+        raise HeadwiseError(
+            f"{pairs.name} has no split column. Name one with {option('split', 'COLUMN')}, or split by image."
+        )
     _refuse_straddling(pairs)
+    words = _words(pairs, strict=True)
     parts: dict[str, list[int]] = {name: [] for name in NAMES}
     for i, name in enumerate(pairs.splits):
-        meaning = MEANING.get(name.lower().strip())
-        if meaning is None:
-            known = ", ".join(sorted(MEANING))
-            raise HeadwiseError(
-                f"{pairs.images[i].origin}: unknown split {name!r}. Known are {known}. Or split by image."
-            )
-        parts[meaning].append(i)
-    how = "as given: " + ", ".join(f"{name} → {MEANING[name.lower().strip()]}" for name in dict.fromkeys(pairs.splits))
-    if not parts["pick"] and parts["search"]:
-        # the source knows no validation part: a share of the search part takes its place
-        clusters = _clusters(pairs, parts["search"], pairs.groups is not None and keep_groups, True)
+        parts[words[name]].append(i)
+    how = "as given: " + ", ".join(f"{name} → {known}" for name, known in words.items())
+    if not parts["test"] and parts["search"] and parts["pick"]:
+        parts["test"], parts["pick"] = parts["pick"], []
+        how += "; nothing is called test, so these validation images are the test split"
+    source = next((name for name in ("search", "pick") if parts[name]), None)
+    if source and not (parts["search"] and parts["pick"]) and parts["test"]:
+        clusters = _clusters(pairs, parts[source], pairs.groups is not None and keep_groups, True)
         parts["search"], parts["pick"] = _fill(pairs, clusters, fractions[:2], seed)
-        how += f"; pick taken from search, seed {seed}"
+        made = "pick taken from search" if source == "search" else "search taken from the validation images"
+        how += f"; {made}, seed {seed}"
     return [parts[name] for name in NAMES], how
 
 

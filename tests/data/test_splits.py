@@ -93,8 +93,75 @@ def test_without_a_validation_part_pick_comes_from_search() -> None:
     assert set(found.search) | set(found.pick) == set(range(20))
 
 
-def test_one_split_name_is_no_split() -> None:
-    assert "by image" in split(pairs_of(list(range(10)), splits=("test",) * 10)).how
+@pytest.mark.parametrize("word", ["train", "val"])
+def test_one_split_name_is_no_split(word: str) -> None:
+    found = split(pairs_of(list(range(10)), splits=(word,) * 10))
+    assert "by image" in found.how
+    assert f"the split column ({word}) is not used" in found.how
+
+
+@pytest.mark.parametrize("word", ["test", "Test", "holdout", "held-out", "test2014", "hold_out", "2"])
+def test_images_that_are_all_for_testing_are_not_searched(word: str) -> None:
+    pairs = pairs_of(list(range(10)), splits=(word,) * 10)
+    message = fails(pairs)
+    assert f"says {word} of every image" in message
+    assert "split_by=image" in message
+    insisted = split(pairs, by="image")
+    assert f"the split column ({word}) is not used" in insisted.how
+    assert len(insisted.search) == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("Training", "dev", "Hold-Out"), ("search", "pick", "test")),
+        (("train2014", "val2014", "test2014"), ("search", "pick", "test")),
+        (("train_set", "validation_set", "test_set"), ("search", "pick", "test")),
+        ((" TRAIN ", "valid", "testing"), ("search", "pick", "test")),
+        (("0", "1", "2"), ("search", "pick", "test")),
+    ],
+)
+def test_words_that_people_use(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    found = split(pairs_of(list(range(9)), splits=names * 3))
+    for i, part in enumerate(expected):
+        assert getattr(found, part) == (i, i + 3, i + 6)
+        assert f"{names[i]} → {part}" in found.how
+
+
+@pytest.mark.parametrize("word", ["foo", "eval", "true", "trainer", "contest", "3", "", "testimony"])
+def test_words_that_nobody_knows_are_refused(word: str) -> None:
+    for others in (("train", "test"), ("train",), ("test",), ()):
+        pairs = pairs_of(list(range(12)), splits=((word, *others) * 12)[:12])
+        assert f"unknown split {word!r}" in fails(pairs)
+        assert "split_by=image" in fails(pairs)
+        assert split(pairs, by="image").search
+
+
+def test_without_a_test_part_the_validation_images_are_never_searched() -> None:
+    names = ("train",) * 14 + ("val",) * 6
+    found = split(pairs_of(list(range(20)), splits=names))
+    assert found.test == tuple(range(14, 20))
+    assert sorted([*found.search, *found.pick]) == list(range(14))
+    assert "validation images are the test split" in found.how
+
+
+def test_without_a_training_part_the_test_images_are_never_searched() -> None:
+    names = ("val",) * 14 + ("holdout",) * 6
+    found = split(pairs_of(list(range(20)), splits=names))
+    assert found.test == tuple(range(14, 20))
+    assert sorted([*found.search, *found.pick]) == list(range(14))
+    assert min(len(found.search), len(found.pick)) >= 2
+    assert "search taken from the validation images" in found.how
+
+
+def test_printing_splits_and_pairs_is_short() -> None:
+    names = ("train", "val", "test", "x" * 5000) * 500
+    pairs = pairs_of(list(range(2000)), splits=names, groups=tuple(map(str, range(2000))))
+    assert len(repr(pairs)) < 300
+    assert "2,000 images" in repr(pairs)
+    assert "2,000 groups" in repr(pairs)
+    assert len(repr(split(pairs_of(list(range(2000)))))) < 300
+    assert len(repr(pairs.images[0])) < 200
 
 
 def fails(pairs: Pairs, **options: object) -> str:
