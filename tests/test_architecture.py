@@ -26,6 +26,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "demo",
     "files",
     "errors",
+    "wording",
     "version",
 )
 LONGEST = 400

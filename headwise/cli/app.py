@@ -14,6 +14,7 @@ import typer
 
 from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
 from headwise.errors import HeadwiseError
+from headwise.wording import command_line
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +26,11 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def version(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    context.with_resource(command_line())  # messages name options as they are typed here
     if show:
         from headwise.version import __version__
 

@@ -221,3 +221,5 @@ def print_check(report: Report) -> None:
         listed = [(bad.origin, bad.reason) for bad in report.bad[:20]]
         print_table(f"Bad rows (first {len(listed)} of {len(report.bad):,})", ("where", "why"), listed, text=True)
         out.print("Mend them, or leave them out with --skip-bad.", highlight=False)
+    for note in report.notes:
+        out.print(note, highlight=False, markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from headwise.cli.options import (
     LabelOption,
     ModelArgument,
     PairsArgument,
+    RemoteOption,
     SplitOption,
 )
 
@@ -71,6 +72,7 @@ def check(
     split_column: SplitOption = None,
     group: GroupOption = None,
     images: ImagesOption = None,
+    remote: RemoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Counts, captions per image, duplicates, bad rows and samples of a source. Writes nothing; exits 1 if rows are bad."""
@@ -87,6 +89,7 @@ def check(
             group=group,
             label=label,
             images=images,
+            remote=remote,
             progress=tell,
         )
     if as_json:

@@ -59,7 +59,13 @@ ImageOption = Annotated[str | None, typer.Option("--image", help="The image colu
 CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
 SplitOption = Annotated[str | None, typer.Option("--split-column", help="A column that names each row's split.")]
 GroupOption = Annotated[str | None, typer.Option("--group", help="A column whose values never straddle splits.")]
-ImagesOption = Annotated[str | None, typer.Option("--images", help="The folder that relative image paths start from.")]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option("--images", help="The folder of the images: relative paths start there, and no others are read."),
+]
+RemoteOption = Annotated[
+    bool, typer.Option("--remote", help="Let a local source name images elsewhere: https, s3, gs, hf.")
+]
 SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
 CheckOption = Annotated[
     bool, typer.Option("--check-weights/--no-check-weights", help="Refuse a mask found on other weights.")
@@ -103,6 +109,7 @@ class Columns:
     label: LabelOption = None
     group: GroupOption = None
     images: ImagesOption = None
+    remote: RemoteOption = False
     skip_bad: SkipOption = False
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from headwise.data.captions import text_of, texts_of, why_none
-from headwise.data.files import is_remote, read_image
+from headwise.data.files import is_remote
 from headwise.data.look import check_images
+from headwise.data.opening import read_image
 from headwise.data.pairs import ImageRef, Pairs, hash_bytes
 from headwise.data.rows import Row, Table
 from headwise.data.workers import Progress, each
@@ -18,6 +20,7 @@ from headwise.errors import HeadwiseError
 from headwise.wording import option, printable
 
 LISTED = 20  # bad rows that a message names
+JOINTS = ("|", "<sep>", "[SEP]")  # what people put between captions in one cell
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Bad:
+    """A row that cannot be used: where it is, and why."""
+
     origin: str
     reason: str
 
@@ -62,7 +67,7 @@ def assemble(
         HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
     """
     bad: list[Bad] = []
-    entries, total = _join(table, bad)
+    entries, total, silent = _join(table, bad)
     if not total:
         raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
     entries = _hash(entries, bad, workers, captioned=table.class_names is None)
@@ -75,7 +80,7 @@ def assemble(
         raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
     if table.classification and table.class_names is not None and not skip_bad:
         _require_images(table.name, table.class_names, entries)
-    return _pairs(table, entries, len(bad)), tuple(bad)
+    return replace(_pairs(table, entries, len(bad)), notes=tuple(_notes(entries, silent))), tuple(bad)
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
@@ -87,11 +92,11 @@ def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") ->
     return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
 
 
-def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
-    """Entries in the order of their first row, and how many rows there were."""
+def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int, int]:
+    """Entries in the order of their first row, how many rows there were, and how many of them had no caption."""
     entries: list[Entry] = []
     by_key: dict[str, Entry] = {}
-    total = 0
+    total = silent = 0
     for row in table.rows:
         total += 1
         try:
@@ -102,6 +107,7 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
         except HeadwiseError as error:
             bad.append(Bad(printable(row.origin), str(error)))
             continue
+        silent += not captions and table.class_names is None
         known = by_key.get(row.key) if row.key is not None else None
         if known is None:
             entries.append(Entry([row], captions, texts))
@@ -111,7 +117,24 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
             _add(known, row, captions, texts)
     if table.class_names is None:
         entries = _captioned(entries, bad, keyed=True)
-    return entries, total
+    return entries, total, silent
+
+
+def _notes(entries: list[Entry], silent: int) -> Iterator[str]:
+    """What would be wrong without a word: captions left out, several in one."""
+    captions = [caption for entry in entries for caption in entry.captions]
+    if silent and (left := silent - sum(not entry.captions for entry in entries)) > 0 and captions:
+        yield f"{left:,} blank captions were left out."
+    for mark in JOINTS:
+        joined = [
+            caption for caption in captions if all(part.strip() for part in caption.split(mark, 1)) and mark in caption
+        ]
+        if len(joined) > max(1, len(captions) / 2):
+            yield (
+                f"{len(joined):,} of {len(captions):,} captions hold a {mark!r}, such as {printable(joined[0])[:60]!r}. Each "
+                "is read as one caption; if it is several, give them in rows, in columns (caption_1, caption_2) or as a "
+                "JSON list."
+            )
 
 
 def _found(row: Row, table: Table) -> Row:

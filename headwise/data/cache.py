@@ -181,7 +181,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower(), re.ASCII)
     power = " kmgt".index(found[2] or " ") if found else 0
-    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found and len(found[1]) <= 30 else 0
     if size < 1:
         raise HeadwiseError(f"{text!r} is not a cache size. Give a number with a unit, such as 20GB, 500MB or 1.5TiB.")
     return size

@@ -33,6 +33,7 @@ class Report:
             of them right.
         bad: bad rows with the reason.
         samples: (image's name, its captions or class) of a few images, spread over the source.
+        notes: as in `Pairs`.
         hash: of the content, as in results.
     """
 
@@ -49,6 +50,7 @@ class Report:
     repeated_captions: int
     bad: tuple[Bad, ...]
     samples: tuple[tuple[str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
     hash: str
 
     @property
@@ -102,6 +104,7 @@ def check(
         repeated_captions=sum(len(found) > 1 for found in owners.values()),
         bad=bad,
         samples=_samples(pairs),
+        notes=pairs.notes,
         hash=pairs.hash,
     )
 

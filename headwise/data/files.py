@@ -1,16 +1,11 @@
-"""Bytes from local paths and remote locations (`https://`, `s3://`, `gs://`, …)."""
+"""Names of files, local and remote: what they are, where they lie. Nothing is opened here."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 from headwise.errors import HeadwiseError
-
-LARGEST_IMAGE = (
-    512 * 2**20
-)  # bytes of one encoded image: Pillow's limit of 89 million pixels in 16-bit RGB, and no more
 
 
 def is_remote(location: str) -> bool:
@@ -28,55 +23,6 @@ def join(base: str, name: str) -> str:
 def parent(location: str) -> str:
     """The folder of a file."""
     return location.rsplit("/", 1)[0] if is_remote(location) else (os.path.dirname(location) or ".")
-
-
-def read_bytes(location: str) -> bytes:
-    """The whole of a file that the user named.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open_binary(location) as file:
-        return file.read()
-
-
-def open_binary(location: str) -> BinaryIO:
-    """An open file that the user named, local or remote.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    if is_remote(location):
-        from headwise.data.remote import local_copy
-
-        location = local_copy(location)
-    return _open(location)
-
-
-def read_image(location: str, hosts: frozenset[str] = frozenset()) -> bytes:
-    """An encoded image that a source names.
-
-    Arguments:
-        hosts: `host:port` that the user typed.
-
-    Raises:
-        OSError: it cannot be read, is too large, or is on a private address that nobody allowed.
-    """
-    if is_remote(location):
-        from headwise.data.remote import local_copy
-
-        location = local_copy(location, limit=LARGEST_IMAGE, hosts=hosts)
-    with _open(location) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGEST_IMAGE:
-            raise OSError(f"it has {size:,} bytes, an image may have {LARGEST_IMAGE:,}")
-        return file.read()
-
-
-def _open(path: str) -> BinaryIO:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(f"{path} is not a file")  # a device or a pipe may have no end
-    return open(path, "rb")
 
 
 def require_file(location: str, what: str) -> None:

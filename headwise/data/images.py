@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from headwise.data.files import is_remote, join
 from headwise.data.place import Place
+from headwise.data.web import netloc
 from headwise.errors import HeadwiseError
 from headwise.wording import option
 
@@ -112,8 +113,6 @@ def local_name(name: str) -> str:
 
 def images_of(place: Place, roots: Sequence[str] = ()) -> Images:
     """Where the images of a source may be; `roots`: further folders that its reader vouches for."""
-    from headwise.data.web import netloc
-
     typed = [where for where in (place.location, place.images or "") if is_remote(where)]
     local = [where for where in (place.own_folder, place.images) if where is not None and not is_remote(where)]
     protocols = {where.partition("://")[0].lower() for where in typed}

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from headwise.data.readers.json_files import load_json
 from headwise.errors import HeadwiseError
 
 KIND = "mix:"
+MOST = 1e9  # the largest weight
 COLUMNS = ("image", "caption", "split", "group", "label", "images")
 GOAL = ("fitness", "templates", "class_names")
 KNOWN = ("source", "name", "weight", "split_by", *COLUMNS, *GOAL)
@@ -55,8 +55,8 @@ def _part(location: str, number: int, item: Mapping, read: Callable[[str, Mappin
     if unknown := sorted(set(item) - set(KNOWN)):
         raise HeadwiseError(f"{where}: unknown key {unknown[0]!r}. Known are {', '.join(KNOWN)}.")
     weight = item.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise HeadwiseError(f"{where}: weight is {weight!r}; a number above 0 is needed.")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MOST:
+        raise HeadwiseError(f"{where}: weight is {weight!r:.40}; a number above 0, up to {MOST:g}, is needed.")
     for key in KNOWN:
         if key != "weight" and key in item and not (isinstance(item[key], str) and item[key]):
             raise HeadwiseError(f"{where}: {key} is {item[key]!r}; a text is needed.")

@@ -10,7 +10,7 @@ from inspect import Parameter, signature
 
 from headwise.data.assemble import Bad, assemble
 from headwise.data.columns import Wanted
-from headwise.data.files import cache_folder
+from headwise.data.files import cache_folder, is_remote
 from headwise.data.images import images_in_memory
 from headwise.data.mix import KIND, read_mix
 from headwise.data.pairs import Pairs
@@ -20,6 +20,7 @@ from headwise.data.rows import Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError
+from headwise.wording import option
 
 
 def read(
@@ -74,7 +75,7 @@ def read(
         table = open_source(source, wanted, images=images, remote=remote, name=name)
         return assemble(table, skip_bad=skip_bad, cache_dir=cache, workers=workers, progress=progress)[0]
 
-    return _read(source, wanted, images, one)
+    return _read(source, wanted, images, remote, one)
 
 
 def read_with_bad_rows(
@@ -96,20 +97,29 @@ def read_with_bad_rows(
         return pairs
 
     with nothing_kept():
-        return _read(source, wanted, images, one), tuple(bad)
+        return _read(source, wanted, images, remote, one), tuple(bad)
 
 
-def _read(source: object, wanted: Wanted, images: str | None, one: Callable[..., Pairs]) -> Pairs:
+def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one: Callable[..., Pairs]) -> Pairs:
     """A source with `one`, or every part of a mixture."""
     if not isinstance(source, str) or not source.startswith(KIND):
         return one(source, wanted, images)
     if wanted != Wanted() or images is not None:
         raise HeadwiseError(f"{source} is a mixture: name columns and folders in the file, for each part its own.")
 
-    def part(source: str, columns: Mapping[str, str]) -> Pairs:
+    far = is_remote(source)
+
+    def part(name: str, columns: Mapping[str, str]) -> Pairs:
         own = dict(columns)
         folder = own.pop("images", None)
-        return one(source, Wanted(**own), folder)
+        for where in (name, folder or ""):
+            if is_remote(where) and not (far or remote):
+                raise HeadwiseError(
+                    f"{source} names {where}, which is not on this machine; allow it with {option('remote', 'True')}."
+                )
+        if far and not is_remote(name) and not name.startswith("hf:"):
+            raise HeadwiseError(f"{source} is remote and names {name}, a file of this machine; it may not.")
+        return one(name, Wanted(**own), folder)
 
     return read_mix(source, part)
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import islice
 from typing import TypeVar
 
@@ -44,12 +45,12 @@ def each(
                 progress(done, total)
         return
     with ThreadPoolExecutor(count, thread_name_prefix="headwise") as pool:
-        waiting = deque(pool.submit(batch, start) for start in islice(starts, 4 * count))
+        waiting = deque(pool.submit(copy_context().run, batch, start) for start in islice(starts, 4 * count))
         try:
             while waiting:
                 results = waiting.popleft().result()
                 if (start := next(starts, None)) is not None:
-                    waiting.append(pool.submit(batch, start))
+                    waiting.append(pool.submit(copy_context().run, batch, start))
                 yield from results
                 done += len(results)
                 if progress:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from headwise.data.columns import IMAGE
-from headwise.data.files import read_bytes, require_file
+from headwise.data.files import require_file
+from headwise.data.opening import read_bytes
 from headwise.data.readers.tables import read_table
 from headwise.data.records import Record, Records
 from headwise.errors import HeadwiseError

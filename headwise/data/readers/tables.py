@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
-from headwise.data.files import open_binary, require_file
+from headwise.data.files import require_file
+from headwise.data.opening import open_binary
 from headwise.data.records import Record, Records
 from headwise.errors import HeadwiseError
 

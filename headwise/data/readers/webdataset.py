@@ -20,7 +20,8 @@ from itertools import groupby
 
 from headwise.data.cells import blank
 from headwise.data.columns import caption_columns
-from headwise.data.files import is_remote, join, open_binary, parent, read_bytes
+from headwise.data.files import is_remote, join, parent
+from headwise.data.opening import open_binary, read_bytes
 from headwise.data.place import Place
 from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError

@@ -77,6 +77,8 @@ def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, objec
         given = read(pairs, progress=tell, **columns)  # type: ignore[arg-type]
     if given.skipped:
         reporter.say(f"{given.skipped:,} bad rows of {given.name} were skipped.")
+    for note in given.notes:
+        reporter.say(f"{given.name}: {note}")
     return given
 
 
