@@ -30,11 +30,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from headwise.checked import dump_json
 from headwise.data.assemble import assemble
 from headwise.data.columns import Wanted
 from headwise.data.decode import decode, decode_small, pillow_warnings
 from headwise.data.read import read
-from headwise.data.shards import dump_index, open_shard
+from headwise.data.shards import open_shard
 from headwise.data.sources import open_named
 from headwise.errors import HeadwiseError
 
@@ -228,9 +229,7 @@ def _said(error: HeadwiseError) -> str:
     return "error"
 
 
-SHARD = dump_index(
-    {"shape": [1, 3, 4, 4], "dtype": "uint8", "table": [[0.0] * 256] * 3, "crc32": zlib.crc32(bytes(48))}
-)
+SHARD = dump_json({"shape": [1, 3, 4, 4], "dtype": "uint8", "table": [[0.0] * 256] * 3, "crc32": zlib.crc32(bytes(48))})
 
 
 def draw_input(bench: Bench, seed: int) -> tuple[str, Callable[[bytes], str], bytes]:

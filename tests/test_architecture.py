@@ -25,6 +25,8 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "edits",
     "demo",
     "files",
+    "checked",
+    "processor",
     "errors",
     "wording",
     "version",

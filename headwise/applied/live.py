@@ -15,7 +15,7 @@ from headwise.errors import HeadwiseError
 from headwise.towers import Model, tower_of
 from headwise.towers.base import Tower, evaluating
 from headwise.towers.blocks import Transform
-from headwise.towers.fits import check_fits, mean_tensor
+from headwise.towers.fits import check_fits, check_functions, mean_tensor
 
 
 @contextmanager
@@ -40,6 +40,8 @@ def apply(
     """
     tower = _tower(model)
     check_fits(tower, mask, check_weights=check_weights)
+    if isinstance(model, Model):
+        check_functions(model, mask, check_weights=check_weights, image=False)
     touched = [row for row, gates in enumerate(mask.gates) if any(gate < 1.0 for gate in gates)]
     modules = [tower.blocks[row].module for row in touched]
     old = [(type(module), module.__dict__.pop("forward", None)) for module in modules]

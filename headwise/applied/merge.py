@@ -28,7 +28,7 @@ from headwise.files import cannot_write
 from headwise.towers import load, wrap
 from headwise.towers.base import Model, Tower, evaluating
 from headwise.towers.blocks import Block, HeadWeights
-from headwise.towers.fits import check_fits, mean_tensor
+from headwise.towers.fits import check_fits, check_functions, mean_tensor
 
 if TYPE_CHECKING:
     from headwise.evaluation.engine import Means, Pixels
@@ -197,6 +197,7 @@ def merge(
 
         mask = with_means(mask, means)
     check_fits(model.tower, mask, check_weights=check_weights)
+    check_functions(model, mask, check_weights=check_weights)
     check_folds(model.tower, mask)
     batch = _probe_batch(model.tower, pixels)
     wanted = _masked_embeddings(model, mask, batch)

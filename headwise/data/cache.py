@@ -1,6 +1,7 @@
 """Pixels as the model takes them, computed once, on disk, memory-mapped.
 
-A shard holds up to 1,024 images. It is named by its content: the preprocessing and the images' hashes. So a
+A shard holds up to 1,024 images. It is named by its content: what the preprocessing makes of the probe pictures
+(`towers/probes.py`) and the images' hashes. So a
 finished shard is found again by any later run, whatever happened in between; an unfinished one has another
 name and is thrown away. Where every value of a shard is exactly what the processor makes of some byte, the
 bytes are kept, with the 3 × 256 table that turns them back, bit for bit.
@@ -30,8 +31,9 @@ from headwise.data.shards import SHARD, Probe, Shard, open_shard, probe, trim, w
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Model
+from headwise.towers.probes import pixels_key
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def pixels(
 
     Arguments:
         pairs: the images.
-        model: its `preprocess` and `preprocess_spec` are used.
+        model: its `preprocess` is used.
         cache_dir: by default $HEADWISE_CACHE or ~/.cache/headwise.
         cache_size: most bytes that the cache may take; what was used least recently goes first. None:
             $HEADWISE_CACHE_SIZE (such as 20GB), or no bound.
@@ -108,7 +110,7 @@ def pixels(
         cache_size = parse_size(said)
     folder = cache_folder(cache_dir) / "pixels"
     say = say or (lambda text: print(text, file=sys.stderr))
-    spec = json.dumps([FORMAT, decode.VERSION, dict(model.preprocess_spec)], sort_keys=True, default=str)
+    spec = json.dumps([FORMAT, decode.VERSION, pixels_key(model.preprocess)])
     groups = [pairs.images[i : i + SHARD] for i in range(0, len(pairs), SHARD)]
     keys = [shard_key(spec, group) for group in groups]
     made = _Counter(progress, len(pairs))

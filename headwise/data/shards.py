@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
+import math
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from headwise.checked import dump_json, file_checksum, load_json
 from headwise.data.decode import decode, pillow_warnings
 from headwise.data.pairs import ImageRef
 from headwise.data.workers import Progress, each
@@ -24,7 +24,7 @@ from headwise.errors import HeadwiseError
 SHARD = 1024  # images: a run that is killed loses at most one shard's work
 PROBE = 32  # side of the one-coloured pictures that show what the processor makes of a byte
 DATA, INDEX = "pixels", "shard.json"
-CHECK_BLOCK = 1 << 24
+LARGEST_INDEX = 1 << 20  # bytes: a shape, and at most 768 numbers
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
@@ -101,39 +101,25 @@ def _open(path: Path, count: int, say: Callable[[str], None]) -> Shard | None:
     if not path.exists():
         return None
     try:
-        index = load_index((path / INDEX).read_bytes())
-        shape, dtype = tuple(index["shape"]), np.dtype(index["dtype"])
-        table = None if index["table"] is None else np.array(index["table"], np.float32)
+        with (path / INDEX).open("rb") as file:
+            index = load_json(file.read(LARGEST_INDEX))
+        shape, table = tuple(index["shape"]), index["table"]
+        dtype = np.dtype({"uint8": np.uint8, "float32": np.float32}[index["dtype"]])
         size = (path / DATA).stat().st_size
-        if shape[0] != count or size != np.prod(shape) * dtype.itemsize or checksum(path / DATA) != index["crc32"]:
+        if not all(type(side) is int and side > 0 for side in shape) or len(shape) != 4 or shape[0] != count:
+            raise ValueError("shape")
+        if size != math.prod(shape) * dtype.itemsize or file_checksum(path / DATA) != index["crc32"]:
             raise ValueError("size or checksum")
+        if table is not None:
+            table = np.array(table, np.float32)
+        if (table is None) != (dtype == np.float32) or (table is not None and table.shape != (3, 256)):
+            raise ValueError("table")
         os.utime(path / INDEX)  # the least recently used goes first
         return Shard(np.memmap(path / DATA, dtype, "r", shape=shape), table)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         say(f"The decoded images in {path} are corrupt; they are made again.")
         shutil.rmtree(path, ignore_errors=True)
         return None
-
-
-def dump_index(index: dict) -> bytes:
-    """The index as JSON after its own checksum: a damaged table would give wrong pixels."""
-    body = json.dumps(index).encode()
-    return f"{zlib.crc32(body)}\n".encode() + body
-
-
-def load_index(data: bytes) -> dict:
-    crc, _, body = data.partition(b"\n")
-    if int(crc) != zlib.crc32(body):
-        raise ValueError("checksum of the index")
-    return json.loads(body)
-
-
-def checksum(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(CHECK_BLOCK):
-            crc = zlib.crc32(block, crc)
-    return crc
 
 
 # ---- writing
@@ -166,8 +152,8 @@ def write_shard(
         try:
             part.mkdir(parents=True)
             index = _write(part / DATA, images, preprocess, known, workers, progress)
-            index["crc32"] = checksum(part / DATA)
-            (part / INDEX).write_bytes(dump_index(index))
+            index["crc32"] = file_checksum(part / DATA)
+            (part / INDEX).write_bytes(dump_json(index))
             part.rename(path)
         except OSError as error:
             raise cannot_write(folder, error) from None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from headwise.checked import checksum
 from headwise.edits.heads import Grid, Head
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
@@ -18,7 +19,7 @@ from headwise.version import __version__
 MASK_FILE = "head_mask.json"
 CARD_FILE = "README.md"
 FORMAT = 1
-KEYS = frozenset({"format", "headwise_version", "operator", "grid", "gates", "means", "provenance"})
+KEYS = frozenset({"format", "headwise_version", "operator", "grid", "gates", "means", "provenance", "checksum"})
 OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -108,6 +109,7 @@ def dumps(mask: Described) -> str:
         "means": {str(head): list(mean) for head, mean in mask.means},
         "provenance": dict(mask.provenance),
     }
+    data["checksum"] = _checksum(data)
     lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in data.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -129,6 +131,11 @@ def loads(text: str, where: str) -> Fields:
     if not isinstance(data, dict):
         raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Is it a headwise mask?")
     _warn_of_newer(data, where)
+    if "checksum" in data and data["checksum"] != _checksum(data):
+        raise HeadwiseError(
+            f"{where} is not what was written: its checksum differs, so that a number in it is damaged or was changed. "
+            "Save the mask again; if you changed it by hand, delete its line 'checksum'."
+        )
 
     def wrong(key: str, wanted: str) -> HeadwiseError:
         found = f"is {_short(data[key])}" if key in data else "is missing"
@@ -158,6 +165,11 @@ def loads(text: str, where: str) -> Fields:
         raise HeadwiseError(f"{where}: the field '{field}' is wrong. {error}") from error
     constants = tuple((head, tuple(map(float, row))) for head, row in zip(heads, means.values(), strict=True))
     return Fields(grid, tuple(map(tuple, gates)), operator, constants, provenance)
+
+
+def _checksum(data: Mapping[str, Any]) -> int:
+    """CRC-32 of the content, whatever the spaces and the order."""
+    return checksum([json.dumps({key: value for key, value in data.items() if key != "checksum"}, sort_keys=True)])
 
 
 def _warn_of_newer(data: dict[str, Any], where: str) -> None:
@@ -251,6 +263,7 @@ def plain_card(mask: Described, *, merged: bool = False) -> str:
     facts = [
         f"- {key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in mask.provenance.items()
+        if key != "functions"  # numbers for `check_functions`, not for people
     ]
     what = "Refined image encoder" if merged else "Head mask"
     return "\n".join(

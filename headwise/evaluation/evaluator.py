@@ -65,7 +65,7 @@ class Evaluator:
         known = {mask.key: score for mask, score in scores}
         if self.study:  # what another run has recorded stands, so that a resumed run sees the same bits
             self.study.put(self.split, scores)
-            known = self.study.get(self.split, [mask for mask, _ in scores])
+            known |= self.study.get(self.split, [mask for mask, _ in scores])
         self._scores.update(known)
         if self.progress:
             self.progress(cost)

@@ -2,39 +2,39 @@
 
 In: (split, mask, score). Out: the same bits. A run that starts again asks for the same masks in the same order and finds
 those that were evaluated before. The file knows nothing of searches; facts that a job must remember are `notes`.
+
+Every row carries a checksum. All are verified when the file is opened and again when they are read; a damaged
+score is removed, and evaluated again by whoever asks for it, together with the masks that it was walked with, so
+that it comes out with the same bits.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from headwise.edits.heads import Grid, Head
+from headwise.checked import Damaged, checksum
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation.fingerprints import difference, plain
+from headwise.evaluation.rows import COLUMNS, intact, mask_of, score_of, to_row
+from headwise.scoring.objectives.score import Score
 
-if TYPE_CHECKING:
-    from headwise.scoring.objectives import Score
-
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 60  # how long to wait for another process that is writing
 KEYS_PER_QUERY = 500  # SQLite limits the parameters of one statement
-_TABLES = """
-CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS evaluations (
+_FACTS = "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)"
+_EVALUATIONS = """
+CREATE TABLE evaluations (
     id INTEGER PRIMARY KEY,
     split TEXT NOT NULL,
     mask_key TEXT NOT NULL,
+    walk INTEGER NOT NULL,  -- the id of the first row that was written with this one
     operator TEXT NOT NULL,
     mask TEXT NOT NULL,     -- as people read it
     gates TEXT NOT NULL,    -- JSON, exact
@@ -43,9 +43,11 @@ CREATE TABLE IF NOT EXISTS evaluations (
     metrics TEXT NOT NULL,  -- JSON
     arrays TEXT NOT NULL,   -- JSON: name, dtype and shape of each array in data, in order
     data BLOB NOT NULL,     -- zlib: the per-image units, then the per-query ranks
+    crc INTEGER NOT NULL,   -- of all columns but id (headwise.checked.checksum)
     UNIQUE (split, mask_key)
-);
+)
 """
+_ROW = ", ".join((*COLUMNS, "crc"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +64,24 @@ class Study:
 
     Arguments:
         path: the file; it is made where there is none.
-        fingerprint: what scores depend on besides split and mask: model, data, objective, precision, chunk.
+        fingerprint: what scores depend on besides split and mask: model, data, objective, precision, machine.
             JSON values, nested as you like.
+        say: gets a sentence when damaged scores are removed; by default it goes to stderr.
 
     Raises:
-        HeadwiseError: the file belongs to a study with another fingerprint, is not a study, or cannot be written.
+        HeadwiseError: the file belongs to a study with another fingerprint, is not a study, is damaged beyond its
+            scores, or cannot be written.
     """
 
-    def __init__(self, path: Path | str, fingerprint: Mapping[str, object]):
+    def __init__(self, path: Path | str, fingerprint: Mapping[str, object], say: Callable[[str], None] | None = None):
         self.path = Path(path)
+        self._say = say or (lambda text: print(text, file=sys.stderr))
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
-            self._open(_plain(fingerprint))
+            self._db.text_factory = lambda text: text.decode("utf-8", "replace")  # what is damaged fails its checksum
+            self._open(plain(fingerprint))
         except BaseException:
             self._db.close()
             raise
@@ -84,23 +90,25 @@ class Study:
         with self._explained():
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables and "study" not in tables:
-            raise HeadwiseError(f"{self.path} is an SQLite file but not a headwise study. Choose another folder.")
         with self._transaction():
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            facts = {"format": FORMAT, "fingerprint": fingerprint}
-            rows = [(key, json.dumps(value, sort_keys=True)) for key, value in facts.items()]
-            self._db.executemany("INSERT OR IGNORE INTO study VALUES (?, ?)", rows)
-            found = {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM study")}
-        if found["format"] != FORMAT:
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and "study" not in tables:
+                raise HeadwiseError(f"{self.path} is an SQLite file but not a headwise study. Choose another folder.")
+            if not tables:
+                for statement in (_FACTS, _EVALUATIONS):
+                    self._db.execute(statement)
+                for key, value in {"format": FORMAT, "fingerprint": fingerprint, "notes": {}}.items():
+                    self._set(key, value)
+            row = self._db.execute("SELECT value FROM study WHERE key = 'format'").fetchone()
+        if row is None or row[0] != str(FORMAT):
             raise HeadwiseError(
-                f"{self.path} has the study format {found['format']}, this version of headwise reads {FORMAT}. "
-                "Choose another output folder, or the headwise version that wrote it."
+                f"{self.path} has the study format {row[0] if row else 'of no known version'}, this version of "
+                f"headwise reads {FORMAT}. Choose another output folder, or the headwise version that wrote it."
             )
-        if found["fingerprint"] != fingerprint:
-            raise HeadwiseError(_difference(self.path, found["fingerprint"], fingerprint))
+        if (stored := self._fact("fingerprint")) != fingerprint:
+            raise HeadwiseError(difference(self.path, stored, fingerprint))
+        self._fact("notes")
+        self._verify()
 
     # ---- scores
 
@@ -112,15 +120,21 @@ class Study:
         """
         keys = list(dict.fromkeys(mask.key for mask in masks))
         scores: dict[str, Score] = {}
+        damaged: list[int] = []
         for start in range(0, len(keys), KEYS_PER_QUERY):
             part = keys[start : start + KEYS_PER_QUERY]
-            query = (
-                "SELECT mask_key, fitness, loss, metrics, arrays, data FROM evaluations "
-                f"WHERE split = ? AND mask_key IN ({','.join('?' * len(part))})"
-            )
+            query = f"SELECT id, {_ROW} FROM evaluations WHERE split = ? AND mask_key IN ({','.join('?' * len(part))})"
             with self._explained():
-                for key, *columns in self._db.execute(query, (split, *part)):
-                    scores[key] = _score(*columns)
+                for number, *row in self._db.execute(query, (split, *part)):
+                    try:
+                        if not intact(row):
+                            raise Damaged("checksum")
+                        scores[row[1]] = score_of(row)
+                    except Damaged:
+                        damaged.append(number)
+        if damaged:
+            gone = self._drop(damaged)
+            scores = {key: score for key, score in scores.items() if (split, key) not in gone}
         return scores
 
     def put(self, split: str, scores: Iterable[tuple[Mask, Score]]) -> None:
@@ -129,13 +143,11 @@ class Study:
         Raises:
             HeadwiseError: the disk is full or the file cannot be written.
         """
-        rows = [(split, *_row(mask, score)) for mask, score in scores]
         with self._transaction():
+            (walk,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM evaluations").fetchone()
             self._db.executemany(
-                "INSERT OR IGNORE INTO evaluations "
-                "(split, mask_key, operator, mask, gates, fitness, loss, metrics, arrays, data) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
+                f"INSERT OR IGNORE INTO evaluations ({_ROW}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})",
+                [to_row(split, walk, mask, score) for mask, score in scores],
             )
 
     def evaluations(self, split: str | None = None) -> Iterator[Evaluation]:
@@ -144,13 +156,11 @@ class Study:
         Raises:
             HeadwiseError: the file cannot be read.
         """
-        query = (
-            "SELECT split, operator, gates, fitness, loss, metrics, arrays, data FROM evaluations "
-            "WHERE split = coalesce(?, split) ORDER BY id"
-        )
+        query = f"SELECT {_ROW} FROM evaluations WHERE split = coalesce(?, split) ORDER BY id"
         with self._explained():
-            for name, operator, gates, *columns in self._db.execute(query, (split,)):
-                yield Evaluation(name, _mask(operator, gates), _score(*columns))
+            for row in self._db.execute(query, (split,)):
+                if intact(row):  # what was damaged since the file was opened is for `get` to remove
+                    yield Evaluation(row[0], mask_of(row), score_of(row))
 
     def count(self, split: str | None = None) -> int:
         """How many evaluations there are (of one split)."""
@@ -168,13 +178,63 @@ class Study:
             HeadwiseError: the disk is full or the file cannot be written.
         """
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
+            self._set("notes", {**self._fact("notes"), key: value})
 
     def read(self, key: str, default: object = None) -> object:
-        """A fact that `note` kept."""
+        """A fact that `note` kept.
+
+        Raises:
+            HeadwiseError: the file cannot be read.
+        """
         with self._explained():
-            row = self._db.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else default
+            return self._fact("notes").get(key, default)
+
+    def _set(self, key: str, value: object) -> None:
+        text = json.dumps(value, sort_keys=True)
+        self._db.execute("INSERT OR REPLACE INTO study VALUES (?, ?, ?)", (key, text, checksum([key, text])))
+
+    def _fact(self, key: str) -> dict:
+        with self._explained():
+            row = self._db.execute("SELECT key, value, crc FROM study WHERE key = ?", (key,)).fetchone()
+        if row is None or checksum(row[:2]) != row[2]:
+            raise HeadwiseError(
+                f"{self.path} is damaged: its {key} cannot be trusted any more. Choose another output folder, or "
+                "delete this one to begin anew."
+            )
+        return json.loads(row[1])
+
+    # ---- what is damaged
+
+    def _verify(self) -> None:
+        """Every row once: those whose checksum is wrong are removed, and an index that lost rows is made again."""
+        with self._explained():
+            if self._db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                with self._transaction():
+                    self._db.execute("REINDEX")
+                (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+                if found != "ok":
+                    raise sqlite3.DatabaseError(found)
+            query = f"SELECT id, {_ROW} FROM evaluations NOT INDEXED"
+            damaged = [number for number, *row in self._db.execute(query) if not intact(row)]
+        if damaged:
+            self._drop(damaged)
+
+    def _drop(self, damaged: Sequence[int]) -> set[tuple[str, str]]:
+        """Remove damaged rows and those that were walked with them; (split, mask_key) of what went."""
+        with self._transaction():
+            gone: dict[int, tuple[str, str]] = {}
+            for number in damaged:  # ids of one walk follow each other; a damaged row's own `walk` may be wrong
+                near = "SELECT walk FROM evaluations WHERE id BETWEEN ? - 1 AND ? + 1"
+                query = f"SELECT id, split, mask_key FROM evaluations WHERE id = ? OR walk IN ({near})"
+                for one, *key in self._db.execute(query, (number, number, number)):
+                    gone[one] = (key[0], key[1])
+            self._db.executemany("DELETE FROM evaluations WHERE id = ?", [(number,) for number in gone])
+            self._db.execute("REINDEX")  # a damaged row's entry is not found by its content
+        others = (
+            f", with {len(gone) - len(damaged):,} that were made together with them" if len(gone) > len(damaged) else ""
+        )
+        self._say(f"{len(damaged):,} scores in {self.path} were damaged; they are evaluated again{others}.")
+        return set(gone.values())
 
     # ---- the file
 
@@ -220,80 +280,3 @@ class Study:
             else:
                 advice = "It is not a study, or it is damaged. Move it away or choose another output folder."
             raise HeadwiseError(f"The study {self.path} cannot be used: {reason}. {advice}") from error
-
-
-# ---- rows
-
-
-def _row(mask: Mask, score: Score) -> tuple:
-    means = [[str(head), list(values)] for head, values in mask.means]
-    gates = {"layers": mask.grid.layers, "pool": mask.grid.pool, "gates": mask.gates, "means": means}
-    arrays = [("units", np.asarray(score.units, "<f4"))]
-    arrays += [(name, np.asarray(ranks, "<i4")) for name, ranks in score.ranks.items()]
-    return (
-        mask.key,
-        mask.operator,
-        str(mask),
-        json.dumps(gates),
-        float(score.fitness),
-        float(score.loss),
-        json.dumps(dict(score.metrics)),
-        json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays]),
-        zlib.compress(b"".join(array.tobytes() for _, array in arrays)),
-    )
-
-
-def _mask(operator: str, text: str) -> Mask:
-    stored = json.loads(text)
-    means = tuple((Head.parse(name), tuple(values)) for name, values in stored["means"])
-    grid = Grid(tuple(stored["layers"]), stored["pool"])
-    return Mask(grid, tuple(map(tuple, stored["gates"])), operator, means)
-
-
-def _score(fitness: float | None, loss: float | None, metrics: str, arrays: str, data: bytes) -> Score:
-    from headwise.scoring.objectives import Score
-
-    try:
-        raw = zlib.decompress(data)
-    except zlib.error as error:  # it carries a checksum
-        raise sqlite3.DatabaseError("the scores of a mask are damaged") from error
-    offset, named = 0, {}
-    for name, dtype, shape in json.loads(arrays):
-        count = math.prod(shape)
-        array = np.frombuffer(raw, dtype, count, offset).reshape(shape)
-        named[name] = array.astype(array.dtype.newbyteorder("="))  # a copy: the buffer is read-only
-        offset += count * 4
-    units = named.pop("units")
-    fitness, loss = (math.nan if value is None else value for value in (fitness, loss))
-    return Score(fitness, loss, json.loads(metrics), units, named)
-
-
-# ---- fingerprints
-
-
-def _plain(fingerprint: Mapping[str, object]) -> dict:
-    """As JSON gives it back, so that tuples and lists compare equal."""
-    return json.loads(json.dumps(dict(fingerprint)))
-
-
-def _leaves(value: object, path: Sequence[str] = ()) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, (*path, key))
-    else:
-        yield ".".join(path), value
-
-
-def _difference(path: Path, stored: dict, asked: dict) -> str:
-    old, new = dict(_leaves(stored)), dict(_leaves(asked))
-    absent = "nothing"
-    lines = [
-        f"  {name}: there {old.get(name, absent)!s}, now {new.get(name, absent)!s}"
-        for name in dict.fromkeys([*new, *old])
-        if old.get(name, absent) != new.get(name, absent)
-    ]
-    return (
-        f"{path} holds another study. These differ:\n" + "\n".join(lines) + "\n"
-        "Choose another output folder, repeat the command with the old settings to continue that study, or delete "
-        "the folder to begin anew."
-    )

@@ -86,13 +86,14 @@ def measured(
     **columns: object,
 ) -> tuple[dict, pa.Table | None]:
     """As `evaluate`, with the table of every query where `queries` asks for it."""
-    from headwise.towers.fits import check_fits
+    from headwise.towers.fits import check_fits, check_functions
 
     reporter, machine = reporter or Silent(), machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
+    check_functions(ready, chosen, check_weights=check_weights)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
     if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:

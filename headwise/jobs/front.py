@@ -39,6 +39,7 @@ from headwise.scoring import stats
 from headwise.scoring.objectives import Score
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
 from headwise.search.genome import GeneticSettings
+from headwise.towers.probes import described
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     return mask.with_provenance(
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,
+        functions=described(bench.model),
         found_by="front",
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
         kept=[domain.pairs.name for domain in bench.kept],

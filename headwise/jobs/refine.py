@@ -36,6 +36,7 @@ from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.tasks import Goal
+from headwise.towers.probes import described
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     return mask.with_provenance(
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,
+        functions=described(bench.model),
         found_by=chosen.found_by,
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
         settings=results["settings"],

@@ -30,7 +30,7 @@ from headwise.jobs.steps.opening import (
 from headwise.jobs.steps.progress import Reporter, Silent, metered
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
-from headwise.towers.fits import check_fits
+from headwise.towers.fits import check_fits, check_functions
 
 
 def transfer(
@@ -78,6 +78,7 @@ def transfer(
     found = [read_mask(mask, ready) for mask in masks]
     for mask in found:
         check_fits(ready.tower, mask, check_weights=check_weights)
+        check_functions(ready, mask, check_weights=check_weights)
         if mask.operator == "mean" and not mask.means and not mask.is_identity:
             raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
     columns = []

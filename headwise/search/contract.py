@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -47,11 +46,10 @@ class Found:
 def order(mask: Mask, score: Score) -> Order:
     """A sort key, best first: fitness, loss, fewer heads, then the mask's text, so that no tie is left to chance.
 
-    A score that is not a number comes last.
+    Fitness and loss are rounded (`Score.order`). A score that is not a number comes last.
     """
-    fitness = -math.inf if math.isnan(score.fitness) else score.fitness
-    loss = math.inf if math.isnan(score.loss) else score.loss
-    return (-fitness, loss, mask.size, str(mask))
+    fitness, loss = score.order
+    return (-fitness, -loss, mask.size, str(mask))
 
 
 def best_of(found: Iterable[Found]) -> Found:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.checked import Damaged, load_tensors, metadata
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -64,40 +65,44 @@ class HeadDeltas:
     def _place(self) -> dict[Head, int]:
         return {head: i for i, head in enumerate(self.heads)}
 
-    def save(self, path: Path | str) -> None:
-        """Write them to a safetensors file, whole or not at all."""
+    def save(self, path: Path | str, key: str = "") -> None:
+        """Write them to a safetensors file with a checksum, whole or not at all.
+
+        Arguments:
+            key: what they depend on besides operator and heads; `load` refuses another one.
+        """
         from safetensors.torch import save_file
 
         path = Path(path)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may share an output folder
-        facts = {"layers": " ".join(map(str, self.grid.layers)), "pool": str(self.grid.pool), "operator": self.operator}
-        facts["heads"] = " ".join(map(str, self.heads))
+        grid = {"layers": list(self.grid.layers), "pool": self.grid.pool}
+        facts = {"grid": grid, "operator": self.operator, "heads": list(map(str, self.heads)), "key": key}
+        tensors = {"identity": self.identity.contiguous(), "changes": self.changes.contiguous()}
         try:
-            save_file({"identity": self.identity, "changes": self.changes}, part, facts)
+            save_file(tensors, part, metadata(tensors, facts))
             part.replace(path)
         except Exception as error:  # safetensors raises its own kinds, also for a full disk
             part.unlink(missing_ok=True)
             raise HeadwiseError(f"Cannot write {path}: {error}. Free some disk space and run again.") from error
 
     @classmethod
-    def load(cls, path: Path | str) -> HeadDeltas:
+    def load(cls, path: Path | str, key: str = "") -> HeadDeltas:
         """Read what `save` wrote.
 
         Raises:
-            HeadwiseError: the file is missing or damaged.
+            HeadwiseError: the file is missing, damaged, or of another key.
         """
-        from safetensors import safe_open
-
         try:
-            with safe_open(path, "pt") as file:
-                facts = file.metadata()
-                grid = Grid(tuple(map(int, facts["layers"].split())), int(facts["pool"]))
-                tensors = file.get_tensor("identity"), file.get_tensor("changes")
-                return cls(grid, facts["operator"], *tensors, tuple(map(Head.parse, facts["heads"].split())))
-        except Exception as error:  # a damaged file gives many kinds
+            tensors, facts = load_tensors(path)
+        except (OSError, Damaged) as error:
             raise HeadwiseError(
                 f"Cannot read the heads' changes from {path}: {error}. Delete it; it is made again."
             ) from error
+        if facts["key"] != key:
+            raise HeadwiseError(f"The heads' changes in {path} are of another study. Delete it; it is made again.")
+        grid = Grid(tuple(facts["grid"]["layers"]), facts["grid"]["pool"])
+        heads = tuple(map(Head.parse, facts["heads"]))
+        return cls(grid, facts["operator"], tensors["identity"], tensors["changes"], heads)
 
 
 class Collector:

@@ -123,6 +123,7 @@ def learn_gates(
     *,
     means: Means | None = None,
     checkpoint: Path | None = None,
+    about: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> Learned:
     """Learn one gate per head on the search split.
@@ -136,6 +137,7 @@ def learn_gates(
         means: operator `mean`: per row of the grid, (H, d).
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
             and ends with the same bytes on a CPU. None keeps nothing.
+        about: what else the run depends on: a checkpoint of another value is another run's.
         progress: called with the FFE done since the last call.
 
     Raises:
@@ -144,7 +146,7 @@ def learn_gates(
     tower.check_operator(operator)
     check_images(loss, len(pixels))
     training = _Training(tower, pixels, loss, operator, settings, constants(tower, operator, means), progress)
-    facts = {"operator": operator, "settings": asdict(settings)}
+    facts = {"operator": operator, "settings": asdict(settings), "about": about}
     key = fingerprint(tower, pixels, loss, means if operator == "mean" else None, facts) if checkpoint else ""
     state = (read_state(checkpoint, key) if checkpoint else None) or training.begin()
     with frozen(tower.parts):

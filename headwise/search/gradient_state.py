@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.files import write_files
@@ -87,13 +88,11 @@ def _feed(digest, value: object) -> None:
 
 
 def write_state(path: Path, key: str, state: State) -> None:
-    """The file appears whole or not at all; equal states give equal bytes.
+    """The file appears whole or not at all, with a checksum inside; equal states give equal bytes.
 
     Raises:
         HeadwiseError: it cannot be written.
     """
-    from safetensors.torch import save
-
     facts = {
         "run": key,
         "best": state.best,
@@ -101,8 +100,7 @@ def write_state(path: Path, key: str, state: State) -> None:
         "history": [asdict(epoch) for epoch in state.history],
     }
     tensors = {name: getattr(state, name).clone().contiguous() for name in TENSORS}
-    # one entry of metadata, because safetensors writes several in no fixed order
-    write_files(path.parent, {path.name: save(tensors, {"headwise": json.dumps(facts, sort_keys=True)})})
+    write_files(path.parent, {path.name: dump_tensors(tensors, facts)})
 
 
 def read_state(path: Path, key: str) -> State | None:
@@ -111,21 +109,16 @@ def read_state(path: Path, key: str) -> State | None:
     Raises:
         HeadwiseError: a damaged file, or one of another run.
     """
-    from safetensors import safe_open
-
-    if not path.exists():
-        return None
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["headwise"])
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
-        history = tuple(Epoch(**entry) for entry in facts["history"])
-        state = State(**tensors, best_temperature=facts["best_temperature"], best=facts["best"], history=history)
-    except Exception as error:  # safetensors raises its own kinds
+        tensors, facts = load_tensors(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, Damaged) as error:
         raise HeadwiseError(f"{path} is not a checkpoint of AAT-BP, or is damaged ({error}). Delete it.") from error
     if facts["run"] != key:
         raise HeadwiseError(
             f"{path} is the checkpoint of another run: the model, the captions, the images or the settings differ. "
             "Give another file, or delete this one to begin anew."
         )
-    return state
+    history = tuple(Epoch(**entry) for entry in facts["history"])
+    return State(**tensors, best_temperature=facts["best_temperature"], best=facts["best"], history=history)

@@ -158,8 +158,9 @@ class Model:
         tower: the image tower.
         module: the library's model.
         preprocess: a picture → pixels (3, R, R), float32.
-        preprocess_spec: plain JSON values that change when the preprocessing does (part of the cache's key).
+        preprocess_spec: what the library says of its preprocessing, for reading; no key relies on it.
         encode_texts: texts → embeddings (T, E), float32, not normalised; None where there is no text tower.
+        tokenize: texts → what the text tower is given (token ids, masks), by name; None where that is not known.
         text_hash: hash of the text tower's parameters.
         logit_scale, logit_bias: similarity → logit.
         loss: `softmax` (CLIP) or `sigmoid` (SigLIP).
@@ -173,6 +174,7 @@ class Model:
     preprocess_spec: Mapping[str, object]
     save: Callable[[Path], None]
     encode_texts: Callable[[Sequence[str]], torch.Tensor] | None = None
+    tokenize: Callable[[Sequence[str]], Mapping[str, torch.Tensor]] | None = None
     text_hash: str = ""
     logit_scale: float = 100.0
     logit_bias: float = 0.0

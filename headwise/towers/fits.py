@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.towers.base import Tower
+from headwise.towers.base import Model, Tower
+from headwise.towers.probes import changed
 
 
 def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
@@ -27,6 +30,28 @@ def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
         )
     if not mask.is_identity:
         tower.check_mask(mask)
+
+
+def check_functions(model: Model, mask: Mask, *, check_weights: bool = True, image: bool = True) -> None:
+    """
+    Arguments:
+        check_weights: False checks nothing.
+        image: also what the image tower itself computes; not inside a context that edits it.
+
+    Raises:
+        HeadwiseError: around equal weights the model's preprocessing, tokenizer or image tower does something else
+            than where the mask was found.
+    """
+    about = mask.provenance.get("functions")
+    if not check_weights or not isinstance(about, Mapping):
+        return
+    if others := changed({key: value for key, value in about.items() if image or key != "image"}, model):
+        raise HeadwiseError(
+            f"The mask was found on {mask.provenance.get('base_model', 'another model')}. {model.name} has its "
+            f"weights, but {'; '.join(others)}. Its scores would be of another model: compare the folders' "
+            "configuration, processor and tokenizer files. If that is meant, pass check_weights=False "
+            "(--no-check-weights)."
+        )
 
 
 def mean_tensor(mask: Mask, row: int, head_dim: int, device: torch.device | str = "cpu") -> torch.Tensor | None:

@@ -156,6 +156,7 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
         preprocess=partial(_preprocess, image_processor),
         preprocess_spec={"class": type(image_processor).__name__, **_jsonable(spec)},
         encode_texts=partial(_encode_texts, module, processor.tokenizer) if has_text else None,
+        tokenize=partial(tokenize, module, processor.tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
         logit_scale=float(module.logit_scale.detach().exp()) if has_text else 100.0,
         logit_bias=float(bias.detach()) if bias is not None else 0.0,
@@ -188,9 +189,25 @@ def tokenize(module: Any, tokenizer, texts: Sequence[str]) -> dict[str, torch.Te
         limit = min(limit, CHINESE_CONTEXT)
     elif module.config.model_type == "altclip":
         limit = min(limit, config.max_position_embeddings - config.pad_token_id - 1)
-    tokens = tokenizer(list(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+    with _as_it_was(tokenizer):
+        tokens = tokenizer(list(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
     accepted = inspect.signature(module.get_text_features).parameters
     return {key: value for key, value in tokens.items() if key in accepted}
+
+
+@contextmanager
+def _as_it_was(tokenizer) -> Iterator[None]:
+    """A fast tokenizer keeps the truncation and padding of its last call, and saves them: here they are put back."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 @torch.inference_mode()

@@ -168,12 +168,17 @@ def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None,
         # a configuration that was read from JSON has lists where open_clip has tuples
         preprocess_spec={"class": "open_clip", "steps": str(preprocess).replace("[", "(").replace("]", ")")},
         encode_texts=partial(_encode_texts, module, tokenizer) if has_text else None,
+        tokenize=partial(_tokenize, tokenizer) if has_text else None,
         text_hash=weights_hash(module, skip=("visual.", "logit_")) if has_text else "",
         logit_scale=float(scale.detach().exp()) if scale is not None else 100.0,
         logit_bias=float(bias.detach()) if bias is not None else 0.0,
         loss="softmax" if bias is None else "sigmoid",
         save=partial(_save, module, tokenizer, config),
     )
+
+
+def _tokenize(tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    return {"text": tokenizer(list(texts))}  # (T, context)
 
 
 @torch.inference_mode()

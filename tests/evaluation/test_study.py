@@ -172,17 +172,6 @@ def test_a_damaged_study_is_an_error(tmp_path):
         list(study.evaluations())
 
 
-def test_damaged_scores_are_an_error(tmp_path):
-    with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
-        study.put("search", [(MASK, make_score())])
-        raw = sqlite3.connect(tmp_path / "s.sqlite")
-        raw.execute("UPDATE evaluations SET data = x'00112233'")
-        raw.commit()
-        raw.close()
-        with pytest.raises(HeadwiseError, match="damaged"):
-            study.get("search", [MASK])
-
-
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HeadwiseError, match="folder"):

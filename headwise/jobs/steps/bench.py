@@ -6,21 +6,28 @@ It does not know what will be asked of it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+import torch
 
 from headwise.data.cache import PixelCache, pixels
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
 from headwise.evaluation.engine import Means, Plan, head_means, plan
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
+from headwise.processor import machine, use_threads
 from headwise.scoring.objectives import Objective
 from headwise.towers.base import Model, Tower
+from headwise.towers.probes import image_answer, pixels_key, texts_key
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Bench:
         study: where scores are kept.
         reporter: where progress goes.
         kept: domains that a mask for these pairs must not break.
+        key: a hash of all that a score depends on besides split and mask.
     """
 
     model: Model
@@ -50,6 +58,7 @@ class Bench:
     study: Study | None
     reporter: Reporter = field(default_factory=Silent)
     kept: tuple[Bench, ...] = ()
+    key: str = ""
 
     def indices(self, split: str) -> tuple[int, ...]:
         """The images of a split (search, pick, test), by their numbers in `pairs`."""
@@ -160,12 +169,14 @@ def prepare(
         HeadwiseError: a model without a text tower, an image that cannot be decoded, a study of something else.
     """
     reporter = reporter or Silent()
+    _as_recorded(study, reporter)
     layout = plan(model.tower, dtype=dtype, device=device, chunk=chunk)
     reporter.say(
         f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
     )
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
-    opened = Study(study, fingerprint(model, pairs, splits, task, layout)) if study else None
+    facts = fingerprint(model, pairs, splits, task, layout)
+    opened = Study(study, facts, reporter.say) if study else None
     options = {"cache_dir": cache_dir, "cache_size": cache_size, "say": reporter.say}
     if layout.device == "cpu":
         with counted(reporter, "Decoding images", "images") as tell:
@@ -173,7 +184,15 @@ def prepare(
     else:  # the processor's cores decode while the GPU is at work
         cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
-    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter)
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key)
+
+
+def _as_recorded(study: Path | None, reporter: Reporter) -> None:
+    """Continue a study with the threads that it was begun with: sums of another number round differently."""
+    there = ((recorded(study) if study else None) or {}).get("machine", {})
+    if use_threads(there.get("threads", torch.get_num_threads())):
+        reporter.say(f"Computing with {torch.get_num_threads()} threads, as this study did before.")
 
 
 def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: Plan) -> Mapping[str, object]:
@@ -182,7 +201,9 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: 
         "model": {
             "weights": model.tower.weights_hash,
             "text": model.text_hash,
-            "preprocess": dict(model.preprocess_spec),
+            "image": image_answer(model.tower),
+            "pixels": pixels_key(model.preprocess),
+            **texts_key(model),
         },
         "data": {"pairs": pairs.hash, "split": splits.hash},
         "objective": {
@@ -192,5 +213,6 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: 
             "loss": model.loss,
             "scale": round(model.logit_scale, 6),
         },
-        "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack, "device": layout.device},
+        "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack},
+        "machine": machine(layout.device),
     }

@@ -12,7 +12,6 @@ import numpy as np
 
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
@@ -64,12 +63,12 @@ class Contest:
             self.facts["ffe"] += IDENTITY
         name = self._name(new)
         result = self.bench.study.read(name) if self.bench.study else None
-        if result is None:
+        assert result is None or isinstance(result, dict)
+        known = result and self._recorded([mask for mask in new if mask.key not in result["dropped"]])
+        if result is None or known is None:
             result = self._race(new, name)
         else:
-            assert isinstance(result, dict)
-            survivors = [mask for mask in new if mask.key not in result["dropped"]]
-            self.evaluate.learn(self._recorded(survivors), result["ffe"])
+            self.evaluate.learn(known, result["ffe"])
         self.facts["masks"] += len(new)
         self.facts["dropped"] += len(result["dropped"])
         self.facts["ffe"] += result["ffe"]
@@ -84,12 +83,13 @@ class Contest:
         facts = [self.evaluate.split, [mask.key for mask in masks], asdict(self.settings)]
         return "race " + hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
-    def _recorded(self, masks: Sequence[Mask]) -> list:
+    def _recorded(self, masks: Sequence[Mask]) -> list | None:
+        """The survivors' scores; None where one of them was damaged, so that the race has to be run again."""
         study = self.bench.study
         assert study is not None
         scores = study.get(self.evaluate.split, masks)
         if len(scores) < len(masks):
-            raise HeadwiseError(f"{study.path} knows a race but not its survivors' scores. Delete it to begin anew.")
+            return None
         return [(mask, scores[mask.key]) for mask in masks]
 
     def _race(self, masks: Sequence[Mask], name: str) -> dict:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
+from headwise.checked import Damaged, load_tensors
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
@@ -169,7 +171,8 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
             start.operator,
             replace(settings.gradient, seed=settings.seed),
             means=evaluate.means,
-            checkpoint=scratch(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
+            checkpoint=_sound(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
+            about=bench.key,
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent
@@ -183,6 +186,18 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
     gates = {str(head): learned.soft.gate(head) for head in learned.soft.grid}
     facts: dict[str, object] = {"gates": gates, "best_epoch": learned.best}
     return Strategy("bp", found, evaluate.spent - spent, facts)
+
+
+def _sound(bench: Bench, name: str) -> Path | None:
+    """A file of learned gates beside the study; a damaged one is removed, and the gates are learned again."""
+    path = scratch(bench, name)
+    if path is not None and path.exists():
+        try:
+            load_tensors(path)
+        except Damaged:
+            bench.reporter.say(f"The learned gates in {path} are damaged; they are learned again.")
+            path.unlink()
+    return path
 
 
 def _front(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:

@@ -10,6 +10,7 @@ import torch
 
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
@@ -103,10 +104,14 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
     path = scratch(bench, f"deltas-{keep.operator}.safetensors")
     deltas = keep.deltas
     if deltas is None and path is not None and path.exists():
-        deltas = HeadDeltas.load(path)
-        if deltas.heads == keep.heads:
-            return deltas
-        deltas = None
+        try:
+            deltas = HeadDeltas.load(path, bench.key)
+        except HeadwiseError as error:  # damaged, or of another study whose folder this was
+            bench.reporter.say(f"{error.__cause__ or 'Another study'}: {path.name} is made again.")
+        else:
+            if deltas.heads == keep.heads:
+                return deltas
+            deltas = None
     if deltas is None:
         with metered(bench.reporter, evaluate, f"Heads' changes again ({keep.operator})", None):
             deltas = collect(
@@ -118,7 +123,7 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
                 progress=evaluate.progress,
             )
     if path is not None:
-        deltas.save(path)
+        deltas.save(path, bench.key)
     return deltas
 
 

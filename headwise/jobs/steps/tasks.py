@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
+from headwise.files import write_files
 from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.processor import machine
 from headwise.scoring.objectives import (
     Classification,
     Combined,
@@ -28,8 +31,10 @@ from headwise.scoring.objectives import (
 )
 from headwise.scoring.prompts import class_embeddings, class_names, templates
 from headwise.towers.base import Model
+from headwise.towers.probes import texts_key
 
 TEXTS_AT_ONCE = 1024
+FORMAT = 2  # of the captions' cache: it goes up when old entries must not be read
 
 
 @dataclass(frozen=True)
@@ -211,26 +216,28 @@ def embed_texts(
     Raises:
         HeadwiseError: the cache cannot be written.
     """
-    from safetensors.torch import load_file, save
-
-    from headwise.files import write_files
-
     assert model.encode_texts is not None
-    key = hashlib.sha256(json.dumps([model.text_hash, texts]).encode()).hexdigest()[:32]
+    reporter = reporter or Silent()
+    where = machine(str(next(model.module.parameters()).device))
+    facts = [FORMAT, where, model.text_hash, texts_key(model), texts]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     path = cache_folder(cache_dir) / "texts" / f"{key}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)["texts"]
-        except Exception:  # a damaged cache is made again
-            path.unlink(missing_ok=True)
+    try:
+        tensors, about = load_tensors(path)
+        if about["key"] == key and len(tensors["texts"]) == len(texts):
+            return tensors["texts"]
+    except FileNotFoundError:
+        pass
+    except (OSError, Damaged):
+        reporter.say(f"The captions' embeddings in {path} are damaged; they are made again.")
     unique = sorted(dict.fromkeys(texts), key=len)  # texts of like length share little padding
     found: list[torch.Tensor] = []
-    with (reporter or Silent()).stage("Embedding captions", len(unique), "captions") as advance:
+    with reporter.stage("Embedding captions", len(unique), "captions") as advance:
         for start in range(0, len(unique), TEXTS_AT_ONCE):
             part = unique[start : start + TEXTS_AT_ONCE]
             found.append(model.encode_texts(part).float().cpu())
             advance(len(part))
     place = {text: i for i, text in enumerate(unique)}
     embeddings = torch.cat(found)[[place[text] for text in texts]].contiguous()  # (T, E)
-    write_files(path.parent, {path.name: save({"texts": embeddings})})
+    write_files(path.parent, {path.name: dump_tensors({"texts": embeddings}, {"key": key})})
     return embeddings

@@ -17,6 +17,7 @@ import torch
 
 from headwise.baselines import FitSettings, Fitted, fit
 from headwise.baselines.training import embeddings_of
+from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.evaluation.engine import Pixels, plan
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
@@ -89,7 +90,7 @@ def run_baseline(bench: Bench, name: str, seed: int, settings: FitSettings, plac
     settings = replace(settings, seed=seed)
     path = bench.study.path.parent / "baselines" / f"{name}-seed{seed}.safetensors" if bench.study else None
     key = _key(bench, name, settings, places)
-    kept = _read(path, key) if path else None
+    kept = _read(path, key, bench.reporter.say) if path else None
     if kept is None:
         kept = _train(bench, name, settings, places)
         if path:
@@ -160,31 +161,28 @@ def _inference(fitted: Fitted, tower: Tower, pixels: Pixels) -> float:
 
 
 def _key(bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]) -> str:
-    facts = [name, asdict(settings), list(places), bench.model.tower.weights_hash, bench.pairs.hash, bench.splits.hash]
+    facts = [name, asdict(settings), list(places), bench.key]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(path: Path, key: str) -> tuple[dict[str, Measured], dict[str, float]] | None:
-    """What a former run kept; None where there is nothing, or of another training."""
-    from safetensors import SafetensorError, safe_open
-
+def _read(path: Path, key: str, say: Callable[[str], None]) -> tuple[dict[str, Measured], dict[str, float]] | None:
+    """What a former run kept; None where there is nothing, or of another training, or damaged (which is said)."""
     try:
-        with safe_open(path, "numpy") as file:
-            kept = json.loads(file.metadata()["headwise"])
-            if kept["key"] != key:
-                return None
-            scores = {
-                split: Measured(fitness, loss, file.get_tensor(split))
-                for split, (fitness, loss) in kept["scores"].items()
-            }
-    except (FileNotFoundError, SafetensorError):
+        tensors, kept = load_tensors(path)
+    except FileNotFoundError:
         return None
+    except (OSError, Damaged):
+        say(f"{path} is damaged; the baseline is trained again.")
+        return None
+    if kept["key"] != key:
+        return None
+    scores = {
+        split: Measured(fitness, loss, tensors[split].numpy()) for split, (fitness, loss) in kept["scores"].items()
+    }
     return scores, kept["facts"]
 
 
 def _write(path: Path, key: str, scores: Mapping[str, Measured], facts: Mapping[str, float]) -> None:
-    from safetensors.numpy import save
-
     about = {"key": key, "facts": facts, "scores": {split: [s.fitness, s.loss] for split, s in scores.items()}}
-    units = {split: np.ascontiguousarray(s.units) for split, s in scores.items()}
-    write_files(path.parent, {path.name: save(units, metadata={"headwise": json.dumps(about)})})
+    units = {split: torch.from_numpy(np.ascontiguousarray(s.units)) for split, s in scores.items()}
+    write_files(path.parent, {path.name: dump_tensors(units, about)})

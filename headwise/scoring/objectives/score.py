@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,8 +36,18 @@ class Score:
 
     @property
     def order(self) -> tuple[float, float]:
-        """Sorts from worse to better."""
-        return self.fitness, -self.loss
+        """Sorts from worse to better; rounded, so that the last bits, which another machine or another number of
+        threads sums otherwise, decide nothing. What is not a number is worst."""
+        return rounded(self.fitness, -math.inf), -rounded(self.loss, math.inf)
+
+
+def rounded(value: float, instead: float) -> float:
+    """Six significant digits; float32 sums agree in about seven.
+
+    Arguments:
+        instead: of what is not a number.
+    """
+    return instead if math.isnan(value) else float(f"{value:.5e}")
 
 
 class Objective(Protocol):

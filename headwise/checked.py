@@ -1,0 +1,145 @@
+"""Checksums of everything that headwise writes to read back as numbers: a damaged byte is noticed, never believed.
+
+They are for accidents (a disk, a transfer), not against forgery. What is damaged is made again where that is
+possible, and refused with a sentence where it is not; who reads decides.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BLOCK = 1 << 24
+ENTRY = "headwise"  # the one entry of metadata: safetensors writes several in no fixed order
+DEFLATE = 1032  # zlib makes at most so many bytes out of one
+
+
+class Damaged(ValueError):
+    """What was read is not what was written."""
+
+
+def checksum(values: Iterable[str | bytes | float | int | None]) -> int:
+    """CRC-32 of plain values in their order; the kind and the length of each count.
+
+    A float and SQLite's reading of it count the same: −0.0 is 0.0, and what is not a number is None.
+    """
+    crc = 0
+    for value in values:
+        if value is None or value != value:  # not a number
+            body, kind = b"", b"n"
+        elif isinstance(value, str):
+            body, kind = value.encode("utf-8", "surrogatepass"), b"s"
+        elif isinstance(value, bytes):
+            body, kind = value, b"b"
+        elif isinstance(value, float):
+            body, kind = struct.pack("<d", value + 0.0), b"f"
+        else:
+            body, kind = str(value).encode(), b"i"
+        crc = zlib.crc32(body, zlib.crc32(kind + struct.pack("<q", len(body)), crc))
+    return crc
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file's content, read in blocks."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def dump_json(value: object) -> bytes:
+    """A value as JSON after its own checksum."""
+    body = json.dumps(value).encode()
+    return f"{zlib.crc32(body)}\n".encode() + body
+
+
+def load_json(data: bytes) -> Any:
+    """What `dump_json` wrote.
+
+    Raises:
+        Damaged: something else.
+    """
+    crc, _, body = data.partition(b"\n")
+    try:
+        if int(crc) != zlib.crc32(body):
+            raise Damaged("the checksum differs")
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(str(error)) from error
+
+
+def inflate(data: bytes, size: int) -> bytes:
+    """Decompress to exactly `size` bytes; no more than that is ever held.
+
+    Raises:
+        Damaged: another size, or not zlib's.
+    """
+    if not 0 <= size <= DEFLATE * len(data):
+        raise Damaged(f"{size} bytes cannot come out of {len(data)}")
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(data, size + 1)  # at most one byte too many
+    except zlib.error as error:
+        raise Damaged(str(error)) from error
+    if len(raw) != size or not stream.eof or stream.unused_data:
+        raise Damaged(f"{size} bytes were announced")
+    return raw
+
+
+# ---- tensors
+
+
+def metadata(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, object]) -> dict[str, str]:
+    """The metadata of a safetensors file: facts, and a checksum of them and of every tensor."""
+    text = json.dumps(facts, sort_keys=True)
+    return {ENTRY: json.dumps({"crc32": _of_tensors(tensors, text), "facts": text})}
+
+
+def dump_tensors(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, object]) -> bytes:
+    """A safetensors file with a checksum inside; equal content gives equal bytes.
+
+    Arguments:
+        tensors: contiguous, on the CPU.
+        facts: JSON values.
+    """
+    from safetensors.torch import save
+
+    return save(dict(tensors), metadata(tensors, facts))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the facts of a file of `dump_tensors`. safetensors itself bounds shapes by the file's size.
+
+    Raises:
+        FileNotFoundError: no such file.
+        Damaged: anything else than what was written.
+    """
+    from safetensors import safe_open
+
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[ENTRY])
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if about["crc32"] != _of_tensors(tensors, about["facts"]):
+            raise Damaged("the checksum differs")
+        return tensors, json.loads(about["facts"])
+    except Exception as error:  # safetensors raises its own kinds, and odd metadata many others
+        raise Damaged(str(error) or type(error).__name__) from error
+
+
+def _of_tensors(tensors: Mapping[str, torch.Tensor], facts: str) -> int:
+    crc = checksum([facts])
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return crc

@@ -1,0 +1,85 @@
+"""A row of a study: a mask and its score as plain columns with a checksum, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from headwise.checked import Damaged, checksum, inflate
+from headwise.edits.heads import Grid, Head
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.scoring.objectives.score import Score
+
+COLUMNS = ("split", "mask_key", "walk", "operator", "mask", "gates", "fitness", "loss", "metrics", "arrays", "data")
+DTYPES = ("<f4", "<i4")
+
+
+def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:
+    """The values of `COLUMNS`, then their checksum."""
+    means = [[str(head), list(values)] for head, values in mask.means]
+    gates = {"layers": mask.grid.layers, "pool": mask.grid.pool, "gates": mask.gates, "means": means}
+    arrays = [("units", np.asarray(score.units, "<f4"))]
+    arrays += [(name, np.asarray(ranks, "<i4")) for name, ranks in score.ranks.items()]
+    row = (
+        split,
+        mask.key,
+        walk,
+        mask.operator,
+        str(mask),
+        json.dumps(gates),
+        float(score.fitness),
+        float(score.loss),
+        json.dumps(dict(score.metrics)),
+        json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays]),
+        zlib.compress(b"".join(array.tobytes() for _, array in arrays)),
+    )
+    return (*row, checksum(row))
+
+
+def intact(row: Sequence) -> bool:
+    """Whether the checksum after the columns is theirs."""
+    return checksum(row[:-1]) == row[-1]
+
+
+def mask_of(row: Sequence) -> Mask:
+    """
+    Raises:
+        Damaged: the columns do not describe a mask.
+    """
+    columns = dict(zip(COLUMNS, row, strict=False))
+    try:
+        stored = json.loads(columns["gates"])
+        means = tuple((Head.parse(name), tuple(values)) for name, values in stored["means"])
+        grid = Grid(tuple(stored["layers"]), stored["pool"])
+        return Mask(grid, tuple(map(tuple, stored["gates"])), columns["operator"], means)
+    except (ValueError, TypeError, KeyError, RecursionError, HeadwiseError) as error:
+        raise Damaged(str(error)) from error
+
+
+def score_of(row: Sequence) -> Score:
+    """
+    Raises:
+        Damaged: the columns do not describe a score; sizes are checked before memory is taken.
+    """
+    columns = dict(zip(COLUMNS, row, strict=False))
+    try:
+        listed = [(str(name), dtype, tuple(shape)) for name, dtype, shape in json.loads(columns["arrays"])]
+        for name, dtype, shape in listed:
+            if dtype not in DTYPES or not all(type(side) is int and side >= 0 for side in shape):
+                raise Damaged(f"{name} is {dtype} of shape {shape}")
+        counts = [math.prod(shape) for _, _, shape in listed]
+        raw, offset, named = inflate(columns["data"], 4 * sum(counts)), 0, {}
+        for (name, dtype, shape), count in zip(listed, counts, strict=True):
+            array = np.frombuffer(raw, dtype, count, offset).reshape(shape)
+            named[name] = array.astype(array.dtype.newbyteorder("="))  # a copy: the buffer is read-only
+            offset += 4 * count
+        units = named.pop("units")
+        fitness, loss = (math.nan if columns[key] is None else columns[key] for key in ("fitness", "loss"))
+        return Score(fitness, loss, json.loads(columns["metrics"]), units, named)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise error if isinstance(error, Damaged) else Damaged(str(error)) from error
