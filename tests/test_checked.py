@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -54,10 +55,8 @@ def test_every_flipped_bit_of_a_json_index_is_noticed():
     for place in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[place // 8] ^= 1 << place % 8
-        try:
+        with suppress(Damaged):
             assert load_json(bytes(flipped)) == FACTS
-        except Damaged:
-            pass
     with pytest.raises(Damaged):
         load_json(b"1" * 10_000 + b"\n{}")
     deep = b"[" * 100_000

@@ -66,20 +66,20 @@ def test_a_flipped_bit_anywhere_gives_no_other_score(original, tmp_path):
         flipped(original, tmp_path / "copy.sqlite", place, rng.randrange(8))
         said = []
         try:
-            with Study(tmp_path / "copy.sqlite", FINGERPRINT, said.append) as study:
-                assert study.read("test_read_for") == NOTE, place
-                found = study.get("search", MASKS)
-                assert {key: plain(one) for key, one in found.items()}.items() <= EXPECTED.items(), place
-                missing = [mask for mask in MASKS if mask.key not in found]
-                study.put("search", [(mask, SCORES[mask.key]) for mask in missing])  # evaluated again
-                again = study.get("search", MASKS)
-                assert {key: plain(one) for key, one in again.items()} == EXPECTED, place
-        except HeadwiseError as error:
-            assert "copy.sqlite" in str(error)
+            opened = Study(tmp_path / "copy.sqlite", FINGERPRINT, said.append)
+        except HeadwiseError:
             outcomes["refused"] += 1
-        else:
-            outcomes["again" if missing else "same"] += 1
+            continue
+        with opened as study:
+            assert study.read("test_read_for") == NOTE, place
+            found = study.get("search", MASKS)
+            assert {key: plain(one) for key, one in found.items()}.items() <= EXPECTED.items(), place
+            missing = [mask for mask in MASKS if mask.key not in found]
             assert bool(missing) <= bool(said), place
+            study.put("search", [(mask, SCORES[mask.key]) for mask in missing])  # evaluated again
+            again = study.get("search", MASKS)
+            assert {key: plain(one) for key, one in again.items()} == EXPECTED, place
+        outcomes["again" if missing else "same"] += 1
     assert outcomes["same"] > 10
     assert outcomes["again"] > 10
 
