@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
@@ -13,6 +14,13 @@ import torch
 from torch import nn
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A study that goes on sets the threads that it was begun with: no test leaves them to the next."""
+    yield
+    torch.set_num_threads(1)
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:

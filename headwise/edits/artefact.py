@@ -130,12 +130,12 @@ def loads(text: str, where: str) -> Fields:
         raise HeadwiseError(f"{where} is not valid JSON ({error}); it is damaged. Save the mask again.") from error
     if not isinstance(data, dict):
         raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Is it a headwise mask?")
-    _warn_of_newer(data, where)
     if "checksum" in data and data["checksum"] != _checksum(data):
         raise HeadwiseError(
             f"{where} is not what was written: its checksum differs, so that a number in it is damaged or was changed. "
             "Save the mask again; if you changed it by hand, delete its line 'checksum'."
         )
+    _warn_of_newer(data, where)
 
     def wrong(key: str, wanted: str) -> HeadwiseError:
         found = f"is {_short(data[key])}" if key in data else "is missing"

@@ -183,7 +183,8 @@ def choose(units: Sequence[np.ndarray], sizes: Sequence[int], losses: Sequence[f
     table = np.asarray(units, dtype=np.float64)  # (F, N)
     means = table.mean(1)
     ties = losses if losses is not None else [0.0] * len(sizes)
-    order = [(-round(float(means[i]), 12), float(f"{ties[i]:.5e}"), sizes[i], i) for i in range(len(sizes))]
+    # losses are rounded as in `Score.order`: the last bits are another machine's
+    order = [(-round(float(means[i]), 12), float(f"{ties[i]:.4e}"), sizes[i], i) for i in range(len(sizes))]
     best, identity = min(order)[-1], list(sizes).index(0)
     delta = tuple(float((row - table[identity]).mean()) for row in table)
     error = tuple(paired_error(row - table[identity]) for row in table)

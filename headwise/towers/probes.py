@@ -175,8 +175,8 @@ def texts_key(model: Model) -> dict[str, str]:
     if model.encode_texts is None:
         return {}
     if model.tokenize is None:  # a function of the user's own
-        return {"embeddings": embeddings_key(model.encode_texts, whole=True)}
-    return {"tokens": tokens_key(model.tokenize), "embeddings": embeddings_key(model.encode_texts)}
+        return {"text_encoder": embeddings_key(model.encode_texts, whole=True)}
+    return {"tokenizer": tokens_key(model.tokenize), "text_encoder": embeddings_key(model.encode_texts)}
 
 
 @torch.inference_mode()

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import small_clip, write_pairs
 
 from headwise.demo import model_folder
+from headwise.evaluation.fingerprints import recorded
 
 SMALL = ["--budget", "30", "--population", "10", "--controls", "4", "--finalists", "4"]
 
@@ -171,9 +173,31 @@ def test_python_api_gives_what_the_command_line_gives(refined, pairs):
     settings = headwise.Settings(
         operators=("zero", "mean"), controls=4, finalists=4, genetic=GeneticSettings(budget=30, population=10)
     )
+    began = recorded(refined[0] / "study.sqlite")["machine"]["threads"]  # the command line took the machine's default
+    torch.set_num_threads(began)
     found = headwise.refine("demo", pairs, settings=settings)
-    assert found.results == refined[1]
+    assert found.results == refined[1]  # the same threads, processor and torch: the same bits
     assert found.folder is None
+    torch.set_num_threads(3 - began if began < 3 else 1)
+    other = headwise.refine("demo", pairs, settings=settings)
+    assert other.mask == found.mask
+    assert_near(other.results, found.results)
+
+
+def assert_near(found: object, expected: object, where: str = "results") -> None:
+    """What the README promises of another number of threads: losses within 1e-5, everything else equal."""
+    if isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        for key, value in expected.items():
+            assert_near(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for number, value in enumerate(expected):
+            assert_near(found[number], value, f"{where}[{number}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5), where
+    else:
+        assert found == expected, where
 
 
 def test_help_names_every_command(run):

@@ -119,10 +119,10 @@ def test_keys_are_the_same_in_every_process_and_with_every_number_of_threads():
 
 def test_a_random_text_encoder_of_ones_own_is_an_error_and_two_of_them_have_two_keys():
     model = load("demo")
-    assert set(probes.texts_key(model)) == {"tokens", "embeddings"}
+    assert set(probes.texts_key(model)) == {"tokenizer", "text_encoder"}
     own = replace(model, tokenize=None)
     keys = probes.texts_key(own)
-    assert set(keys) == {"embeddings"}
+    assert set(keys) == {"text_encoder"}
     assert probes.texts_key(own) == keys
     assert (
         probes.texts_key(replace(own, encode_texts=lambda texts: model.encode_texts([t[::-1] for t in texts]))) != keys

@@ -201,8 +201,8 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: 
         "model": {
             "weights": model.tower.weights_hash,
             "text": model.text_hash,
-            "image": image_answer(model.tower),
-            "pixels": pixels_key(model.preprocess),
+            "image_encoder": image_answer(model.tower),
+            "preprocessing": pixels_key(model.preprocess),
             **texts_key(model),
         },
         "data": {"pairs": pairs.hash, "split": splits.hash},

@@ -13,6 +13,8 @@ import torch
 from headwise.errors import HeadwiseError
 from headwise.scoring.metrics import unit
 
+LOSS_DIGITS = 5  # of a loss count: its float32 sums agree in about seven, on any machine
+
 
 @dataclass(frozen=True)
 class Score:
@@ -38,16 +40,13 @@ class Score:
     def order(self) -> tuple[float, float]:
         """Sorts from worse to better; rounded, so that the last bits, which another machine or another number of
         threads sums otherwise, decide nothing. What is not a number is worst."""
-        return rounded(self.fitness, -math.inf), -rounded(self.loss, math.inf)
+        fitness, loss = (rounded(value, digits) for value, digits in ((self.fitness, 8), (self.loss, LOSS_DIGITS)))
+        return -math.inf if math.isnan(fitness) else fitness, -math.inf if math.isnan(loss) else -loss
 
 
-def rounded(value: float, instead: float) -> float:
-    """Six significant digits; float32 sums agree in about seven.
-
-    Arguments:
-        instead: of what is not a number.
-    """
-    return instead if math.isnan(value) else float(f"{value:.5e}")
+def rounded(value: float, digits: int) -> float:
+    """A value with so many significant digits."""
+    return float(f"{value:.{digits - 1}e}")
 
 
 class Objective(Protocol):
