@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
     try:
         head, _, body = path.read_bytes().partition(b"\n")
         found = json.loads(head)
-        if found["digest"] != hashlib.sha256(body).hexdigest() or len(body) != count * LOOK_BYTES:
+        if found["digest"] != _digest(found["reasons"], body) or len(body) != count * LOOK_BYTES:
             return None
         reasons = {int(i): reason for i, reason in found["reasons"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -88,9 +88,14 @@ def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
     return [body[i : i + LOOK_BYTES] for i in range(0, len(body), LOOK_BYTES)], reasons
 
 
+def _digest(reasons: Mapping[object, str], body: bytes) -> str:
+    """Of all that is remembered: another row's reason would leave out another image."""
+    return hashlib.sha256(json.dumps(reasons).encode() + b"\n" + body).hexdigest()
+
+
 def _save(path: Path, looks: list[bytes], reasons: dict[int, str]) -> None:
     body = b"".join(looks)
-    head = json.dumps({"digest": hashlib.sha256(body).hexdigest(), "reasons": reasons}).encode()
+    head = json.dumps({"digest": _digest(reasons, body), "reasons": reasons}).encode()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from conftest import write_pairs
 from headwise.jobs.compare import compare
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
+from headwise.jobs.steps import trained
 from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
@@ -128,6 +129,33 @@ def test_a_killed_comparison_continues_to_the_same_table(compared, pairs, other,
     assert not (out / "compare.json").exists()
     done = subprocess.run(command(pairs, other, out), capture_output=True, text=True, check=True)
     assert timeless(json.loads(done.stdout)) == timeless(compared[1])
+
+
+def test_a_damaged_file_of_a_baseline_is_never_read_as_another_result(tmp_path):
+    """The baseline is trained again instead, and that is said."""
+    units = np.linspace(0, 1, 24, dtype=np.float32)
+    scores = {split: trained.Measured(0.5, 1.25, units) for split in ("search", "pick")}
+    facts = {"trained": 3, "ffe": 2.5, "seconds": 1.0, "inference": 1.0}
+    path, said = tmp_path / "adapter-seed0.safetensors", []
+
+    def kept():
+        found = trained._read(path, "key", said.append)
+        return found and ({k: (s.fitness, s.loss, s.units.tolist()) for k, s in found[0].items()}, found[1])
+
+    assert kept() is None
+    trained._write(path, "key", scores, facts)
+    whole, data = kept(), path.read_bytes()
+    assert whole == ({k: (0.5, 1.25, units.tolist()) for k in scores}, facts)
+    assert trained._read(path, "another key", said.append) is None
+    assert said == []
+    for place in range(0, len(data), 3):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        found, count = kept(), len(said)
+        assert found in (None, whole), place
+        assert (found is None) == bool(count), place
+        said.clear()
 
 
 def test_operators_are_rows_of_their_own(pairs, tmp_path):
