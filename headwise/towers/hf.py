@@ -15,6 +15,7 @@ from torch import nn
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Model, Tower, weights_hash
 from headwise.towers.hf_blocks import build_clip, build_siglip, is_clip, is_siglip
+from headwise.towers.tools import tokenizer_as_it_was
 
 TEXT_BATCH = 256
 LOOKED_FOR = "vision_model.encoder.layers with self_attn, and visual_projection or head (transformers)"
@@ -189,25 +190,10 @@ def tokenize(module: Any, tokenizer, texts: Sequence[str]) -> dict[str, torch.Te
         limit = min(limit, CHINESE_CONTEXT)
     elif module.config.model_type == "altclip":
         limit = min(limit, config.max_position_embeddings - config.pad_token_id - 1)
-    with _as_it_was(tokenizer):
+    with tokenizer_as_it_was(tokenizer):
         tokens = tokenizer(list(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
     accepted = inspect.signature(module.get_text_features).parameters
     return {key: value for key, value in tokens.items() if key in accepted}
-
-
-@contextmanager
-def _as_it_was(tokenizer) -> Iterator[None]:
-    """A fast tokenizer keeps the truncation and padding of its last call, and saves them: here they are put back."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        yield
-        return
-    truncation, padding = backend.truncation, backend.padding
-    try:
-        yield
-    finally:
-        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
-        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from headwise.towers import timm
 from headwise.towers.base import Model, Tower, weights_hash
 from headwise.towers.open_clip_blocks import build_native, is_native_vit
 from headwise.towers.pool2d import build_resnet, build_trunk_pool
-from headwise.towers.tools import need
+from headwise.towers.tools import need, tokenizer_as_it_was
 
 TEXT_BATCH = 256
 LOOKED_FOR = "visual.transformer.resblocks, visual.trunk or visual.attnpool (open_clip)"
@@ -178,7 +178,8 @@ def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None,
 
 
 def _tokenize(tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    return {"text": tokenizer(list(texts))}  # (T, context)
+    with tokenizer_as_it_was(getattr(tokenizer, "tokenizer", None)):  # of transformers, in some of open_clip's
+        return {"text": tokenizer(list(texts))}  # (T, context)
 
 
 @torch.inference_mode()
@@ -186,7 +187,7 @@ def _encode_texts(module: Any, tokenizer, texts: Sequence[str]) -> torch.Tensor:
     device = next(module.parameters()).device
     out = []
     for start in range(0, len(texts), TEXT_BATCH):
-        tokens = tokenizer(list(texts[start : start + TEXT_BATCH])).to(device)  # (T, context)
+        tokens = _tokenize(tokenizer, texts[start : start + TEXT_BATCH])["text"].to(device)  # (T, context)
         out.append(module.encode_text(tokens, normalize=False).float())  # (T, E); CoCa would normalise
     return torch.cat(out)
 

@@ -13,16 +13,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
 from headwise.errors import HeadwiseError
-
-if TYPE_CHECKING:
-    from headwise.towers.base import Model, Tower
+from headwise.towers.base import Model, Tower, evaluating
 
 TEXTS = (
     "a photo of a dog",
@@ -185,14 +182,8 @@ def image_answer(tower: Tower) -> list[float]:
     weights do with another activation or another number of heads differs here."""
     size = tower.resolution
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    modules = list(tower.parts.modules())
-    modes = [module.training for module in modules]
-    tower.parts.eval()
-    try:
+    with evaluating(tower.parts):
         answer = tower.encode(image.to(tower.device, tower.dtype))[0].float().cpu()  # (E)
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
     answer = answer / answer.norm().clamp_min(1e-12)
     return [round(float(number), 4) for number in answer[:ANSWER]]
 
