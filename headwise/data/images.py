@@ -75,9 +75,10 @@ class Images:
 
     def _check_protocol(self, name: str) -> None:
         protocol = name.partition("://")[0].lower()
-        if protocol in self.protocols and "::" not in name:
+        chained = "::" in name and protocol not in ("https", "http")  # fsspec would go on to another protocol
+        if protocol in self.protocols and not chained:
             return
-        if protocol not in PROTOCOLS or "::" in name:
+        if protocol not in PROTOCOLS or chained:
             raise HeadwiseError(f"the image {name}: a remote image must be one of {', '.join(PROTOCOLS)}")
         raise HeadwiseError(
             f"the image {name} is not on this machine, and the source is; allow it to fetch images with "
