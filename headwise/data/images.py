@@ -56,7 +56,7 @@ class Images:
             if is_remote(path) or len(names) == 1 or os.path.isfile(path):
                 return path
             first = first or path
-        if first is None:
+        if refused is not None or first is None:
             raise refused or HeadwiseError("there is no image")
         return first
 
@@ -96,7 +96,7 @@ class Images:
         if base in ("", ".", "..") or os.path.islink(full):
             full = os.path.realpath(full)
         if not any(full.startswith(root.rstrip(os.sep) + os.sep) for root in self.roots):
-            where = " or ".join(self.roots) or "any that was given"
+            where = " or ".join(self.roots) or self.folder
             raise HeadwiseError(
                 f"the image {path} is outside the folder {where}; name the folder that holds the images with "
                 f"{option('images', 'DIR')}"
