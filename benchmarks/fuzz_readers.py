@@ -71,10 +71,10 @@ def table(mark: str) -> bytes:
 
 
 def archive(label: str) -> bytes:
-    stream = io.BytesIO()
+    stream, texts = io.BytesIO(), {"cls": b"1", "json": b'{"caption": "a", "captions": ["b", "c"]}'}
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for i in range(3):
-            for name, data in ((f"s{i}.png", picture(i)), (f"s{i}.{label}", b"1" if label == "cls" else b"a\nb")):
+            for name, data in ((f"s{i}.png", picture(i)), (f"s{i}.{label}", texts.get(label, b"a\nb"))):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -100,6 +100,10 @@ def targets() -> dict[str, Target]:
         "annotations": [{"image_id": i, "caption": "a cat"} for i in range(3)],
     }
     lines = "\n".join(json.dumps({"image": n, "captions": ["a", "b"], "split": "test"}) for n in names)
+    records = lines.replace("\n", ", ")
+    listed = 'image,captions\n0.png,"[\'a cat\', \'the cat\']"\n1.png,"[\'a dog\' ""it\'s""]"\n2.png,"array([\'b\'], dtype=object)"\n'
+    by_image = {"0.png": ["a", "b"], "1.png": "c", "2.png": ["d"]}
+    columns = {"image": names, "caption_1": ["a", "b", None], "caption_2": ["", "c", "d"]}
     tsv = "\n".join(f"{i}\t{base64.b64encode(picture(i)).decode()}" for i in range(3))
     texts = "\n".join(json.dumps({"text_id": i, "text": "猫", "image_ids": [i]}) for i in range(3))
     multi = [["0.png", "a", "1.png", "b"], ["2.png", "c", "0.png", "d"]]
@@ -112,6 +116,13 @@ def targets() -> dict[str, Target]:
         "labels": Target(b"image,label\n0.png,cat\n1.png,dog\n", "p.csv", "{}/p.csv"),
         "tsv": Target(table("\t"), "p.tsv", "{}/p.tsv"),
         "jsonl": Target(lines.encode(), "p.jsonl", "{}/p.jsonl"),
+        "csv, tabs in UTF-16": Target(table("\t").decode().encode("utf-16"), "p.csv", "{}/p.csv"),
+        "csv, semicolons": Target(table(";"), "p.csv", "{}/p.csv", 0.5),
+        "csv, pipes": Target(b"image_name| comment_number| comment\n0.png| 0| a\n1.png| 0| b\n", "p.csv", "{}/p.csv", 0.5),
+        "csv, lists": Target(listed.encode(), "p.csv", "{}/p.csv"),
+        "json": Target(f"[{records}]".encode(), "p.json", "{}/p.json"),
+        "json, by image": Target(json.dumps(by_image).encode(), "p.json", "{}/p.json"),
+        "json, columns": Target(json.dumps(columns).encode(), "p.json", "{}/p.json", 0.5),
         "parquet": Target(parquet(), "p.parquet", "{}/p.parquet", 0.02),
         "folder": Target(b"file_name,text\n0.png,a\n1.png,b\n", "metadata.csv", "{}"),
         "karpathy": Target(json.dumps(karpathy).encode(), "k.json", "karpathy:{}/k.json"),
@@ -121,6 +132,7 @@ def targets() -> dict[str, Target]:
         "chinese images": Target(tsv.encode(), "test_imgs.tsv", "chinese-clip:{}"),
         "chinese texts": Target(texts.encode(), "test_texts.jsonl", "chinese-clip:{}"),
         "wds retrieval": Target(archive("txt"), "0.tar", "wds:{}/*.tar"),
+        "wds json": Target(archive("json"), "0.tar", "wds:{}/*.tar"),
         "wds classes": Target(archive("cls"), "test/0.tar", "wds:{}"),
         "cola pairs": Target(json.dumps(multi).encode(), "m.json", "cola:{}/m.json"),
         "cola queries": Target(json.dumps(single).encode(), "o.json", "cola:{}/o.json"),
@@ -137,8 +149,39 @@ def pictures() -> dict[str, bytes]:
 
 def damage(data: bytes, draw: random.Random) -> bytes:
     """One to six random edits: flips, cuts, copies, insertions of awkward bytes, numbers blown up."""
-    awkward = [b"\0", b'"', b",", b"\t", b"\n", b"\xff\xfe", b"[", b"{", b"../", b"/dev/zero", b"\xed\xa0\x80", b"NaN"]
-    awkward += [b"9" * 30, b"null", b"\\u0000", b"\xef\xbb\xbf", b"-1", b"1e999", b"?split=", b"#", b"://", b"[" * 3000]
+    awkward = [
+        b"\0",
+        b'"',
+        b",",
+        b"\t",
+        b"\n",
+        b"\xff\xfe",
+        b"[",
+        b"{",
+        b"../",
+        b"/dev/zero",
+        b"\xed\xa0\x80",
+        b"NaN",
+        b"'",
+        b"|",
+        b";",
+        b"\xe2\x80\xa8",
+    ]
+    awkward += [
+        b"9" * 30,
+        b"9" * 5000,
+        b"None",
+        b"array(",
+        b"null",
+        b"\\u0000",
+        b"\xef\xbb\xbf",
+        b"-1",
+        b"1e999",
+        b"?split=",
+        b"#",
+        b"://",
+        b"[" * 3000,
+    ]
     out = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 3, 6))):
         at, to = sorted((draw.randint(0, len(out)), draw.randint(0, len(out))))
@@ -201,7 +244,7 @@ class Bench:
             for other in ("chinese images", "chinese texts"):
                 (work / self.targets[other].file).write_bytes(self.targets[other].sound)
         if name.startswith("wds"):
-            (work / "classnames.txt").write_text("cat\ndog\n" if name != "wds retrieval" else "")
+            (work / "classnames.txt").write_text("cat\ndog\n" if name != "wds retrieval" and name != "wds json" else "")
             (work / "test" / "nshards.txt").write_text("1")
             (work / "test" / "0.tar").write_bytes(archive("cls"))
 

@@ -21,7 +21,7 @@ from headwise.cli.options import (
 
 data = typer.Typer(
     no_args_is_help=True,
-    help="Look at a source of pairs. Forms: demo (packaged), FILE.csv|tsv|jsonl|parquet, a folder of images, "
+    help="Look at a source of pairs. Forms: demo (packaged), FILE.csv|tsv|json|jsonl|parquet, a folder of images, "
     "karpathy:FILE?images=DIR, coco:FILE?images=DIR, cna:FILE?images=DIR, chinese-clip:DIR?split=test, "
     "wds:DIR?split=test, cola:FILE?images=DIR, mix:FILE (several sources), hf:REPO?split=test&image=image&captions=raw.",
 )

@@ -22,7 +22,7 @@ ModelArgument = Annotated[
 PairsArgument = Annotated[
     str,
     typer.Argument(
-        help="Images with captions or labels: a .csv, .tsv, .jsonl or .parquet file, a folder of images, or a named "
+        help="Images with captions or labels: a .csv, .tsv, .json, .jsonl or .parquet file, a folder of images, or a named "
         "form such as karpathy:FILE?images=DIR (headwise data --help lists them)."
     ),
 ]

@@ -30,6 +30,7 @@ class Entry:
     rows: list[Row]
     captions: list[str]
     text_ids: list[int]
+    silent: int = 0  # rows without a caption
     ref: ImageRef | None = None
 
 
@@ -67,7 +68,7 @@ def assemble(
         HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
     """
     bad: list[Bad] = []
-    entries, total, silent = _join(table, bad)
+    entries, total = _join(table, bad)
     if not total:
         raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
     entries = _hash(entries, bad, workers, captioned=table.class_names is None)
@@ -80,7 +81,7 @@ def assemble(
         raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
     if table.classification and table.class_names is not None and not skip_bad:
         _require_images(table.name, table.class_names, entries)
-    return replace(_pairs(table, entries, len(bad)), notes=tuple(_notes(entries, silent))), tuple(bad)
+    return replace(_pairs(table, entries, len(bad)), notes=tuple(_notes(entries))), tuple(bad)
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
@@ -92,11 +93,11 @@ def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") ->
     return "\n".join([f"{name}: {len(bad):,} of {total:,} rows {verb} bad:", *lines, advice])
 
 
-def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int, int]:
-    """Entries in the order of their first row, how many rows there were, and how many of them had no caption."""
+def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
+    """Entries in the order of their first row, and how many rows there were."""
     entries: list[Entry] = []
     by_key: dict[str, Entry] = {}
-    total = silent = 0
+    total = 0
     for row in table.rows:
         total += 1
         try:
@@ -107,24 +108,23 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int, int]:
         except HeadwiseError as error:
             bad.append(Bad(printable(row.origin), str(error)))
             continue
-        silent += not captions and table.class_names is None
         known = by_key.get(row.key) if row.key is not None else None
         if known is None:
-            entries.append(Entry([row], captions, texts))
+            entries.append(Entry([row], captions, texts, silent=not captions))
             if row.key is not None:
                 by_key[row.key] = entries[-1]
         else:
             _add(known, row, captions, texts)
     if table.class_names is None:
         entries = _captioned(entries, bad, keyed=True)
-    return entries, total, silent
+    return entries, total
 
 
-def _notes(entries: list[Entry], silent: int) -> Iterator[str]:
+def _notes(entries: list[Entry]) -> Iterator[str]:
     """What would be wrong without a word: captions left out, several in one."""
     captions = [caption for entry in entries for caption in entry.captions]
-    if silent and (left := silent - sum(not entry.captions for entry in entries)) > 0 and captions:
-        yield f"{left:,} blank captions were left out."
+    if captions and (silent := sum(entry.silent for entry in entries)):
+        yield f"{silent:,} blank {'caption was' if silent == 1 else 'captions were'} left out."
     for mark in JOINTS:
         joined = [
             caption for caption in captions if all(part.strip() for part in caption.split(mark, 1)) and mark in caption
@@ -186,6 +186,7 @@ def _add(entry: Entry, row: Row, captions: list[str], texts: list[int]) -> None:
             )
     entry.rows.append(row)
     entry.captions += captions
+    entry.silent += not captions
     entry.text_ids += texts
 
 
@@ -212,9 +213,7 @@ def _hash(entries: list[Entry], bad: list[Bad], workers: int | None, captioned: 
             continue
         keyless = entry.rows[0].key is None
         if keyless and found.hash in by_hash:
-            for row in entry.rows:
-                _add(by_hash[found.hash], row, [], [])
-            by_hash[found.hash].captions += entry.captions
+            _add(by_hash[found.hash], entry.rows[0], entry.captions, [])
             continue
         entry.ref = found
         kept.append(entry)

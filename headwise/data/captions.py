@@ -18,7 +18,9 @@ from headwise.data.cells import blank, check_utf8
 from headwise.errors import HeadwiseError
 
 ARRAY = re.compile(r"(?:\w+\.)?array\(\s*(?P<items>.*?)\s*(?:,\s*dtype=(?:[\w.<>]+|'[^']*'))?\s*,?\s*\)", re.DOTALL)
-LISTED = re.compile(r"""[\[(]\s*(?:(?:\w+\.)?str_\(\s*)?[uUbBrR]?['"]|(?:\w+\.)?array\(\s*\[""")  # how a list begins
+LISTED = re.compile(  # how a list begins
+    r"""[\[(][\[(\s]*(?:(?:(?:\w+\.)?str_\(\s*)?[uUbBrR]?['"]|(?:None|nan|NaN|<NA>)\s*[,\])])|(?:\w+\.)?array\(\s*\["""
+)
 ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 WRAPPED = re.compile(r"(?:\w+\.)?str_\(\s*")
 NOTHING = re.compile(r"None|nan|NaN|<NA>|null")

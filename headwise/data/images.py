@@ -56,7 +56,7 @@ class Images:
             if is_remote(path) or len(names) == 1 or os.path.isfile(path):
                 return path
             first = first or path
-        if first is None:
+        if refused is not None or first is None:
             raise refused or HeadwiseError("there is no image")
         return first
 
@@ -75,9 +75,10 @@ class Images:
 
     def _check_protocol(self, name: str) -> None:
         protocol = name.partition("://")[0].lower()
-        if protocol in self.protocols and "::" not in name:
+        chained = "::" in name and protocol not in ("https", "http")  # fsspec would go on to another protocol
+        if protocol in self.protocols and not chained:
             return
-        if protocol not in PROTOCOLS or "::" in name:
+        if protocol not in PROTOCOLS or chained:
             raise HeadwiseError(f"the image {name}: a remote image must be one of {', '.join(PROTOCOLS)}")
         raise HeadwiseError(
             f"the image {name} is not on this machine, and the source is; allow it to fetch images with "
@@ -95,7 +96,7 @@ class Images:
         if base in ("", ".", "..") or os.path.islink(full):
             full = os.path.realpath(full)
         if not any(full.startswith(root.rstrip(os.sep) + os.sep) for root in self.roots):
-            where = " or ".join(self.roots) or "any that was given"
+            where = " or ".join(self.roots) or self.folder
             raise HeadwiseError(
                 f"the image {path} is outside the folder {where}; name the folder that holds the images with "
                 f"{option('images', 'DIR')}"

@@ -43,10 +43,11 @@ def read(
     """Images with their captions or labels, from anywhere.
 
     Arguments:
-        source: what to read: `demo` (packaged), a `.csv`, `.tsv`, `.jsonl` or `.parquet` file, a folder of images, a folder that
+        source: what to read: `demo` (packaged), a `.csv`, `.tsv`, `.json`, `.jsonl` or `.parquet` file, a folder of images, a folder that
             `datasets` saved, one of the field's formats by name (`karpathy:`, `coco:`, `flickr:`, `cna:`,
             `chinese-clip:`, `wds:`, `cola:`, `hf:`, `mix:`; see `headwise.data.sources.KINDS`), or an object in memory
-            (`datasets.Dataset`, {"images": [...], "captions": [...]}, a list of (image, caption)). Options may
+            (a pandas or polars DataFrame, `datasets.Dataset`, a torch Dataset of (image, text), {"images": [...],
+            "captions": [...]}, a list of (image, caption)). Options may
             follow a name: `pairs.csv?caption=title&split=test`.
         image, caption, split, group, label: columns; guessed from usual names by default. `caption` may be
             several columns joined by commas. A label column without captions makes a classification set.

@@ -46,7 +46,7 @@ def local_copy(location: str, *, limit: int | None = None, hosts: frozenset[str]
         OSError: it cannot be fetched; fsspec's back ends each raise their own kinds, all become this one.
     """
     folder = storage() or cache_folder() / "remote"
-    web = location.lower().startswith(("http://", "https://")) and "::" not in location
+    web = location.lower().startswith(("http://", "https://"))
     if web and hosts is None:
         hosts = frozenset((netloc(location),))
     return _copy(location, folder, limit, hosts or frozenset(), web)

@@ -258,3 +258,49 @@ def test_splits_follow_the_source(images: Path) -> None:
     items = [karpathy_image(i, ["train", "val", "test"][i % 3]) for i in range(9)]
     pairs = read(f"karpathy:{write_json(images / 'd.json', {'images': items})}")
     assert split(pairs).test == (2, 5, 8)
+
+
+# ---- folders
+
+
+def place(images: Path, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / f"{i}.png").rename(images / name)
+    for path in images.glob("?.png"):
+        if path.name not in names:
+            path.unlink()
+
+
+def test_a_folder_for_each_class(images: Path) -> None:
+    place(images, ["cat/1.png", "dog/deep/1.png", "cat/2.png", "zebra fish/1.png"])
+    pairs = read(images)
+    assert pairs.class_names == ("cat", "dog", "zebra fish")
+    assert pairs.ids == ("cat/1.png", "cat/2.png", "dog/deep/1.png", "zebra fish/1.png")
+    assert pairs.labels == (0, 0, 1, 2)
+    assert pairs.splits is None
+
+
+def test_a_folder_for_each_split_and_class(images: Path) -> None:
+    place(images, ["train/cat/1.png", "train/dog/1.png", "Validation/cat/2.png", "test/dog/1.png"])
+    pairs = read(images)
+    assert pairs.class_names == ("cat", "dog")
+    assert dict(zip(pairs.ids, pairs.splits or (), strict=True)) == {
+        "Validation/cat/2.png": "Validation", "test/dog/1.png": "test", "train/cat/1.png": "train",
+        "train/dog/1.png": "train",
+    }  # fmt: skip
+    assert [pairs.class_names[label] for label in pairs.labels or ()] == ["cat", "dog", "cat", "dog"]
+    assert evaluation_part(pairs).ids == ("test/dog/1.png",)
+
+
+@pytest.mark.parametrize("names", [["cat/1.png", "cat/2.png"], ["cat/1.png", "b.png"]])
+def test_folders_that_are_no_classes(images: Path, names: list[str]) -> None:
+    place(images, names)
+    assert "images but no captions" in fails(images)
+
+
+def test_texts_beside_images_part_at_line_feeds_alone(images: Path) -> None:
+    text = "one\u2028two\u0085three"
+    for i in range(10):
+        (images / f"{i}.txt").write_bytes(f"\ufeff{text}\r\n\nsecond\n \n\n".encode())
+    assert read(images).captions == ((text, "second"),) * 10

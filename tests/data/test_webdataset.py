@@ -1,6 +1,7 @@
 """WebDataset archives in clip_benchmark's layout, whole and broken."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -167,3 +168,57 @@ def test_bad_classes(tmp_path: Path) -> None:
     assert read(f"wds:{tmp_path}", skip_bad=True).class_names == ("cat", "dog")
     (tmp_path / "dataset_type.txt").write_text("multilabel")
     assert "'multilabel' sets cannot be evaluated" in fails(f"wds:{tmp_path}")
+
+
+def test_lines_of_a_caption_file(tmp_path: Path) -> None:
+    """Blank lines are none, at the end or between; only a line feed parts captions."""
+    text = "one\u2028two\u0085three\x0cfour"
+    files = sample(0, f"a\r\nb\n\n{text}\n\n \n") | sample(1, "\ufeffc\n") | sample(2, "d")
+    write(tmp_path, "test", [files], dataset_type="retrieval")
+    assert read(f"wds:{tmp_path}").captions == (("a", "b", text), ("c",), ("d",))
+
+
+@pytest.mark.parametrize("image", ["img", "image", "jpeg", "PNG", "left.png", "gif", "tiff"])
+@pytest.mark.parametrize("text", ["cap", "caption", "captions", "text", "txt", "TXT"])
+def test_other_endings(tmp_path: Path, image: str, text: str) -> None:
+    files = {f"{i}.{image}": encoded(i) for i in range(2)} | {f"{i}.{text}": f"a {i}\nb".encode() for i in range(2)}
+    write(tmp_path, "test", [dict(sorted(files.items()))])
+    assert read(f"wds:{tmp_path}").captions == (("a 0", "b"), ("a 1", "b"))
+
+
+def test_captions_in_json(tmp_path: Path) -> None:
+    fields = [
+        {"caption": "a", "url": "http://x/0.png", "key": "0"},  # img2dataset
+        {"captions": ["b", "c"], "title": "t"},
+        {"caption_1": "d", "caption_2": ""},
+    ]
+    files = {}
+    for i, field in enumerate(fields):
+        files |= {f"{i}.jpg": encoded(i, "JPEG"), f"{i}.json": json.dumps(field).encode()}
+    files |= {"3.jpg": encoded(3), "3.json": b'{"caption": "from json"}', "3.txt": b"from txt"}
+    files |= {"4.jpg": encoded(4), "4.json": b'{"caption": "from json"}', "4.txt": b" \n"}
+    write(tmp_path, "test", [files])
+    found = (("a",), ("b", "c"), ("d",), ("from txt",), ("from json",))
+    assert read(f"wds:{tmp_path}").captions == found
+    assert read(f"wds:{tmp_path}?caption=title", skip_bad=True).captions == (("t",), ("from txt",))
+
+
+def test_json_without_captions(tmp_path: Path) -> None:
+    files = {"0.png": encoded(0), "0.json": b'{"caption": "a"}'}
+    for i, data in enumerate(
+        [b"{", b"[1]", b'{"url": "x"}', b'{"caption": 5}', b'{"caption": null}', b"[" * 90_000], 1
+    ):
+        files |= {f"{i}.png": encoded(i), f"{i}.json": data}
+    write(tmp_path, "test", [files])
+    message = fails(f"wds:{tmp_path}")
+    for expected in ["1: the .json beside the image is not JSON", "2: the .json beside the image holds a list",
+                     "3: no field 'caption' in the .json beside the image, only url", "4: the caption is 5",
+                     "5: the caption is missing", "6: the .json beside the image is not JSON"]:  # fmt: skip
+        assert expected in message, (expected, message)
+    assert read(f"wds:{tmp_path}", skip_bad=True).texts == ("a",)
+
+
+@pytest.mark.parametrize("label", ["0000000000000000005", "9" * 400, "0000000005", "-1", "1.0", "", "\u00b2"])
+def test_labels_that_are_no_class(tmp_path: Path, label: str) -> None:
+    write(tmp_path, "test", [sample(0, "0", "cls") | sample(1, label, "cls")], classnames="cat\ndog\n")
+    assert "is not a class number below 2" in fails(f"wds:{tmp_path}")

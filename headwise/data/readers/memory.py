@@ -109,7 +109,12 @@ def _items(source: Any, name: str) -> Records:
     labelled = isinstance(first[1], int) and isinstance(classes, list | tuple) and all(map(_is_text, classes))
     if isinstance(first[1], int) and not labelled:
         raise HeadwiseError(f"{name}: its items are (image, number), and it has no list `classes` of their names.")
-    if image_name(first[0]) is None and image_bytes(first[0]) != image_bytes(_item(source, 0, name)[0]):
+    try:
+        held = image_name(first[0]) is None
+        steady = not held or image_bytes(first[0]) == image_bytes(_item(source, 0, name)[0])
+    except HeadwiseError as error:
+        raise HeadwiseError(f"{name}: item 0: {error}.") from error
+    if not steady:
         raise HeadwiseError(f"{name} gives another picture each time. Take its random transforms away.")
     column = "label" if labelled else "captions"
 
