@@ -219,20 +219,21 @@ def test_chinese_clips_texts_of_several_images(folder, rows, run, tmp_path):
 
 
 def test_the_cache_stays_within_its_bound(folder, rows, run, tmp_path, monkeypatch):
+    options = ("--json", "--images", folder)  # the tables lie elsewhere
     first = write_csv(tmp_path / "a.csv", ["image", "caption"], [[folder / f"{i}.png", f"a {i}"] for i in range(8)])
     second = write_csv(
         tmp_path / "b.csv", ["image", "caption"], [[folder / f"{i}.png", f"b {i}"] for i in range(8, 16)]
     )
     size = lambda: sum(f.stat().st_size for f in (tmp_path / "cache" / "pixels").rglob("*") if f.is_file())  # noqa: E731
-    assert run("evaluate", "demo", first, "--json", "--cache-size", "1GB")[0] == 0
+    assert run("evaluate", "demo", first, *options, "--cache-size", "1GB")[0] == 0
     one = size()
     for verb in ("evaluate", "sweep"):
-        assert run(verb, "demo", second, "--json", "--cache-size", f"{one * 1.5 / 1e6:.6f} MB")[0] == 0
+        assert run(verb, "demo", second, *options, "--cache-size", f"{one * 1.5 / 1e6:.6f} MB")[0] == 0
         assert size() <= one * 1.5
-    assert run("evaluate", "demo", first, "--json")[0] == 0
+    assert run("evaluate", "demo", first, *options)[0] == 0
     assert size() > one * 1.5  # unbounded
     monkeypatch.setenv("HEADWISE_CACHE_SIZE", "10kB")
-    code, _, err = run("refine", "demo", first, "-o", tmp_path / "out", "--json")
+    code, _, err = run("refine", "demo", first, "-o", tmp_path / "out", *options)
     assert code == 1
     assert "more than the cache size" in err
     code, _, err = run("evaluate", "demo", first, "--cache-size", "lots")
