@@ -140,7 +140,7 @@ def front(
     splits = split(given, by=split_by, seed=settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
+    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter, split_by))
     mask, results = trade(bench, settings)
     if folder is not None:
         if mask is not None:

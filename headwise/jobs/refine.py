@@ -97,7 +97,7 @@ def refine(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter))
+    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter, split_by))
     mask, results = find(bench, settings)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)

@@ -89,13 +89,23 @@ def whole(pairs: Pairs) -> Splits:
 
 
 def kept_benches(
-    model: Model, keep: Sequence[PairsLike], folder: Path | None, seed: int, machine: Machine, reporter: Reporter
+    model: Model,
+    keep: Sequence[PairsLike],
+    folder: Path | None,
+    seed: int,
+    machine: Machine,
+    reporter: Reporter,
+    split_by: str = "auto",
 ) -> list[Bench]:
-    """The kept domains, each with a study of its own; columns and goal are what the source itself says."""
+    """The kept domains, each with a study of its own; columns and goal are what the source itself says.
+
+    Arguments:
+        split_by: only `image` counts here, as the word of a user who insists on splitting what is all for testing.
+    """
     benches = []
     for number, source in enumerate(keep, 1):
         pairs = read_pairs(source, reporter, {})
-        splits = split(pairs, seed=seed)
+        splits = split(pairs, by="image" if split_by == "image" else "auto", seed=seed)
         reporter.say(f"Kept domain {pairs.name}: {len(pairs):,} images; split {splits.how}.")
         study = folder and folder / f"kept-{number}.sqlite"
         benches.append(prepared(model, pairs, splits, study, None, machine, reporter))
