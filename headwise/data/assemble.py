@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from headwise.data.captions import text_of, texts_of, why_none
+from headwise.data.captions import remarks, text_of, texts_of, why_none
 from headwise.data.files import is_remote
 from headwise.data.look import check_images
 from headwise.data.opening import read_image
@@ -20,7 +19,6 @@ from headwise.errors import HeadwiseError
 from headwise.wording import option, printable
 
 LISTED = 20  # bad rows that a message names
-JOINTS = ("|", "<sep>", "[SEP]")  # what people put between captions in one cell
 
 
 @dataclass
@@ -81,7 +79,9 @@ def assemble(
         raise HeadwiseError(bad_rows_message(table.name, bad, total, "None is left."))
     if table.classification and table.class_names is not None and not skip_bad:
         _require_images(table.name, table.class_names, entries)
-    return replace(_pairs(table, entries, len(bad)), notes=tuple(_notes(entries))), tuple(bad)
+    captions = [caption for entry in entries for caption in entry.captions]
+    notes = tuple(remarks(captions, sum(entry.silent for entry in entries)))
+    return replace(_pairs(table, entries, len(bad)), notes=notes), tuple(bad)
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
@@ -118,23 +118,6 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
     if table.class_names is None:
         entries = _captioned(entries, bad, keyed=True)
     return entries, total
-
-
-def _notes(entries: list[Entry]) -> Iterator[str]:
-    """What would be wrong without a word: captions left out, several in one."""
-    captions = [caption for entry in entries for caption in entry.captions]
-    if captions and (silent := sum(entry.silent for entry in entries)):
-        yield f"{silent:,} blank {'caption was' if silent == 1 else 'captions were'} left out."
-    for mark in JOINTS:
-        joined = [
-            caption for caption in captions if all(part.strip() for part in caption.split(mark, 1)) and mark in caption
-        ]
-        if len(joined) > max(1, len(captions) / 2):
-            yield (
-                f"{len(joined):,} of {len(captions):,} captions hold a {mark!r}, such as {printable(joined[0])[:60]!r}. Each "
-                "is read as one caption; if it is several, give them in rows, in columns (caption_1, caption_2) or as a "
-                "JSON list."
-            )
 
 
 def _found(row: Row, table: Table) -> Row:

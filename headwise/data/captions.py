@@ -16,6 +16,7 @@ import numpy as np
 
 from headwise.data.cells import blank, check_utf8
 from headwise.errors import HeadwiseError
+from headwise.wording import printable
 
 ARRAY = re.compile(r"(?:\w+\.)?array\(\s*(?P<items>.*?)\s*(?:,\s*dtype=(?:[\w.<>]+|'[^']*'))?\s*,?\s*\)", re.DOTALL)
 LISTED = re.compile(  # how a list begins
@@ -24,6 +25,7 @@ LISTED = re.compile(  # how a list begins
 ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 WRAPPED = re.compile(r"(?:\w+\.)?str_\(\s*")
 NOTHING = re.compile(r"None|nan|NaN|<NA>|null")
+JOINTS = ("|", "<sep>", "[SEP]")  # what people put between captions in one cell
 GAP = re.compile(r"\s*,\s*|\s+")
 
 
@@ -50,6 +52,24 @@ def why_none(cells: Sequence[object]) -> str:
     if not cells:
         return "there is no caption"
     return "the caption is empty" if any(isinstance(cell, str) for cell in cells) else "the caption is missing"
+
+
+def remarks(captions: Sequence[str], silent: int) -> Iterator[str]:
+    """What would be wrong without a word: captions left out, several in one.
+
+    Arguments:
+        silent: rows without a caption, about images that have others.
+    """
+    if captions and silent:
+        yield f"{silent:,} blank {'caption was' if silent == 1 else 'captions were'} left out."
+    for mark in JOINTS:
+        joined = [text for text in captions if mark in text and all(part.strip() for part in text.split(mark, 1))]
+        if len(joined) > max(1, len(captions) / 2):
+            yield (
+                f"{len(joined):,} of {len(captions):,} captions hold a {mark!r}, such as {printable(joined[0])[:60]!r}. "
+                "Each is read as one caption; if it is several, give them in rows, in columns (caption_1, caption_2) or "
+                "as a JSON list."
+            )
 
 
 def _checked(value: object) -> object:

@@ -17,7 +17,11 @@ def join(base: str, name: str) -> str:
     """`name` seen from the folder `base`; absolute and remote names stay as they are."""
     if is_remote(name) or os.path.isabs(name):
         return name
-    return f"{base.rstrip('/')}/{name}" if is_remote(base) else os.path.join(base, name)
+    if not is_remote(base):
+        return os.path.join(base, name)
+    if base.lower().startswith("http"):
+        name = name.replace("#", "%23").replace("?", "%3F")  # marks of a URL, letters in a file's name
+    return f"{base.rstrip('/')}/{name}"
 
 
 def parent(location: str) -> str:

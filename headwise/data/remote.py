@@ -55,9 +55,11 @@ def local_copy(location: str, *, limit: int | None = None, hosts: frozenset[str]
 @lru_cache(maxsize=1 << 20)
 def _copy(location: str, folder: Path, limit: int | None, hosts: frozenset[str], web: bool) -> str:
     name = digest(location)
+    folder = folder / name[:3]  # a folder of a million files is slow to look through
     folder.mkdir(parents=True, exist_ok=True)
+    former = list(folder.glob(f"{name}-*"))
     copy = download(location, folder, name, limit, hosts) if web else _from_store(location, folder, name, limit)
-    for old in folder.glob(f"{name}-*"):
+    for old in former:
         if old != copy:
             old.unlink(missing_ok=True)
     return str(copy)

@@ -176,7 +176,6 @@ def test_numbers_of_400_digits(images: Path) -> None:
             '{"images": [{"id": N, "file_name": "0.png"}], "annotations": [{"image_id": 1, "caption": N}]}'.replace(
                 "N", text
             )
-            % (text, text)
         )
         assert "c.json" in fails(f"coco:{images / 'c.json'}")
 

@@ -11,6 +11,7 @@ from headwise.data.pairs import ImageRef, Pairs, hash_bytes
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
 from headwise.errors import HeadwiseError
+from headwise.wording import command_line
 
 from .conftest import picture
 
@@ -106,6 +107,8 @@ def test_images_that_are_all_for_testing_are_not_searched(word: str) -> None:
     message = fails(pairs)
     assert f"says {word} of every image" in message
     assert "split_by=image" in message
+    with command_line():
+        assert "--split-by image" in fails(pairs)
     insisted = split(pairs, by="image")
     assert f"the split column ({word}) is not used" in insisted.how
     assert len(insisted.search) == 5

@@ -177,6 +177,15 @@ def test_what_has_not_changed_is_not_fetched_again(server) -> None:
     assert Path(local_copy(f"{server.url}/y")).read_bytes() == b"other"
 
 
+def test_names_with_marks_of_a_url(server, images: Path) -> None:
+    names = ["a#1.png", "a b.png", "what?.png", "é.png", "50%25.png"]
+    asked = ["/a%231.png", "/a%20b.png", "/what%3F.png", "/%C3%A9.png", "/50%25.png"]
+    server.pages |= {path: (200, {}, encoded(i)) for i, path in enumerate(asked)}
+    lines = "".join(f"{name},a {i}\n" for i, name in enumerate(names))
+    server.pages["/p.csv"] = (200, {}, f"image,caption\n{lines}".encode())
+    assert [image.read() for image in read(f"{server.url}/p.csv").images] == [encoded(i) for i in range(5)]
+
+
 def test_odd_addresses(images: Path) -> None:
     odd = [
         "http://",
