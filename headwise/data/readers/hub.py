@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from headwise.data.columns import SPLIT
 from headwise.data.place import Place
 from headwise.data.readers.arrow import dataset_records, quiet_datasets, root_cause
 from headwise.data.records import Record, Records
+from headwise.data.remote import storage
 from headwise.errors import HeadwiseError
 
 
@@ -28,7 +31,10 @@ def read_hub(place: Place) -> Records:
     """
     from datasets import load_dataset
 
-    return _read(place, lambda: load_dataset(place.location, place.config), "the Hugging Face hub", _caches())
+    kept = storage() if os.path.isdir(place.location) else None  # what the hub gives belongs into its own cache
+    cache = None if kept is None else str(kept)
+    load = partial(load_dataset, place.location, place.config, cache_dir=cache)
+    return _read(place, load, "the Hugging Face hub", _caches())
 
 
 def read_saved(place: Place) -> Records:
