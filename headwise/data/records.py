@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from headwise.data import cells as cell
 from headwise.data.columns import Columns, Wanted, choose
 from headwise.data.rows import Row, Table
@@ -82,7 +84,7 @@ def _row(source: str, record: Record, columns: Columns) -> Row:
         return bad(problem=str(error))
     captions = tuple(record.cells.get(column) for column in columns.captions)
     # a row with several captions is a whole image; single captions of the same bytes belong together
-    whole = not captions or len(captions) > 1 or isinstance(captions[0], list | tuple)
+    whole = len(captions) != 1 or any(isinstance(value, list | tuple | np.ndarray) for value in captions)
     known = name or (value.get("path") if isinstance(value, Mapping) else None)
     return Row(
         record.origin,

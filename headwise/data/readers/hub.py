@@ -80,11 +80,11 @@ def _parts(place: Place, found: Mapping) -> dict[str, Any]:
 
 def _caches() -> tuple[str, ...]:
     """Where `datasets` keeps what it fetched: pictures that a data set holds as files lie there."""
-    import datasets
+    from datasets import config
     from huggingface_hub import constants
 
     return (
-        str(datasets.config.HF_DATASETS_CACHE),
-        str(datasets.config.DOWNLOADED_DATASETS_PATH),
+        str(config.HF_DATASETS_CACHE),
+        str(config.DOWNLOADED_DATASETS_PATH),
         constants.HF_HUB_CACHE,
     )

@@ -122,8 +122,10 @@ def _root(pattern: str) -> str:
     return here if any(_lines(join(here, name)) for name in about) else parent(here)
 
 
-def _natural(path: str) -> list[tuple[int, object]]:
-    return [int(part) if part.isdecimal() and len(part) <= MOST_DIGITS else part for part in re.split(r"(\d+)", path)]
+def _natural(path: str) -> list[tuple[int, str]]:
+    """A key that sorts 2.tar before 10.tar: numbers by their length, then by their digits."""
+    parts = re.split(r"(\d+)", path)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (0, part) for part in parts]
 
 
 def _lines(location: str) -> list[str]:
