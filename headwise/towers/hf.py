@@ -237,6 +237,10 @@ def wrap(module: Any, processor, *, name: str = "", overrides: Overrides | None 
     texts, notes = _reading(module, processor.tokenizer, overrides, name) if has_text else (None, ())
     if texts is None:
         overrides.refuse("context_length", reason=f"{name} has no text tower.")
+    tokens = None
+    if texts is not None:
+        said = processor.tokenizer.model_max_length
+        tokens = partial(tokenize, module, processor.tokenizer, limit=texts.context, said=said)
     bias = getattr(module, "logit_bias", None)
     return Model(
         name=name,
@@ -244,8 +248,8 @@ def wrap(module: Any, processor, *, name: str = "", overrides: Overrides | None 
         module=module,
         preprocess=partial(_preprocess, image_processor),
         preprocess_spec={"class": type(image_processor).__name__, **_jsonable(spec)},
-        encode_texts=encoder(module, processor.tokenizer, texts.context) if texts else None,
-        tokenize=partial(tokenize, module, processor.tokenizer, limit=texts.context) if texts else None,
+        encode_texts=encoder(module, tokens) if tokens else None,
+        tokenize=tokens,
         text_hash=weights_hash(module, skip=("vision_model.", "visual_projection.", "logit_")) if has_text else "",
         logit_scale=float(module.logit_scale.detach().exp()) if has_text else 100.0,
         logit_bias=float(bias.detach()) if bias is not None else 0.0,

@@ -32,7 +32,9 @@ def own_context(module: Any) -> int:
     return config.max_position_embeddings
 
 
-def tokenize(module: Any, tokenizer, texts: Sequence[str], limit: int | None = None) -> dict[str, torch.Tensor]:
+def tokenize(
+    module: Any, tokenizer, texts: Sequence[str], limit: int | None = None, said: int | None = None
+) -> dict[str, torch.Tensor]:
     """Texts → the text tower's inputs, (T, context) each, as the family was trained.
 
     SigLIP reads the last position, padding included, so its texts are padded to its full context, and lower-cased
@@ -40,9 +42,12 @@ def tokenize(module: Any, tokenizer, texts: Sequence[str], limit: int | None = N
 
     Arguments:
         limit: cut at so many tokens; None: at the model's context.
+        said: the tokenizer's own limit when `limit` was chosen; one that was set on it since then counts.
     """
     whole = own_context(module)
     limit, last = limit or whole, module.config.model_type == "siglip"
+    if said is not None and tokenizer.model_max_length != said:
+        limit = min(whole, tokenizer.model_max_length)
     with as_it_was(tokenizer):
         tokens = tokenizer(
             [text.lower() for text in texts] if last else list(texts),
@@ -69,10 +74,10 @@ def reading(module: Any, tokenizer, overrides: Overrides, name: str) -> tuple[Re
     most = most if module.config.model_type == "chinese_clip" else whole
     if asked is not None and asked > most:
         raise HeadwiseError(f"{name} has positions for {most} tokens; a context length of {asked} is more.")
-    limit = asked or whole
+    limit, said = asked or whole, tokenizer.model_max_length
 
     def ids(texts: Sequence[str]) -> torch.Tensor:
-        return tokenize(module, tokenizer, texts, limit)["input_ids"]  # (T, L)
+        return tokenize(module, tokenizer, texts, limit, said)["input_ids"]  # (T, L)
 
     def lengths(texts: Sequence[str]) -> list[int]:
         own = [text.lower() for text in texts] if module.config.model_type == "siglip" else list(texts)
@@ -99,17 +104,17 @@ def _table(text_model: Any) -> torch.nn.Embedding:
     return (named or sorted(tables, key=lambda table: -table.num_embeddings))[0]
 
 
-def encoder(module: Any, tokenizer, limit: int) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Texts → embeddings (T, E), float32, not normalised."""
-    return partial(_encode_texts, module, tokenizer, limit)
+def encoder(module: Any, tokens: Callable) -> Callable[[Sequence[str]], torch.Tensor]:
+    """Texts → embeddings (T, E), float32, not normalised, of what `tokens` makes of them."""
+    return partial(_encode_texts, module, tokens)
 
 
 @torch.inference_mode()
-def _encode_texts(module: Any, tokenizer, limit: int, texts: Sequence[str]) -> torch.Tensor:
+def _encode_texts(module: Any, tokens: Callable, texts: Sequence[str]) -> torch.Tensor:
     device = module.logit_scale.device
     out = []
     for start in range(0, len(texts), TEXT_BATCH):
-        tokens = tokenize(module, tokenizer, texts[start : start + TEXT_BATCH], limit)
-        features = module.get_text_features(**{key: value.to(device) for key, value in tokens.items()})
+        inputs = tokens(texts[start : start + TEXT_BATCH])
+        features = module.get_text_features(**{key: value.to(device) for key, value in inputs.items()})
         out.append(getattr(features, "pooler_output", features).float())  # (T, E)
     return torch.cat(out)
