@@ -16,6 +16,8 @@ from headwise.errors import HeadwiseError
 from headwise.towers import checkpoint
 from headwise.towers.overrides import Overrides
 
+OPENAI = ("input_resolution", "context_length", "vocab_size")  # numbers among the weights of OpenAI's own files
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -66,6 +68,7 @@ def with_weights(
     found = None if numpy else checkpoint.read(weights)
     names = {} if found is None else checkpoint.fitted(found.tensors, _names(config, found.tensors), str(weights))
     tensors = {} if found is None else {own: found.tensors[key] for key, own in names.items()} or found.tensors
+    tensors = {key: value for key, value in tensors.items() if key not in OPENAI}
     notes = _own_tables(name, config, tensors, overrides)
     vision, text = config["vision_cfg"], config["text_cfg"]
     module = without_weights(
@@ -80,7 +83,7 @@ def with_weights(
     if found is not None:
         _check_names(name, found, tensors, module)
     try:
-        if found is None or (found.plain and all(key == own for key, own in names.items())):
+        if found is None or (found.plain and found.tensors.keys() == tensors.keys()):
             open_clip.load_checkpoint(module, str(weights))
         else:
             _load_tensors(open_clip, module, tensors)

@@ -234,6 +234,7 @@ def test_every_artefact_of_the_command_line_says_what_was_overridden(tmp_path, r
     given = {"image_size": 48, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.4, 0.3], "context_length": 10}
     code, out, err = run("evaluate", folder, pairs, "--json", *said)
     assert code == 0, err
+    assert json.loads(out)["overrides"] == given
     out = tmp_path / "out"
     code, _, err = run(
         "refine", folder, pairs, "-o", out, *said, "--operator", "zero", "--strategy", "greedy", "--controls", "2",
