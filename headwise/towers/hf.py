@@ -108,6 +108,11 @@ def _load(reference: str, name: str, where: str, device: str, overrides: Overrid
         transformers.AutoProcessor.from_pretrained,
         "preprocessor_config.json and tokenizer",
     )
+    if hasattr(module, "get_text_features") and not hasattr(processor, "tokenizer"):
+        raise HeadwiseError(
+            f"{name} has a text tower, and {source} no tokenizer for it. Copy its files from the original model, or "
+            "give a folder that has them with --processor DIR (processor= in Python)."
+        )
     own = getattr(config, OWN_KEY, None)
     if overrides.context_length is None and isinstance(own, dict) and "context_length" in own:
         overrides = replace(overrides, context_length=own["context_length"])

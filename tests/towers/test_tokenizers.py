@@ -29,6 +29,15 @@ def test_missing_tokenizer_files_are_refused_in_every_family(family, tmp_path):
         load(str(folder))
 
 
+def test_an_image_processor_alone_is_not_enough_for_a_model_with_texts(tmp_path):
+    folder = clip_folder(tmp_path)
+    for file in [path for path in folder.iterdir() if path.name not in ("config.json", "model.safetensors")]:
+        file.unlink()
+    sized(clip(tmp_path)).image_processor.save_pretrained(folder)
+    with pytest.raises(HeadwiseError, match="tokenizer"):
+        load(str(folder))
+
+
 def bpe(words: list[str], merges: bool) -> object:
     """A CLIP tokenizer that knows whole words, with or without the merges that make them."""
     import string
