@@ -1,6 +1,16 @@
-"""The one exception of the package."""
+"""The one exception of the package, and what a library's own exception says."""
+
+from __future__ import annotations
+
+import re
 
 from headwise.wording import printable
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]"
+)
+CAUSE_LINES = 6
+CAUSE_WIDTH = 240
 
 
 class HeadwiseError(Exception):
@@ -12,3 +22,18 @@ class HeadwiseError(Exception):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))
+
+
+def cause(error: BaseException) -> str:
+    """What a library's exception says, for a message: its first lines, long ones shortened, without terminal escapes.
+
+    Libraries put the cause below a headline ("Error(s) in loading state_dict for CLIP:"), so one line is not enough.
+    """
+    lines = [" ".join(line.split()) for line in plain(str(error)).splitlines()]
+    lines = [line if len(line) <= CAUSE_WIDTH else f"{line[:CAUSE_WIDTH]}…" for line in lines if line]
+    return " ".join(lines[:CAUSE_LINES]) + (" …" if len(lines) > CAUSE_LINES else "") or type(error).__name__
+
+
+def plain(text: str) -> str:
+    """A text without the escape sequences and control characters that a terminal would act on."""
+    return _ESCAPES.sub("", text.replace("\r\n", "\n"))

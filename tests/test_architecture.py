@@ -27,6 +27,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "files",
     "checked",
     "processor",
+    "hub",
     "errors",
     "wording",
     "version",

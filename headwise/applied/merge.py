@@ -8,6 +8,7 @@ are zero, so that every attention score is equal. What does not fold is refused,
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import shutil
 import uuid
@@ -25,7 +26,7 @@ from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps, plain_card
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import cannot_write
-from headwise.towers import load, wrap
+from headwise.towers import load
 from headwise.towers.base import Model, Tower, evaluating
 from headwise.towers.blocks import Block, HeadWeights
 from headwise.towers.fits import check_fits, check_functions, mean_tensor
@@ -233,10 +234,14 @@ def merge(
 
 def _reload(folder: Path, model: Model) -> Model:
     """What the model's own library makes of the saved folder."""
-    device = str(model.tower.device)
-    if (folder / "modules.json").is_file():
-        return wrap(type(model.module)(str(folder), device=device))  # a SentenceTransformer
-    return load(f"timm:local-dir:{folder}" if model.tower.family.startswith("timm") else str(folder), device=device)
+    device, log = str(model.tower.device), logging.getLogger("headwise")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what there is to say of the model was said when it was loaded
+    try:
+        timm = model.tower.family.startswith("timm")
+        return load(f"timm:local-dir:{folder}" if timm else str(folder), device=device)
+    finally:
+        log.setLevel(level)
 
 
 def _probe_batch(tower: Tower, pixels: Pixels | None) -> torch.Tensor:

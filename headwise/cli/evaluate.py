@@ -70,7 +70,7 @@ def evaluate(
             task=one["task"],
             gallery={"images": one["images"], "captions": one["captions"]},
         )
-        | {"mask": one["mask"], "reference": one["reference"]}
+        | {key: one[key] for key in ("mask", "overrides", "reference") if key in one}
         for one in found
     ]
     if where.as_json:

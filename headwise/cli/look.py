@@ -13,10 +13,12 @@ from headwise.cli.options import (
     ImagesOption,
     JsonOption,
     LabelOption,
+    Loading,
     ModelArgument,
     PairsArgument,
     RemoteOption,
     SplitOption,
+    grouped,
 )
 
 data = typer.Typer(
@@ -27,13 +29,14 @@ data = typer.Typer(
 )
 
 
-def inspect(model: ModelArgument, as_json: JsonOption = False) -> None:
+@grouped
+def inspect(model: ModelArgument, as_json: JsonOption = False, *, loading: Loading) -> None:
     """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
     from headwise.cli import console
     from headwise.jobs.inspect import inspect as describe
     from headwise.towers import load
 
-    facts = describe(load(model))
+    facts = describe(load(model, **loading.overrides.given))
     if as_json:
         console.print_json(facts)
         return

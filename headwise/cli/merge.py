@@ -11,11 +11,14 @@ from headwise.cli.options import (
     CheckOption,
     DeviceOption,
     JsonOption,
+    Loading,
     ModelArgument,
+    grouped,
     machine,
 )
 
 
+@grouped
 def merge(
     model: ModelArgument,
     mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as zero:L10.H3,L11.H0.")],
@@ -27,6 +30,8 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former merge.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
+    *,
+    loading: Loading,
 ) -> None:
     """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
     from headwise.cli import console
@@ -37,7 +42,7 @@ def merge(
         mask,
         out,
         means_from=means_from,
-        machine=machine("float32", device, None),
+        machine=machine("float32", device, None, overrides=loading.overrides),
         check_weights=check_weights,
         overwrite=overwrite,
         reporter=console.Terminal(quiet=as_json),

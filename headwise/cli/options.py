@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headwise.cli.console import Terminal
     from headwise.jobs.steps.opening import Machine
     from headwise.jobs.steps.tasks import Goal
+    from headwise.towers.overrides import Overrides
 
 ModelArgument = Annotated[
     str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
@@ -84,6 +85,19 @@ TemplatesOption = Annotated[
     str | None, typer.Option("--templates", help="Labels: openai80, openai7, siglip, plain, or a file.")
 ]
 ClassNamesOption = Annotated[str | None, typer.Option("--class-names", help="Labels: imagenet, or a file.")]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", help="Pixels a side; the model's positions are interpolated.")
+]
+MeanOption = Annotated[str | None, typer.Option("--mean", help="Of pixels in 0..1: one number, or R,G,B.")]
+StdOption = Annotated[str | None, typer.Option("--std", help="Of pixels in 0..1: one number, or R,G,B.")]
+InterpolationOption = Annotated[str | None, typer.Option("--interpolation", help="bicubic or bilinear.")]
+ResizeOption = Annotated[
+    str | None, typer.Option("--resize-mode", help="shortest (then cropped), longest (then filled) or squash.")
+]
+ContextOption = Annotated[int | None, typer.Option("--context-length", help="Captions are cut at so many tokens.")]
+ProcessorOption = Annotated[
+    str | None, typer.Option("--processor", help="A folder with a transformers processor, in place of the model's own.")
+]
 LabelOption = Annotated[str | None, typer.Option("--label", help="The label column, if its name is unusual.")]
 
 
@@ -148,8 +162,36 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where to run, in what precision, and how to print."""
+class Loading:
+    """What a model does otherwise than its files say."""
+
+    image_size: ImageSizeOption = None
+    mean: MeanOption = None
+    std: StdOption = None
+    interpolation: InterpolationOption = None
+    resize_mode: ResizeOption = None
+    context_length: ContextOption = None
+    processor: ProcessorOption = None
+
+    @property
+    def overrides(self) -> Overrides:
+        """As `headwise.load` takes them."""
+        from headwise.towers.overrides import Overrides
+
+        return Overrides(
+            self.image_size,
+            None if self.mean is None else names(self.mean),  # type: ignore[arg-type]  # made numbers there
+            None if self.std is None else names(self.std),  # type: ignore[arg-type]
+            self.interpolation,
+            self.resize_mode,
+            self.context_length,
+            self.processor,
+        )
+
+
+@dataclass(frozen=True)
+class Where(Loading):
+    """How the model is loaded, where to run, in what precision, and how to print."""
 
     dtype: DtypeOption = "auto"
     device: DeviceOption = "auto"
@@ -160,7 +202,7 @@ class Where:
     @property
     def machine(self) -> Machine:
         """Device auto takes a GPU where there is one."""
-        return machine(self.dtype, self.device, self.chunk, self.cache_size)
+        return machine(self.dtype, self.device, self.chunk, self.cache_size, self.overrides)
 
     @property
     def reporter(self) -> Terminal:
@@ -170,16 +212,24 @@ class Where:
         return Terminal(quiet=self.as_json)
 
 
-def machine(dtype: str, device: str, chunk: int | None, cache_size: str | None = None) -> Machine:
+def machine(
+    dtype: str,
+    device: str,
+    chunk: int | None,
+    cache_size: str | None = None,
+    overrides: Overrides | None = None,
+) -> Machine:
     """The `Machine` of the options."""
     import torch
 
     from headwise.data.cache import parse_size
     from headwise.jobs.steps.opening import Machine
+    from headwise.towers.overrides import Overrides
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(dtype, device, chunk, cache_size=None if cache_size is None else parse_size(cache_size))
+    size = None if cache_size is None else parse_size(cache_size)
+    return Machine(dtype, device, chunk, cache_size=size, overrides=overrides or Overrides())
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 from headwise.checked import checksum
 from headwise.edits.heads import Grid, Head
 from headwise.edits.operators import canonical_operator
-from headwise.errors import HeadwiseError
+from headwise.errors import HeadwiseError, cause
 from headwise.files import write_files
+from headwise.hub import offline_unless_reachable
 from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
@@ -223,11 +224,11 @@ def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, MASK_FILE, revision=revision))
+        with offline_unless_reachable():
+            return Path(hf_hub_download(repository, MASK_FILE, revision=revision))
     except Exception as error:  # the hub's client raises many kinds: network, rights, names, offline mode
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise HeadwiseError(
-            f"There is no folder {source}, and the hub gave no {MASK_FILE} of {repository}: {first_line}\n"
+            f"There is no folder {source}, and the hub gave no {MASK_FILE} of {repository}: {cause(error)}\n"
             f"Give a folder that holds {MASK_FILE}, or the id of a hub repository that does."
         ) from error
 

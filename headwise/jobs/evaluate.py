@@ -104,6 +104,7 @@ def measured(
     found = {
         "dataset": given.name,
         "model": ready.name,
+        **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
         "mask": str(chosen),
         "task": bench.task.title,
         "images": len(given),

@@ -218,6 +218,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,
         functions=described(bench.model),
+        **({"overrides": bench.model.overrides.given} if bench.model.overrides.given else {}),
         found_by="front",
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
         kept=[domain.pairs.name for domain in bench.kept],

@@ -22,7 +22,7 @@ def inspect(model: Model) -> dict:
     Returns:
         `name`, `family`, `layers` (heads per block), `pool_heads`, `heads` (of all rows), `tokens`, `resolution`,
         `pooling`, `class_token`, `embedding` (E), `parameters` of the image tower and `parameters_total`, `dtype`,
-        `device`, `weights_hash`, `text` (whether it has a text tower), `loss`; `operators`: for each its meaning
+        `device`, `weights_hash`, `text` (whether it has a text tower), `context` (tokens; None: not known), `loss`; `operators`: for each its meaning
         (`what`), where it `applies` (`all heads`, `blocks` for all but the pooling's, or `no`) and whether it `folds`
         exactly; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
         runs the tower once per head.
@@ -49,6 +49,7 @@ def inspect(model: Model) -> dict:
         "device": str(tower.device),
         "weights_hash": tower.weights_hash,
         "text": model.encode_texts is not None,
+        "context": model.reading.context if model.reading else None,
         "loss": model.loss,
         "operators": {
             op: {"what": what, "applies": _applies(model, op), "folds": op in tower.foldable}

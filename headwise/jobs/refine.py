@@ -136,6 +136,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,
         functions=described(bench.model),
+        **({"overrides": bench.model.overrides.given} if bench.model.overrides.given else {}),
         found_by=chosen.found_by,
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
         settings=results["settings"],

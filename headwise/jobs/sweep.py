@@ -71,6 +71,7 @@ def sweep(
     results = {
         "format": 1,
         "model": ready.name,
+        **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
         "data": {"source": given.name, "images": len(given), "captions": given.text_count},
         "settings": {"objective": dict(bench.objective("search").spec)},
         "sweep": sweep_json(swept, seed=0),

@@ -107,6 +107,7 @@ def transfer(
     results = {
         "format": 1,
         "model": ready.name,
+        **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
         "fitness": columns[0]["fitness"],
         "data": [
             {key: column[key] for key in ("source", "hash", "split_how", "images", "score")} for column in columns

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,10 @@ from torch import nn
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Model, Tower
 from headwise.towers.blocks import Block
+from headwise.towers.configs import read_config
+from headwise.towers.overrides import Overrides
 from headwise.towers.tools import verify
+from headwise.towers.whole import check_module, check_pixels
 
 __all__ = ["Block", "Model", "Tower", "load", "tower_of", "wrap"]
 
@@ -24,19 +27,42 @@ NAMES = {
 }
 
 
-def load(name: str, *, device: str = "cpu") -> Model:
+def load(
+    name: str,
+    *,
+    device: str = "cpu",
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    context_length: int | None = None,
+    processor: str | Path | None = None,
+) -> Model:
     """A model by name: `demo` (packaged), `hf:…`, `open_clip:…`, `timm:…`, or a local Hugging Face folder.
 
     Arguments:
         name: see `headwise models`.
         device: `cpu`, `cuda`, `cuda:1`, …
+        image_size, mean, std, interpolation, resize_mode, context_length, processor: what to do otherwise than the
+            model's files say; see `Overrides`.
 
     Returns:
         The model in float32 and eval mode.
 
     Raises:
-        HeadwiseError: an unknown name form, a missing library, a missing or broken model, or not a CLIP.
+        HeadwiseError: an unknown name form, a missing library, a missing or broken model, not a CLIP, or overrides
+            that this model cannot do.
     """
+    overrides = Overrides(
+        image_size,
+        tuple(mean) if isinstance(mean, Sequence) else mean,
+        tuple(std) if isinstance(std, Sequence) else std,
+        interpolation,
+        resize_mode,
+        context_length,
+        None if processor is None else str(processor),
+    )
     library, colon, reference = name.partition(":")
     if name == "demo":
         from headwise.demo import model_folder
@@ -47,8 +73,14 @@ def load(name: str, *, device: str = "cpu") -> Model:
             forms = "".join(f"\n  {form}" for form in NAMES.values())
             raise HeadwiseError(f"{name!r} is not a model name. Write demo, a folder, or one of these forms:{forms}")
         library, reference = _folder(Path(name))
-    model = _library(library).load(reference, device=device)
+    return _checked(_library(library).load(reference, device=device, overrides=overrides))
+
+
+def _checked(model: Model) -> Model:
     verify(model.tower)
+    check_pixels(model)
+    for note in model.notes:
+        logging.getLogger("headwise").warning(note)  # Python prints it, unless a program says otherwise
     return model
 
 
@@ -56,11 +88,10 @@ def _folder(path: Path) -> tuple[str, str]:
     """Which library wrote a folder, and its reference there."""
     if (path / "open_clip_config.json").is_file():
         return "open_clip", f"local-dir:{path}"
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = {}  # transformers says what is wrong with it
-    if isinstance(config, dict) and "architecture" in config and "model_type" not in config:
+    if (path / "modules.json").is_file():
+        return "sentence_transformers", str(path)
+    config = read_config(path / "config.json") if (path / "config.json").is_file() else {}
+    if "architecture" in config and "model_type" not in config:
         return "timm", f"local-dir:{path}"
     return "hf", str(path)
 
@@ -75,12 +106,12 @@ def wrap(model: nn.Module, processor=None, *, name: str = "") -> Model:
         name: what to call it in reports; for open_clip `open_clip:ARCHITECTURE`, which lets it be saved.
 
     Raises:
-        HeadwiseError: the structure is not known.
+        HeadwiseError: the structure is not known; adapters, quantised or offloaded weights; a processor that does
+            not belong to the model.
     """
     inner = unwrap(model)
-    wrapped = _recognise(inner).wrap(inner, processor, name=name)
-    verify(wrapped.tower)
-    return wrapped
+    check_module(inner)
+    return _checked(_recognise(inner).wrap(inner, processor, name=name))
 
 
 def unwrap(module: nn.Module) -> nn.Module:

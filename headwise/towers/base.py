@@ -12,7 +12,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from headwise.edits.mask import Mask
 from headwise.edits.operators import NEEDS_CLASS_TOKEN, OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.towers.blocks import Block
+from headwise.towers.overrides import Overrides
+from headwise.towers.texts import Reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,6 +167,9 @@ class Model:
         logit_scale, logit_bias: similarity → logit.
         loss: `softmax` (CLIP) or `sigmoid` (SigLIP).
         save: writes the model, weights as they are now, into a folder in the library's own format.
+        reading: how the text tower reads texts; None where that is not known.
+        notes: what a user should know of how the model was read; `load` and `wrap` say it.
+        overrides: what was done otherwise than its files say.
     """
 
     name: str
@@ -179,6 +184,9 @@ class Model:
     logit_scale: float = 100.0
     logit_bias: float = 0.0
     loss: str = "softmax"
+    reading: Reading | None = None
+    notes: tuple[str, ...] = ()
+    overrides: Overrides = field(default_factory=Overrides)
 
 
 def weights_hash(module: nn.Module, *, skip: tuple[str, ...] = ()) -> str:

@@ -95,7 +95,7 @@ def families() -> list[Library]:
             "sentence-transformers",
             _version("sentence-transformers"),
             "sentence-transformers",
-            {"headwise.wrap(model)": "in Python: a SentenceTransformer with a CLIP inside"},
+            {"FOLDER": "what save wrote (modules.json)", "headwise.wrap(model)": "in Python: a SentenceTransformer"},
             (),
             ("CLIP",),
         ),

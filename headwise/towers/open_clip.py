@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
-from headwise.towers import timm
+from headwise.towers import open_clip_load, timm
 from headwise.towers.base import Model, Tower, weights_hash
 from headwise.towers.open_clip_blocks import build_native, is_native_vit
+from headwise.towers.open_clip_images import described, own_transform
+from headwise.towers.open_clip_texts import encode_texts, named_ids, plain_ids, positions, reading
+from headwise.towers.overrides import Overrides
 from headwise.towers.pool2d import build_resnet, build_trunk_pool
-from headwise.towers.tools import need, tokenizer_as_it_was
+from headwise.towers.tools import need
 
-TEXT_BATCH = 256
 LOOKED_FOR = "visual.transformer.resblocks, visual.trunk or visual.attnpool (open_clip)"
 
 
@@ -64,7 +65,7 @@ def build_timm_adapter(parts: nn.ModuleList) -> Tower:
     return timm.build_trunk(
         parts,
         visual.trunk,
-        head=visual.head,
+        head=lambda x: visual.head(visual.trunk.head(x)),
         encode=visual,
         build=build_timm_adapter,
         resolution=visual.image_size[0],
@@ -75,51 +76,29 @@ def build_timm_adapter(parts: nn.ModuleList) -> Tower:
 # ---- loading by name
 
 
-def load(reference: str, *, device: str = "cpu") -> Model:
+def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = None) -> Model:
     """A model by open_clip's own names, weights in float32.
 
     Arguments:
         reference: `ViT-B-32/openai` (architecture and pretrained tag), `ViT-B-32//path/to.safetensors`
             (architecture and checkpoint), `local-dir:DIR` or `hf-hub:ORG/REPO`.
         device: where to put it.
+        overrides: what to do otherwise than its files say.
 
     Raises:
         HeadwiseError: open_clip is not installed; no such architecture, tag or file; a broken checkpoint.
     """
     open_clip = need("open_clip", "open-clip")
-    name = f"open_clip:{reference}"
-    if reference.startswith(("local-dir:", "hf-hub:")):
-        architecture, pretrained = reference, None
-    else:
-        architecture, _, pretrained = reference.partition("/")
-        _check_pretrained(open_clip, name, architecture, pretrained)
-    tag = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else {}
-    quick_gelu = bool(tag.get("quick_gelu"))  # open_clip only warns when a tag was trained with it
-    try:
-        module = open_clip.create_model(
-            architecture, pretrained, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
-        )
-        tokenizer = open_clip.get_tokenizer(architecture)
-        config = open_clip.get_model_config(architecture)
-    except Exception as error:  # open_clip raises many kinds, also for a truncated file
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HeadwiseError(f"open_clip cannot load {name}: {first_line}") from error
-    config = {**config, **({"quick_gelu": True} if quick_gelu else {})}
-    return _model(module, _transform(module), tokenizer, config, name)
-
-
-def _check_pretrained(open_clip, name: str, architecture: str, pretrained: str) -> None:
-    if architecture not in open_clip.list_models():
-        close = [known for known in open_clip.list_models() if architecture.lower() in known.lower()][:8]
-        hint = f"Similar: {', '.join(close)}." if close else "See open_clip.list_models()."
-        raise HeadwiseError(f"{name}: open_clip has no architecture {architecture!r}. {hint}")
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if pretrained not in tags and not Path(pretrained).is_file():
-        raise HeadwiseError(
-            f"{name}: {pretrained or 'no weights'!r} is neither a pretrained tag of {architecture} nor a file. "
-            f"Write open_clip:{architecture}/TAG with one of {', '.join(tags) or '(it has none)'}, or "
-            f"open_clip:{architecture}/PATH with a checkpoint."
-        )
+    found = open_clip_load.load(open_clip, reference, device, overrides or Overrides())
+    model = _model(
+        found.module,
+        own_transform(visual_of(found.module)),
+        found.tokenizer,
+        found.config,
+        f"open_clip:{reference}",
+        found.overrides,
+    )
+    return replace(model, notes=found.notes + model.notes)
 
 
 def wrap(module: Any, processor, *, name: str = "") -> Model:
@@ -137,27 +116,47 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
     preprocess, tokenizer = processor if isinstance(processor, tuple) else (processor, None)
     if tokenizer is None and known:
         tokenizer = open_clip.get_tokenizer(architecture)
-    config = open_clip.get_model_config(architecture) if known else None
-    return _model(module.eval(), preprocess or _transform(module), tokenizer, config, name or "open_clip model")
+    config = _as_it_is(module, open_clip.get_model_config(architecture)) if known else None
+    name, visual = name or "open_clip model", visual_of(module)
+    if preprocess is None:
+        return _model(module.eval(), own_transform(visual), tokenizer, config, name)
+    carried = dict(getattr(visual, "preprocess_cfg", None) or {})
+    said = described(preprocess, carried) if carried else None
+    model = _model(module.eval(), preprocess, tokenizer, config, name, preprocess_cfg=said)
+    if said is not None or config is None:
+        return model
+    note = f"{name}: open_clip's configuration cannot say this preprocessing, so a saved model will say its default."
+    return replace(model, notes=(*model.notes, note))
 
 
-def _transform(module: Any) -> Callable:
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
+def _as_it_is(module: Any, config: dict) -> dict:
+    """An architecture's configuration with what a model was made otherwise: its image size, context and activation."""
     visual = visual_of(module)
-    config = getattr(visual, "preprocess_cfg", None)
-    if config is None:
-        raise HeadwiseError(
-            "This open_clip model does not carry its preprocessing. Pass it: "
-            "headwise.wrap(model, (preprocess, tokenizer))."
-        )
-    transform: Any = image_transform_v2(PreprocessCfg(**config), is_train=False)
-    return transform
+    if is_native_vit(visual):
+        config["vision_cfg"]["image_size"] = visual.image_size[0]
+        activation = getattr(visual.transformer.resblocks[0].mlp, "gelu", None)
+        if activation is not None:
+            config["quick_gelu"] = type(activation).__name__ == "QuickGELU"
+    if (tokens := positions(module)) is not None:
+        config["text_cfg"]["context_length"] = tokens
+    return config
 
 
-def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None, name: str) -> Model:
+def _model(
+    module: Any,
+    preprocess: Callable,
+    tokenizer,
+    config: Mapping | None,
+    name: str,
+    overrides: Overrides | None = None,
+    preprocess_cfg: Mapping | None = None,
+) -> Model:
     module.eval()
+    overrides = overrides or Overrides()
     has_text = hasattr(module, "encode_text") and tokenizer is not None
+    texts = reading(module, tokenizer, overrides, name) if has_text else None
+    if texts is None:
+        overrides.refuse("context_length", reason=f"how {name} cuts captions is not known.")
     bias = getattr(module, "logit_bias", None)
     scale = getattr(module, "logit_scale", None)
     return Model(
@@ -167,32 +166,23 @@ def _model(module: Any, preprocess: Callable, tokenizer, config: Mapping | None,
         preprocess=preprocess,
         # a configuration that was read from JSON has lists where open_clip has tuples
         preprocess_spec={"class": "open_clip", "steps": str(preprocess).replace("[", "(").replace("]", ")")},
-        encode_texts=partial(_encode_texts, module, tokenizer) if has_text else None,
-        tokenize=partial(_tokenize, tokenizer) if has_text else None,
+        encode_texts=partial(encode_texts, module, texts.ids if texts else partial(plain_ids, tokenizer))
+        if has_text
+        else None,
+        tokenize=partial(named_ids, texts.ids if texts else partial(plain_ids, tokenizer)) if has_text else None,
         text_hash=weights_hash(module, skip=("visual.", "logit_")) if has_text else "",
         logit_scale=float(scale.detach().exp()) if scale is not None else 100.0,
         logit_bias=float(bias.detach()) if bias is not None else 0.0,
         loss="softmax" if bias is None else "sigmoid",
-        save=partial(_save, module, tokenizer, config),
+        save=partial(_save, module, tokenizer, config, overrides, preprocess_cfg),
+        reading=texts,
+        overrides=overrides,
     )
 
 
-def _tokenize(tokenizer, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    with tokenizer_as_it_was(getattr(tokenizer, "tokenizer", None)):  # of transformers, in some of open_clip's
-        return {"text": tokenizer(list(texts))}  # (T, context)
-
-
-@torch.inference_mode()
-def _encode_texts(module: Any, tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    device = next(module.parameters()).device
-    out = []
-    for start in range(0, len(texts), TEXT_BATCH):
-        tokens = _tokenize(tokenizer, texts[start : start + TEXT_BATCH])["text"].to(device)  # (T, context)
-        out.append(module.encode_text(tokens, normalize=False).float())  # (T, E); CoCa would normalise
-    return torch.cat(out)
-
-
-def _save(module: Any, tokenizer, config: Mapping | None, folder: Path) -> None:
+def _save(
+    module: Any, tokenizer, config: Mapping | None, overrides: Overrides, preprocess_cfg: Mapping | None, folder: Path
+) -> None:
     """open_clip's local-dir: configuration, weights, and the tokenizer where it has files."""
     from safetensors.torch import save_file
 
@@ -201,12 +191,11 @@ def _save(module: Any, tokenizer, config: Mapping | None, folder: Path) -> None:
             "open_clip models do not carry their configuration, so this one cannot be saved. Give its architecture: "
             "headwise.wrap(model, processor, name='open_clip:ViT-B-32')."
         )
-    visual = visual_of(module)
-    preprocess = dict(getattr(visual, "preprocess_cfg", {}))
+    preprocess = dict(preprocess_cfg or getattr(visual_of(module), "preprocess_cfg", {}))
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
     save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
-    (folder / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
+    text = open_clip_load.dump_config(config, preprocess, overrides)
+    (folder / open_clip_load.CONFIG_FILE).write_text(text, encoding="utf-8")
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(folder)

@@ -8,8 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from headwise.errors import HeadwiseError
 from headwise.towers import hf
 from headwise.towers.base import Model, Tower
+from headwise.towers.configs import check_folder
+from headwise.towers.hf_images import resize_positions
+from headwise.towers.overrides import Overrides
+from headwise.towers.tools import need
+from headwise.towers.whole import cannot_load, no_foreign_code
 
 LOOKED_FOR = "a first module with a transformers CLIP in .model (sentence-transformers)"
 
@@ -32,20 +38,56 @@ def tower_of(module: Any) -> Tower:
     return hf.tower_of(inner)
 
 
-def wrap(module: Any, processor=None, *, name: str = "") -> Model:
+def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = None) -> Model:
+    """A folder that `SentenceTransformer.save` wrote, with a CLIP of transformers inside.
+
+    Arguments:
+        reference: the folder.
+        device: where to put it.
+        overrides: what to do otherwise than its files say.
+
+    Raises:
+        HeadwiseError: sentence-transformers is not installed; a broken folder, code of its own, or no CLIP inside.
+    """
+    library, overrides = need("sentence_transformers", "sentence-transformers"), overrides or Overrides()
+    overrides.refuse("processor", reason="sentence-transformers keeps the processor in the model's own folder.")
+    for folder in (Path(reference), *(path.parent for path in Path(reference).glob("*/*.json"))):
+        check_folder(folder)
+    with no_foreign_code():
+        try:
+            module = library.SentenceTransformer(
+                reference, device=device, trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:  # sentence-transformers raises many kinds
+            raise cannot_load(f"sentence-transformers cannot load {reference}", error) from error
+    inner = _inner(module)
+    if inner is None:
+        raise HeadwiseError(f"{reference}: its first module is no CLIP of transformers. Looked for: {LOOKED_FOR}.")
+    recorded = getattr(inner.config, hf.OWN_KEY, None)
+    if overrides.context_length is None and isinstance(recorded, dict) and "context_length" in recorded:
+        overrides = replace(overrides, context_length=recorded["context_length"])
+    if overrides.image_size is not None:
+        resize_positions(inner, overrides.image_size)
+    return wrap(module, name=reference, overrides=overrides)
+
+
+def wrap(module: Any, processor=None, *, name: str = "", overrides: Overrides | None = None) -> Model:
     """A headwise model from a `SentenceTransformer` with a CLIP inside, in place, nothing copied.
 
     Arguments:
         module: the `SentenceTransformer`.
         processor: None: the one that it carries.
         name: what to call it in reports.
+        overrides: what to do otherwise than the processor says.
     """
     inner = _inner(module)
     assert inner is not None
     assert isinstance(module, nn.Sequential)
-    model = hf.wrap(inner, processor or module[0].processor, name=name or "sentence-transformers CLIP")
+    own = processor or module[0].processor
+    model = hf.wrap(inner, own, name=name or "sentence-transformers CLIP", overrides=overrides)
 
     def save(folder: Path) -> None:
-        module.save(str(folder))  # type: ignore[operator]  # SentenceTransformer's own format
+        with hf.recorded(inner.config, model.overrides):
+            module.save(str(folder))  # type: ignore[operator]  # SentenceTransformer's own format
 
     return replace(model, module=module, save=save)

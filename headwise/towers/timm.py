@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from torch import nn
 
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
+from headwise.towers import timm_load
 from headwise.towers.base import Model, Tower
 from headwise.towers.blocks import Block
+from headwise.towers.overrides import Overrides
 from headwise.towers.pool2d import build_trunk_head, is_pool2d
 from headwise.towers.timm_blocks import LatentPool, TimmBlock, reduce_tokens
 from headwise.towers.tools import need
 
 LOOKED_FOR = "blocks with attn.proj, patch_embed and forward_head (timm)"
-CLASSES = (1000, 11821, 21841, 21843)  # ImageNet's sizes: a head of that many outputs is a classifier
 
 
 def recognises(module: Any) -> bool:
@@ -34,13 +36,44 @@ def tower_of(module: Any) -> Tower:
     """
     if is_pool2d(getattr(module, "head", None)):
         return build_trunk_head(nn.ModuleList([module]))
-    return build_alone(nn.ModuleList([module]))
+    return (build_features if is_classifier(module) else build_alone)(nn.ModuleList([module]))
+
+
+def is_classifier(trunk: Any) -> bool:
+    """Whether a timm model's head makes class scores of the pooled features, not an embedding.
+
+    A linear head is a classifier, except the projection of a CLIP: a head as wide as timm published it with a CLIP
+    that was not fine-tuned for classes.
+    """
+    head = trunk.get_classifier() if hasattr(trunk, "get_classifier") else None
+    if not isinstance(head, nn.Linear):
+        return False
+    known = getattr(trunk, "pretrained_cfg", None) or {}
+    architecture, tag = known.get("architecture") or "", known.get("tag") or ""
+    if "clip" not in architecture or "_ft_" in f"_{tag}_":
+        return True
+    published = need("timm", "timm").models.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+    return published is None or head.out_features != published.num_classes
 
 
 def build_alone(parts: nn.ModuleList) -> Tower:
+    """The tower whose embedding is what the model itself returns."""
     trunk: Any = parts[0]
     return build_trunk(
-        parts, trunk, head=nn.Identity(), encode=trunk, build=build_alone, family=f"timm {type(trunk).__name__}"
+        parts, trunk, head=trunk.head, encode=trunk, build=build_alone, family=f"timm {type(trunk).__name__}"
+    )
+
+
+def build_features(parts: nn.ModuleList) -> Tower:
+    """The tower of a classifier, whose embedding is the pooled features that its head would read."""
+    trunk: Any = parts[0]
+    return build_trunk(
+        parts,
+        trunk,
+        head=nn.Identity(),
+        encode=lambda images: trunk.forward_head(trunk.forward_features(images), pre_logits=True),
+        build=build_features,
+        family=f"timm {type(trunk).__name__}",
     )
 
 
@@ -59,7 +92,7 @@ def build_trunk(
     Arguments:
         parts: what the tower consists of, for `build`.
         trunk: the timm model.
-        head: pooled features (B, D) → embeddings (B, E).
+        head: pooled features (B, D), after the trunk's last norm → embeddings (B, E).
         encode: the library's own forward.
         resolution: R in pixels, where the wrapper knows it.
 
@@ -111,7 +144,7 @@ def build_trunk(
             x = pooler(_rows(trunk.norm(x), strips))  # (B, D)
         else:
             x = reduce_tokens(trunk.norm(x), how)  # (B, D)
-        return head(trunk.head(trunk.head_drop(trunk.fc_norm(x))))  # (B, E)
+        return head(trunk.head_drop(trunk.fc_norm(x)))  # (B, E)
 
     reads = (slice(0, 1) if how == "token" else strips) if pooler is None else None
     return Tower(
@@ -167,68 +200,77 @@ def _check_vit(trunk: Any) -> None:
 # ---- loading by name
 
 
-def load(reference: str, *, device: str = "cpu") -> Model:
+def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = None) -> Model:
     """An image-only model by timm's own names, weights in float32.
 
     Arguments:
         reference: `vit_base_patch16_clip_224.openai`, `hf-hub:ORG/REPO`, `local-dir:DIR`, or a name, a slash
             and a checkpoint file: `vit_base_patch16_clip_224//path/to.safetensors`.
         device: where to put it.
+        overrides: what to do otherwise than its files say.
 
     Raises:
         HeadwiseError: timm is not installed; no such model, tag or file; a broken checkpoint.
     """
-    timm = need("timm", "timm")
-    name, (model_name, _, checkpoint) = f"timm:{reference}", reference.partition("/")
-    if reference.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        model_name, checkpoint = reference, ""
-    elif model_name.split(".")[0] not in timm.list_models():
-        close = timm.list_models(f"*{model_name.split('.')[0]}*")[:8]
-        raise HeadwiseError(
-            f"{name}: timm has no model {model_name!r}. "
-            + (f"Similar: {', '.join(close)}." if close else "See timm.list_models('*clip*').")
-        )
-    if checkpoint and not Path(checkpoint).is_file():
-        raise HeadwiseError(f"{name}: there is no checkpoint file {checkpoint}.")
-    try:
-        module = timm.create_model(model_name, pretrained=not checkpoint)
-        if checkpoint:
-            timm.models.load_checkpoint(module, checkpoint, strict=True)
-        if module.num_classes in CLASSES:
-            module.reset_classifier(0)  # an embedding, not class scores
-    except Exception as error:  # timm raises many kinds, also for a truncated file
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise HeadwiseError(f"timm cannot load {name}: {first_line}") from error
-    return wrap(module.to(device), None, name=name)
+    overrides = overrides or Overrides()
+    module, notes = timm_load.load(need("timm", "timm"), reference, overrides)
+    model = wrap(module.to(device), None, name=f"timm:{reference}")
+    return replace(model, notes=notes + model.notes, overrides=overrides)
 
 
 def wrap(module: Any, processor, *, name: str = "") -> Model:
     """A headwise model from a timm model, in place, nothing copied.
 
     Arguments:
-        module: what `timm.create_model` returns.
+        module: what `timm.create_model` returns. The embedding of a classifier is its pooled features, unless
+            `encode_texts` makes vectors as long as its output.
         processor: (preprocess, encode_texts), preprocess alone, or None: timm's own and no text tower.
             `encode_texts` turns a list of texts into a tensor (T, E).
         name: what to call it in reports.
+
+    Raises:
+        HeadwiseError: parts that headwise does not know.
     """
     timm = need("timm", "timm")
     preprocess, encode_texts = processor if isinstance(processor, tuple) else (processor, None)
-    config = timm.data.resolve_model_data_config(module)
     module.eval()
+    tower, notes = tower_of(module), ()
+    size = (3, tower.resolution, tower.resolution)  # timm's configuration does not know a size given as img_size
+    config = timm.data.resolve_model_data_config(module) | {"input_size": size}
+    name = name or f"timm:{module.pretrained_cfg.get('architecture', type(module).__name__)}"
+    if is_classifier(module):
+        if encode_texts is not None and encode_texts(["a photo"]).shape[-1] == module.num_classes:
+            tower = build_alone(nn.ModuleList([module]))
+        else:
+            notes = (
+                f"{name} is a classifier of {module.num_classes:,} classes; its embedding is the pooled features below "
+                "the class scores.",
+            )
     return Model(
-        name=name or f"timm:{module.pretrained_cfg.get('architecture', type(module).__name__)}",
-        tower=tower_of(module),
+        name=name,
+        tower=tower,
         module=module,
         preprocess=preprocess or timm.data.create_transform(**config, is_training=False),
         preprocess_spec={"class": "timm", "steps": str(preprocess) if preprocess else str(sorted(config.items()))},
         encode_texts=encode_texts,
         text_hash=getattr(encode_texts, "text_hash", ""),
         save=partial(_save, module),
+        notes=notes,
     )
 
 
 def _save(module: Any, folder: Path) -> None:
-    """timm's own folder: config.json and the state dict in model.safetensors."""
+    """timm's own folder: config.json, with the image size where it is not the architecture's, and the state dict."""
     from timm.models import save_for_hf
 
-    save_for_hf(module, str(folder), safe_serialization=True)
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    known = need("timm", "timm").models.get_pretrained_cfg(module.pretrained_cfg.get("architecture") or "")
+    if not (size and known) or tuple(size) == tuple(known.input_size[1:]):
+        save_for_hf(module, str(folder), safe_serialization=True)
+        return
+    former = module.pretrained_cfg
+    module.pretrained_cfg = {**former, "input_size": (3, *size)}
+    try:
+        save_for_hf(module, str(folder), safe_serialization=True, model_args={"img_size": size[0]})
+    finally:
+        module.pretrained_cfg = former

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from types import ModuleType
 
 import torch
@@ -76,21 +75,6 @@ def need(package: str, extra: str) -> ModuleType:
             f"This model needs {package}, which is not installed here ({error}). "
             f"Install it with: pip install 'headwise[{extra}]'"
         ) from error
-
-
-@contextmanager
-def tokenizer_as_it_was(tokenizer) -> Iterator[None]:
-    """A fast tokenizer keeps the truncation and padding of its last call, and saves them: here they are put back."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        yield
-        return
-    truncation, padding = backend.truncation, backend.padding
-    try:
-        yield
-    finally:
-        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
-        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 def verify(tower: Tower) -> Tower:

@@ -101,6 +101,8 @@ def timm_model(name: str, **options: object) -> nn.Module:
 
 
 def timm_own(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    if model.num_classes == 1000:  # made as an ImageNet classifier: its scores are no embedding
+        return model.forward_head(model.forward_features(images), pre_logits=True)
     return model(images)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -96,6 +96,7 @@ class Bench:
             "split_hash": self.splits.hash,
             "splits": {name: part(name) for name in ("search", "pick", "test")},
             "skipped": pairs.skipped,
+            **({"cut": asdict(cut)} if (cut := self.task.cut) and cut.texts else {}),
             **({"parts": self._parts()} if pairs.parts else {}),
         }
 
@@ -132,6 +133,8 @@ class Bench:
             "weights_hash": self.model.tower.weights_hash,
             "tokens": tower.tokens,
             "resolution": tower.resolution,
+            **({"overrides": self.model.overrides.given} if self.model.overrides.given else {}),
+            **({"notes": list(self.model.notes)} if self.model.notes else {}),
         }
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headwise.data.pairs import Pairs, joined
@@ -21,6 +21,7 @@ from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.progress import Reporter, counted
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers import Model, load
+from headwise.towers.overrides import Overrides
 
 ModelLike = str | Model
 PairsLike = object  # anything that headwise.read takes
@@ -36,6 +37,7 @@ class Machine:
         chunk: images a chunk; None: what fits the processor.
         cache_dir: where preprocessed images and caption embeddings are kept.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
+        overrides: what a model given by name does otherwise than its files say.
     """
 
     dtype: str = "auto"
@@ -43,6 +45,7 @@ class Machine:
     chunk: int | None = None
     cache_dir: Path | None = None
     cache_size: int | None = None
+    overrides: Overrides = field(default_factory=Overrides)
 
 
 def dump(results: Mapping) -> str:
@@ -64,11 +67,17 @@ def check_folder(folder: Path) -> None:
 
 
 def load_model(model: ModelLike, machine: Machine) -> Model:
-    """The model of that name on the machine's device; a loaded one as it is."""
+    """The model of that name on the machine's device, with the machine's overrides; a loaded one as it is.
+
+    Raises:
+        HeadwiseError: overrides that a loaded model was not loaded with.
+    """
     if isinstance(model, Model):
+        if any(model.overrides.given.get(name) != value for name, value in machine.overrides.given.items()):
+            raise HeadwiseError("Overrides are for a model given by name; pass them to headwise.load instead.")
         return model
     check_device(machine.device)
-    return replace(load(model, device=machine.device), name=model)
+    return replace(load(model, device=machine.device, **machine.overrides.given), name=model)
 
 
 def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object]) -> Pairs:

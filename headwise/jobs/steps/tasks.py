@@ -29,9 +29,10 @@ from headwise.scoring.objectives import (
     Retrieval,
     SingleObject,
 )
-from headwise.scoring.prompts import class_embeddings, class_names, templates
+from headwise.scoring.prompts import class_embeddings, class_names, prompts, templates
 from headwise.towers.base import Model
 from headwise.towers.probes import texts_key
+from headwise.towers.texts import Cut, cut
 
 TEXTS_AT_ONCE = 1024
 FORMAT = 2  # of the captions' cache: it goes up when old entries must not be read
@@ -65,6 +66,7 @@ class Task:
             (C, 0); empty for a mixture.
         key: what the embeddings were made from, for the study's key.
         parts: the tasks of a mixture's parts.
+        cut: what the model's context did to the texts; None where it is not known.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Task:
     texts: torch.Tensor
     key: str
     parts: tuple[Task, ...] = ()
+    cut: Cut | None = None
 
     @property
     def title(self) -> str:
@@ -142,7 +145,7 @@ def make_task(
         if goal.templates or goal.class_names:
             raise HeadwiseError(f"{pairs.name} has captions; templates and class names are for sources with labels.")
         texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
-        return Task("retrieval", "mean_recall", texts, pairs.hash)
+        return Task("retrieval", "mean_recall", texts, pairs.hash, cut=_cut(model, pairs.texts, reporter))
     if pairs.labels is None:
         raise HeadwiseError(f"{pairs.name} has neither captions nor labels; one of them is needed.")
     names = class_names(goal.class_names) if goal.class_names else pairs.class_names
@@ -152,7 +155,18 @@ def make_task(
     (reporter or Silent()).say(f"Zero-shot classification: {len(names):,} classes, {len(patterns)} templates.")
     texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
     key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
-    return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key)
+    shortened = _cut(model, prompts(names, (max(patterns, key=len),)), reporter)
+    return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key, cut=shortened)
+
+
+def _cut(model: Model, texts: Sequence[str], reporter: Reporter | None) -> Cut | None:
+    """What the model's context does to these texts, said where it does anything."""
+    if model.reading is None:
+        return None
+    found = cut(model.reading, texts)
+    if found.texts:
+        (reporter or Silent()).say(found.sentence)
+    return found
 
 
 def _mixture(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
