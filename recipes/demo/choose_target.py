@@ -53,7 +53,7 @@ def measure(model_name: str, source: Path, operators: tuple[str, ...], most: int
                 "helpful alone": sum(single.score.order > found.start.identity.order for single in found.start.singles),
                 "heads": best.mask.size,
                 "pick before": round(100 * before.fitness, 2),
-                "pick gain": round(100 * float(difference.mean()), 2),
+                "pick gain": round(100 * (after.fitness - before.fitness), 2),
                 "pick error": round(100 * paired_error(difference), 2),
                 "mask": str(best.mask),
             }
