@@ -37,6 +37,7 @@ from headwise.jobs.steps.opening import (
     whole,
 )
 from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
@@ -85,6 +86,7 @@ def compare(
         rule = {"equal_captions": given.equal_captions}
         other = apart(evaluation_part(read_pairs(source, reporter, rule)), given, reporter)
         domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
+    say_before(bench)
     settings, left_out = _possible(bench, domains, settings)
     runs = run_searches(bench, settings)
     places = _places(bench, domains)

@@ -33,6 +33,7 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
 from headwise.jobs.steps.settings import Settings, check_level
@@ -159,6 +160,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values."""
     from headwise.version import __version__
 
+    say_before(bench)
     operator, grid = settings.operator, bench.tower.grid
     bench.tower.check_operator(operator)
     means = bench.means if operator == "mean" else None

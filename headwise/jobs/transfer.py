@@ -33,6 +33,7 @@ from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.towers.fits import check_fits, check_functions
+from headwise.wording import option
 
 COLUMN = ("source", "hash", "split_how", "images", "score", "searched", "test_reads_cache", "equal_captions")
 
@@ -176,5 +177,6 @@ def _check_split(name: str, mask: Mask, data: str, splits: str) -> None:
     if known.get("hash") == data and known.get("split") != splits:
         raise HeadwiseError(
             f"The mask {name} was found on these pairs with another split, so that it may have seen their test "
-            "images. Give the --seed and --split-by that it was found with, or insist with --allow-searched."
+            "images. Give the --seed and --split-by that it was found with, or insist with "
+            f"{option('allow_searched', 'True')}."
         )

@@ -85,7 +85,7 @@ def test_searched_images_are_left_out_of_an_evaluation(pairs, folder, tmp_path, 
 
 
 def test_an_evaluation_on_searched_images_alone_is_refused(pairs, folder):
-    with pytest.raises(HeadwiseError, match=r"searched or picked on.*--allow-searched"):
+    with pytest.raises(HeadwiseError, match=r"searched or picked on.*allow_searched=True"):
         evaluate("demo", pairs, folder, only_split="search")
     assert evaluate("demo", pairs, folder, only_split="test")["searched"]["images"] == 0
     assert evaluate("demo", pairs, only_split="search")["images"] == IMAGES // 2  # the model as it is has seen nothing
@@ -102,7 +102,7 @@ def test_transfer_leaves_searched_images_out_of_other_splits_of_them(pairs, fold
     assert clean["images"]["test"] == everything["images"]["test"] - gone
     assert clean["images"]["test"] <= len(test)
     assert everything["searched"] == {**clean["searched"], "left_out": False}
-    with pytest.raises(HeadwiseError, match=r"with another split.*--allow-searched"):
+    with pytest.raises(HeadwiseError, match=r"with another split.*allow_searched=True"):
         transfer("demo", [folder], [pairs], tmp_path / "refused", split_by="image", seed=3)
 
 

@@ -11,8 +11,12 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.progress import Reporter
+from headwise.wording import option
 
-INSIST = "Give other data, or --allow-searched (allow_searched=True) to score them all the same."
+
+def insist() -> str:
+    """What to do about data that were searched."""
+    return f"Give other data, or {option('allow_searched', 'True')} to score them all the same."
 
 
 def seen_by(bench: Bench) -> dict[str, dict[str, str]]:
@@ -40,7 +44,7 @@ def unseen(pairs: Pairs, masks: Sequence[Mask], allow: bool, reporter: Reporter)
         left = without(pairs, gone)
     except HeadwiseError as error:
         raise HeadwiseError(
-            f"{pairs.name}: the mask was searched or picked on {count:,} of its {len(pairs):,} images. {error} {INSIST}"
+            f"{pairs.name}: the mask was searched or picked on {count:,} of its {len(pairs):,} images. {error} {insist()}"
         ) from error
     reporter.say(f"{pairs.name}: {count:,} images that the mask was searched or picked on are left out.")
     return left, count
@@ -72,7 +76,7 @@ def unseen_splits(
     try:
         left = narrowed(pairs, splits, gone)
     except HeadwiseError as error:
-        raise HeadwiseError(f"{said} have to be left out. {error} {INSIST}") from error
+        raise HeadwiseError(f"{said} have to be left out. {error} {insist()}") from error
     reporter.say(f"{said} are left out.")
     return left, counts
 
