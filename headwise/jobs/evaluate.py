@@ -101,7 +101,8 @@ def measured(
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
     check_functions(ready, chosen, check_weights=check_weights)
-    given, searched = unseen(given, [chosen], allow_searched, reporter)
+    # the unchanged model was searched on nothing
+    given, searched = unseen(given, [] if chosen.is_identity else [chosen], allow_searched, reporter)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
     if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:

@@ -47,7 +47,7 @@ class Refined:
     """What `refine` found.
 
     Arguments:
-        mask: the chosen mask; identity when no harmful heads were found.
+        mask: the chosen mask; identity when none was shown to be better.
         results: everything that was measured, as in `results.json`.
         folder: where the artefacts are; None when none were asked for.
     """

@@ -154,6 +154,7 @@ class Classification:
 
     @cached_property
     def design(self) -> Design:
+        """How hits make the fitness."""
         if self.fitness == "acc1":
             return Design.mean(self.images)
         _, count, common, exact = self._balance

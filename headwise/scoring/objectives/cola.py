@@ -75,6 +75,7 @@ class MultiObject:
 
     @cached_property
     def design(self) -> Design:
+        """How hits make the fitness."""
         return Design.mean(self.images // 2)
 
     @property
@@ -156,6 +157,7 @@ class SingleObject:
 
     @cached_property
     def design(self) -> Design:
+        """How hits make the fitness."""
         return Design.mean(len(np.unique(self._positives[0])), Fraction(1, FINE), rounded=True)
 
     @property

@@ -113,6 +113,7 @@ class Combined:
 
     @cached_property
     def design(self) -> Design:
+        """How hits make the fitness."""
         parts = [part.objective.design for part in self.parts]
         if any(len(each.shares) != 1 for each in parts):
             raise HeadwiseError("A sum of objectives cannot have a sum of objectives among its parts.")

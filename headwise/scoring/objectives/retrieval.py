@@ -66,6 +66,7 @@ class Retrieval:
 
     @cached_property
     def design(self) -> Design:
+        """How hits make the fitness."""
         return retrieval_design(self.owner, self.same, self.images)
 
     @property

@@ -21,13 +21,24 @@ class Scored(Protocol):
     """What is compared: hits of the same images under one design (`headwise.scoring.objectives.Score`)."""
 
     @property
-    def fitness(self) -> float: ...
+    def fitness(self) -> float:
+        """The metric, a fraction."""
+        ...
+
     @property
-    def loss(self) -> float: ...
+    def loss(self) -> float:
+        """Breaks ties of the metric; lower is better."""
+        ...
+
     @property
-    def hits(self) -> np.ndarray: ...
+    def hits(self) -> np.ndarray:
+        """What was counted at each image, int64 (N, P)."""
+        ...
+
     @property
-    def plan(self) -> Design: ...
+    def plan(self) -> Design:
+        """How hits make the metric."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Comparison:
         return claimed(self.interval.low, self.interval.high, self.p.p, self.changed)
 
     def json(self) -> dict[str, object]:
+        """As results hold it: docs/results-format.md."""
         return {
             "delta": self.delta,
             "se": self.error if np.isfinite(self.error) else None,
