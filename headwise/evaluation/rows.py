@@ -24,7 +24,7 @@ def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:
     means = [[str(head), list(values)] for head, values in mask.means]
     gates = {"layers": mask.grid.layers, "pool": mask.grid.pool, "gates": mask.gates, "means": means}
     hits = np.asarray(score.hits, np.int64)
-    small = hits.size == 0 or np.abs(hits).max() < 2**31
+    small = hits.size == 0 or (hits.min() >= -(2**31) and hits.max() < 2**31)
     arrays = [("hits", hits.astype("<i4" if small else "<i8"))]
     arrays += [(name, np.asarray(ranks, "<i4")) for name, ranks in score.ranks.items()]
     row = (
