@@ -9,6 +9,7 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    LevelOption,
     ModelArgument,
     OperatorOption,
     OutOption,
@@ -47,6 +48,7 @@ def compare(
     ] = 200.0,
     operator: OperatorOption = "uniform",
     epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
+    level: LevelOption = 0.05,
     seed: SeedOption = 0,
     split_by: SplitByOption = "auto",
     *,
@@ -63,7 +65,7 @@ def compare(
     from headwise.jobs.steps.contest import CompareSettings
 
     base = CompareSettings()
-    search = replace(base.search, operators=names(operator), seed=seed)
+    search = replace(base.search, operators=names(operator), level=level, seed=seed)
     search = replace(search, gradient=replace(search.gradient, **given({"epochs": epochs})))
     settings = replace(
         base,

@@ -83,6 +83,7 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
             expected = "" if known is None else words.points(known["expected"]) + (" !" if known["deviates"] else "")
             rows.append((one["dataset"] if i == 0 else "", words.metric_name(name), words.points(value), expected))
         rows.append(("", words.size_of(one), "", ""))
+        rows += [("", note, "", "") for note in _notes(one)]
     anything = any(one["reference"] for one in found)
     columns = ("data", "metric", "%", "published")
     if not anything:
@@ -90,6 +91,19 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
     print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
         out.print("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
+
+
+def _notes(one: Mapping) -> list[str]:
+    """What to know of an evaluation's numbers: images left out, equal captions, earlier reads."""
+    notes, searched, equal = [], one.get("searched", {}), one.get("equal_captions", {})
+    if searched.get("images"):
+        what = "left out" if searched["left_out"] else "scored all the same"
+        notes.append(f"{searched['images']:,} images that the mask was searched or picked on: {what}")
+    if equal.get("captions"):
+        notes.append(f"{equal['captions']:,} captions equal those of another image: {equal['rule']} (--equal-captions)")
+    if one.get("test_reads_cache", 0) > 1:
+        notes.append(f"these images have been read for {one['test_reads_cache']} different masks of this model")
+    return notes
 
 
 def print_refined(results: Mapping, folder: object) -> None:
@@ -115,13 +129,9 @@ def print_refined(results: Mapping, folder: object) -> None:
         print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
     if raced := kept.race_sentence(results):
         out.print(raced, highlight=False, soft_wrap=True)
-    if results["test_reads"] > 1:
-        out.print(
-            f"Warning: this study has read its test split for {results['test_reads']} different masks; the p above "
-            "does not account for that.",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for sentence in (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ())):
+        if sentence:
+            out.print(sentence, highlight=False, soft_wrap=True)
     out.print(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/", highlight=False)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    AllowOption,
     CheckOption,
     ModelArgument,
     SplitColumns,
@@ -36,6 +37,7 @@ def evaluate(
     aim: Aim,
     where: Where,
     check_weights: CheckOption = True,
+    allow_searched: AllowOption = False,
 ) -> None:
     """Retrieval or zero-shot metrics of a model, with or without a mask, on any sources."""
     from headwise.cli import console
@@ -56,6 +58,7 @@ def evaluate(
             queries=per_query is not None,
             machine=place,
             check_weights=check_weights,
+            allow_searched=allow_searched,
             reporter=where.reporter,
             **columns.keywords,
         )
@@ -70,7 +73,11 @@ def evaluate(
             task=one["task"],
             gallery={"images": one["images"], "captions": one["captions"]},
         )
-        | {key: one[key] for key in ("mask", "overrides", "reference") if key in one}
+        | {
+            key: one[key]
+            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions")
+            if key in one
+        }
         for one in found
     ]
     if where.as_json:

@@ -10,6 +10,7 @@ import typer
 from headwise.cli.options import (
     Aim,
     KeepOption,
+    LevelOption,
     ModelArgument,
     OneOperatorOption,
     OutOption,
@@ -39,6 +40,7 @@ def front(
     population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="Most generations.")] = None,
     max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
+    level: LevelOption = 0.05,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, the search and the statistics.")] = 0,
     split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
     *,
@@ -67,6 +69,7 @@ def front(
         ),
         size=size,
         max_loss=max_loss,
+        level=level,
         seed=seed,
     )
     found = run(

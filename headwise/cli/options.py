@@ -55,6 +55,9 @@ KeepOption = Annotated[
     list[str] | None,
     typer.Option("--keep-domain", help="Pairs that a mask must not break; may be given several times."),
 ]
+LevelOption = Annotated[
+    float, typer.Option("--level", help="Chance of choosing a mask on the pick split where none is better.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")]
 ImageOption = Annotated[str | None, typer.Option("--image", help="The image column, if its name is unusual.")]
 CaptionOption = Annotated[str | None, typer.Option("--caption", help="The caption column(s), comma-separated.")]
@@ -68,6 +71,13 @@ RemoteOption = Annotated[
     bool, typer.Option("--remote", help="Let a local source name images elsewhere: https, s3, gs, hf.")
 ]
 SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
+EqualOption = Annotated[
+    str,
+    typer.Option("--equal-captions", help="Captions equal word for word on several images: shared (one text) or own."),
+]
+AllowOption = Annotated[
+    bool, typer.Option("--allow-searched", help="Score images, too, that a mask was searched or picked on.")
+]
 CheckOption = Annotated[
     bool, typer.Option("--check-weights/--no-check-weights", help="Refuse a mask found on other weights.")
 ]
@@ -125,6 +135,7 @@ class Columns:
     images: ImagesOption = None
     remote: RemoteOption = False
     skip_bad: SkipOption = False
+    equal_captions: EqualOption = "shared"
 
     @property
     def keywords(self) -> dict[str, object]:

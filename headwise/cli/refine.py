@@ -12,6 +12,7 @@ from headwise.cli.options import (
     Aim,
     JsonOption,
     KeepOption,
+    LevelOption,
     ModelArgument,
     OperatorOption,
     OutOption,
@@ -70,6 +71,7 @@ def refine(
     width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
+    level: LevelOption = 0.05,
     *,
     columns: SplitColumns,
     aim: Aim,
@@ -127,6 +129,7 @@ def refine(
         max_heads=max_heads,
         finalists=finalists,
         controls=controls,
+        level=level,
         seed=seed,
     )
     found = run(

@@ -8,7 +8,9 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    AllowOption,
     CheckOption,
+    EqualOption,
     FitnessOption,
     ModelArgument,
     OutOption,
@@ -35,6 +37,8 @@ def transfer(
     where: Where,
     fitness: FitnessOption = "auto",
     check_weights: CheckOption = True,
+    allow_searched: AllowOption = False,
+    equal_captions: EqualOption = "shared",
 ) -> None:
     """Every mask on every data set: found on × tested on, and the one mask that serves all of them best.
 
@@ -53,6 +57,8 @@ def transfer(
         split_by=split_by,
         seed=seed,
         check_weights=check_weights,
+        allow_searched=allow_searched,
+        equal_captions=equal_captions,
         reporter=where.reporter,
     )
     if where.as_json:

@@ -18,6 +18,7 @@ from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
 from headwise.wording import option, printable
 
+EQUAL = ("shared", "own")
 LISTED = 20  # bad rows that a message names
 
 
@@ -47,6 +48,7 @@ def assemble(
     table: Table,
     *,
     skip_bad: bool = False,
+    equal_captions: str = "shared",
     cache_dir: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def assemble(
     Arguments:
         table: the rows of a source.
         skip_bad: leave bad rows out and count them, instead of refusing the source.
+        equal_captions: as in `Pairs`.
         cache_dir: where verdicts on images are remembered; None: nowhere.
         workers, progress: as for `each`.
 
@@ -65,6 +68,8 @@ def assemble(
     Raises:
         HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
     """
+    if equal_captions not in EQUAL:
+        raise HeadwiseError(f"Equal captions cannot be {equal_captions!r}. Use {' or '.join(EQUAL)}.")
     bad: list[Bad] = []
     entries, total = _join(table, bad)
     if not total:
@@ -81,7 +86,7 @@ def assemble(
         _require_images(table.name, table.class_names, entries)
     captions = [caption for entry in entries for caption in entry.captions]
     notes = tuple(remarks(captions, sum(entry.silent for entry in entries)))
-    return replace(_pairs(table, entries, len(bad)), notes=notes), tuple(bad)
+    return replace(_pairs(table, entries, len(bad), equal_captions), notes=notes), tuple(bad)
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
@@ -221,7 +226,7 @@ def _check(
     return kept
 
 
-def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
+def _pairs(table: Table, entries: list[Entry], skipped: int, equal: str) -> Pairs:
     firsts = [entry.rows[0] for entry in entries]
 
     def column(what: str) -> tuple | None:
@@ -244,17 +249,31 @@ def _pairs(table: Table, entries: list[Entry], skipped: int) -> Pairs:
         class_names=table.class_names,
         templates=table.templates,
         skipped=skipped,
-        text_ids=_shared([tuple(entry.text_ids) for entry in entries]),
+        text_ids=_texts(entries, equal == "shared" and table.kind is None),
         kind=table.kind,
         present=column("present"),
         counted=column("counted"),
+        equal_captions=equal,
     )
 
 
-def _shared(text_ids: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:
-    """The texts of each image, if one of them belongs to several images."""
-    every = [i for ids in text_ids for i in ids]
-    return None if len(set(every)) == len(every) else tuple(text_ids)
+def _texts(entries: list[Entry], by_words: bool) -> tuple[tuple[int, ...], ...] | None:
+    """The texts of each image, if one of them belongs to several images.
+
+    A text is what the source numbers as one, and with `by_words` also captions that are equal word for word.
+    """
+    names: list[list[object]] = [
+        list(entry.captions if by_words else entry.text_ids or [object() for _ in entry.captions]) for entry in entries
+    ]
+    owners = Counter(name for own in names for name in set(own))
+    if all(count == 1 for count in owners.values()):
+        return None
+    numbers: dict[object, int] = {}
+    return tuple(
+        # captions of one image alone stay texts of their own, also where it has one twice
+        tuple(numbers.setdefault(name if owners[name] > 1 else (i, k), len(numbers)) for k, name in enumerate(own))
+        for i, own in enumerate(names)
+    )
 
 
 def _both(entries: list[Entry], bad: list[Bad]) -> list[Entry]:

@@ -86,6 +86,8 @@ class Pairs:
         counted: `cola_single_object`: for each image the queries in which it takes part.
         parts: of a mixture; its images are theirs, one part after the other.
         notes: what a reader of the numbers should know about how the source was read.
+        equal_captions: `shared`: equal captions of several images are one text; `own`: each is a text of its own,
+            and the other images are wrong answers to it.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Pairs:
     counted: tuple[tuple[int, ...], ...] | None = None
     parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
+    equal_captions: str = "shared"
 
     def __repr__(self) -> str:
         told = [f"{len(self):,} images", f"{self.text_count:,} captions"]
@@ -172,6 +175,17 @@ class Pairs:
         return len(self.texts) if self.same is None else int(self.same.max(initial=-1)) + 1
 
     @cached_property
+    def repeated(self) -> int:
+        """How many captions are, word for word, those of another image too."""
+        if self.parts:
+            return sum(part.pairs.repeated for part in self.parts)
+        owners: dict[str, set[int]] = {}
+        for i, captions in enumerate(self.captions):
+            for caption in captions:
+                owners.setdefault(caption, set()).add(i)
+        return sum(len(owners[caption]) > 1 for captions in self.captions for caption in captions)
+
+    @cached_property
     def hash(self) -> str:
         """Hash of the images' bytes, captions, labels and class names, in order."""
         digest = hashlib.sha256()
@@ -207,6 +221,7 @@ def joined(name: str, parts: Sequence[Part]) -> Pairs:
         skipped=sum(pairs.skipped for pairs in every),
         notes=tuple(f"{part.name}: {note}" for part in parts for note in part.pairs.notes),
         parts=tuple(parts),
+        equal_captions=every[0].equal_captions,
     )
 
 

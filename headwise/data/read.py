@@ -35,6 +35,7 @@ def read(
     remote: bool = False,
     name: str | None = None,
     skip_bad: bool = False,
+    equal_captions: str = "shared",
     cache_dir: str | os.PathLike | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -56,6 +57,8 @@ def read(
         remote: a source on this machine may name images elsewhere (https, s3, gs, hf).
         name: what to call the source in reports.
         skip_bad: leave bad rows out and count them in `Pairs.skipped`, instead of refusing the source.
+        equal_captions: captions that are equal word for word on several images: `shared`, one text that is right with
+            any of them; or `own`, each a text for which the other images are wrong. The same for every source.
         cache_dir: where verdicts on images are remembered; $HEADWISE_CACHE or ~/.cache/headwise by default.
         workers: threads; one per core by default.
         progress: called with (done, total) while the images are checked.
@@ -74,7 +77,14 @@ def read(
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
         table = open_source(source, wanted, images=images, remote=remote, name=name)
-        return assemble(table, skip_bad=skip_bad, cache_dir=cache, workers=workers, progress=progress)[0]
+        return assemble(
+            table,
+            skip_bad=skip_bad,
+            equal_captions=equal_captions,
+            cache_dir=cache,
+            workers=workers,
+            progress=progress,
+        )[0]
 
     return _read(source, wanted, images, remote, one)
 

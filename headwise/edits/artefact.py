@@ -264,7 +264,7 @@ def plain_card(mask: Described, *, merged: bool = False) -> str:
     facts = [
         f"- {key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
         for key, value in mask.provenance.items()
-        if key != "functions"  # numbers for `check_functions`, not for people
+        if key not in ("functions", "seen")  # numbers for `check_functions`, images to recognise: not for people
     ]
     what = "Refined image encoder" if merged else "Head mask"
     return "\n".join(

@@ -7,7 +7,7 @@ study holds is not run again. It does not know why a mask is asked for: searches
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -65,7 +65,7 @@ class Evaluator:
         known = {mask.key: score for mask, score in scores}
         if self.study:  # what another run has recorded stands, so that a resumed run sees the same bits
             self.study.put(self.split, scores)
-            known |= self.study.get(self.split, [mask for mask, _ in scores])
+            known |= self._recorded([mask for mask, _ in scores])
         self._scores.update(known)
         if self.progress:
             self.progress(cost)
@@ -80,7 +80,7 @@ class Evaluator:
         cost = ffe(self.tower, new)
         self.spent += cost
         if self.study and new:
-            self._scores.update(self.study.get(self.split, new))
+            self._scores.update(self._recorded(new))
         missing = [mask for mask in new if mask.key not in self._scores]
         if self.progress:
             self.progress(cost - sum(ffe(self.tower, batch) for batch in walks(missing)))
@@ -99,6 +99,12 @@ class Evaluator:
     def embeddings(self, masks: Sequence[Mask]) -> Iterator[tuple[Mask, torch.Tensor]]:
         """Run masks for their embeddings (N, E) alone; neither scores nor FFE are kept."""
         return embed(self.tower, self.pixels, masks, self.layout, means=self.means)
+
+    def _recorded(self, masks: Sequence[Mask]) -> dict[str, Score]:
+        """What the study holds; how hits make the fitness is the objective's to say."""
+        assert self.study is not None
+        design = getattr(self.objective, "design", None)  # a plain function has none: the mean
+        return {key: replace(score, design=design) for key, score in self.study.get(self.split, masks).items()}
 
     def _new(self, masks: Sequence[Mask]) -> list[Mask]:
         return list({mask.key: mask for mask in masks if mask.key not in self._scores}.values())

@@ -16,14 +16,16 @@ from headwise.errors import HeadwiseError
 from headwise.scoring.objectives.score import Score
 
 COLUMNS = ("split", "mask_key", "walk", "operator", "mask", "gates", "fitness", "loss", "metrics", "arrays", "data")
-DTYPES = ("<f4", "<i4")
+DTYPES = ("<i4", "<i8")
 
 
 def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:
     """The values of `COLUMNS`, then their checksum."""
     means = [[str(head), list(values)] for head, values in mask.means]
     gates = {"layers": mask.grid.layers, "pool": mask.grid.pool, "gates": mask.gates, "means": means}
-    arrays = [("units", np.asarray(score.units, "<f4"))]
+    hits = np.asarray(score.hits, np.int64)
+    small = hits.size == 0 or (hits.min() >= -(2**31) and hits.max() < 2**31)
+    arrays = [("hits", hits.astype("<i4" if small else "<i8"))]
     arrays += [(name, np.asarray(ranks, "<i4")) for name, ranks in score.ranks.items()]
     row = (
         split,
@@ -73,13 +75,14 @@ def score_of(row: Sequence) -> Score:
             if dtype not in DTYPES or not all(type(side) is int and side >= 0 for side in shape):
                 raise Damaged(f"{name} is {dtype} of shape {shape}")
         counts = [math.prod(shape) for _, _, shape in listed]
-        raw, offset, named = inflate(columns["data"], 4 * sum(counts)), 0, {}
+        size = sum(np.dtype(dtype).itemsize * count for (_, dtype, _), count in zip(listed, counts, strict=True))
+        raw, offset, named = inflate(columns["data"], size), 0, {}
         for (name, dtype, shape), count in zip(listed, counts, strict=True):
             array = np.frombuffer(raw, dtype, count, offset).reshape(shape)
             named[name] = array.astype(array.dtype.newbyteorder("="))  # a copy: the buffer is read-only
-            offset += 4 * count
-        units = named.pop("units")
+            offset += array.nbytes
+        hits = named.pop("hits").astype(np.int64)
         fitness, loss = (math.nan if columns[key] is None else columns[key] for key in ("fitness", "loss"))
-        return Score(fitness, loss, json.loads(columns["metrics"]), units, named)
+        return Score(fitness, loss, json.loads(columns["metrics"]), hits, named)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise error if isinstance(error, Damaged) else Damaged(str(error)) from error

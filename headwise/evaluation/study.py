@@ -25,7 +25,7 @@ from headwise.evaluation.fingerprints import difference, plain
 from headwise.evaluation.rows import COLUMNS, intact, mask_of, score_of, to_row
 from headwise.scoring.objectives.score import Score
 
-FORMAT = 2
+FORMAT = 3  # 3: hits as whole numbers
 BUSY_SECONDS = 60  # how long to wait for another process that is writing
 KEYS_PER_QUERY = 500  # SQLite limits the parameters of one statement
 _FACTS = "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)"
@@ -42,7 +42,7 @@ CREATE TABLE evaluations (
     loss REAL,
     metrics TEXT NOT NULL,  -- JSON
     arrays TEXT NOT NULL,   -- JSON: name, dtype and shape of each array in data, in order
-    data BLOB NOT NULL,     -- zlib: the per-image units, then the per-query ranks
+    data BLOB NOT NULL,     -- zlib: the per-image hits, then the per-query ranks
     crc INTEGER NOT NULL,   -- of all columns but id (headwise.checked.checksum)
     UNIQUE (split, mask_key)
 )

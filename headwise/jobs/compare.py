@@ -16,6 +16,7 @@ from headwise.data.splits import evaluation_part, split
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.contest import (
     BACKWARD,
     NEED_CAPTIONS,
@@ -36,6 +37,8 @@ from headwise.jobs.steps.opening import (
     whole,
 )
 from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.prospects import say_before
+from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.trained import Place, run_baseline
@@ -80,14 +83,16 @@ def compare(
     bench = prepared(ready, given, splits, folder / "study.sqlite", goal, machine, reporter)
     domains = []
     for source in off_domain:
-        other = evaluation_part(read_pairs(source, reporter, {}))
+        rule = {"equal_captions": given.equal_captions}
+        other = apart(evaluation_part(read_pairs(source, reporter, rule)), given, reporter)
         domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
+    say_before(bench)
     settings, left_out = _possible(bench, domains, settings)
     runs = run_searches(bench, settings)
     places = _places(bench, domains)
     training = _within(settings)
     baselines = [
-        run_baseline(bench, name, seed, training, places)
+        run_baseline(bench, name, seed, training, places, settings.search.level)
         for name in BASELINES
         if name in settings.methods
         for seed in range(settings.seeds)
@@ -101,6 +106,7 @@ def compare(
             "hash": given.hash,
             "split_how": splits.how,
             "split_hash": splits.hash,
+            "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
             "splits": {name: len(bench.indices(name)) for name in ("search", "pick", "test")},
             "off_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },
@@ -115,6 +121,7 @@ def compare(
             "fitness": bench.task.fitness,
         },
         "left_out": left_out,
+        "test_reads_cache": remember_reads(bench, "test", [run.chosen for run in runs]),
         "rows": table.rows(),
     }
     write_files(

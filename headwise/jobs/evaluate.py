@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from headwise.data.splits import evaluation_part
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.jobs.steps.clean import unseen
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
 from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring.per_query import queries_of, write_per_query
 from headwise.scoring.reference import compare, reference_for
@@ -36,6 +38,7 @@ def evaluate(
     per_query: str | Path | None = None,
     machine: Machine | None = None,
     check_weights: bool = True,
+    allow_searched: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> dict:
@@ -45,15 +48,17 @@ def evaluate(
         mask: a mask, a folder that holds one, or text such as `zero:L10.H3`; None: the model as it is.
         only_split: evaluate these images alone, as the source's split column names them; by default the test
             images of a source with several splits, all images of any other.
+        allow_searched: score images, too, that the mask was searched or picked on; by default they are left out.
         per_query: a Parquet file to write, one row per query with the rank of what it should find.
         others: as for `refine`.
 
     Returns:
-        {dataset, model, mask, task, images, captions, metrics}, metrics as clip_benchmark names them; `reference`,
+        {dataset, model, mask, task, images, captions, searched, test_reads_cache, equal_captions, metrics}:
+        `searched` says how many images the mask had seen and whether they were left out; metrics as clip_benchmark names them; `reference`,
         where the model and data are known: [{metric, expected, measured, deviates}].
 
     Raises:
-        HeadwiseError: bad input of any kind, or a mask for another model.
+        HeadwiseError: bad input of any kind, a mask for another model, or data that it was searched on.
     """
     found, queries = measured(
         model,
@@ -64,6 +69,7 @@ def evaluate(
         queries=per_query is not None,
         machine=machine,
         check_weights=check_weights,
+        allow_searched=allow_searched,
         reporter=reporter,
         **columns,
     )
@@ -82,6 +88,7 @@ def measured(
     queries: bool = False,
     machine: Machine | None = None,
     check_weights: bool = True,
+    allow_searched: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> tuple[dict, pa.Table | None]:
@@ -94,6 +101,8 @@ def measured(
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
     check_functions(ready, chosen, check_weights=check_weights)
+    # the unchanged model was searched on nothing
+    given, searched = unseen(given, [] if chosen.is_identity else [chosen], allow_searched, reporter)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
     if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:
@@ -109,6 +118,9 @@ def measured(
         "task": bench.task.title,
         "images": len(given),
         "captions": given.text_count,
+        "searched": {"images": searched, "left_out": not allow_searched},
+        "test_reads_cache": 0 if chosen.is_identity else remember_reads(bench, "test", [chosen]),
+        "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
         "metrics": score.metrics,
         "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
     }

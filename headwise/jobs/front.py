@@ -19,6 +19,7 @@ from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.choosing import remember_test
+from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
 from headwise.jobs.steps.opening import (
     Machine,
@@ -32,8 +33,10 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.prospects import say_before
+from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
-from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.settings import Settings, check_level
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
@@ -50,6 +53,7 @@ class FrontSettings:
         genetic: NSGA-II uses population, generations, uniform, flip, good, max_heads and budget.
         size: choose a mask with at most this many heads; None: any number.
         max_loss: choose a mask that costs every kept domain at most these points on its pick split.
+        level: among kept domains: the chance of choosing a mask where none is better.
         seed: of the search and the statistics. With neither size nor max_loss, no mask is chosen.
 
     Raises:
@@ -62,9 +66,11 @@ class FrontSettings:
     )
     size: int | None = None
     max_loss: float | None = None
+    level: float = stats.LEVEL
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_level(self.level)
         object.__setattr__(self, "operator", canonical_operator(self.operator))
         object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed))
         if self.size is not None and self.size < 1:
@@ -140,7 +146,7 @@ def front(
     splits = split(given, by=split_by, seed=settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter, split_by))
+    bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
     mask, results = trade(bench, settings)
     if folder is not None:
         if mask is not None:
@@ -154,6 +160,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values."""
     from headwise.version import __version__
 
+    say_before(bench)
     operator, grid = settings.operator, bench.tower.grid
     bench.tower.check_operator(operator)
     means = bench.means if operator == "mean" else None
@@ -221,6 +228,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
         **({"overrides": bench.model.overrides.given} if bench.model.overrides.given else {}),
         found_by="front",
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
+        seen=seen_by(bench),
         kept=[domain.pairs.name for domain in bench.kept],
         settings=results["settings"],
         scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},
@@ -228,7 +236,7 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
 
 
 def _choose(picked: Sequence[_Picked], identity: Point, base: Score, settings: FrontSettings, domains: bool) -> _Picked:
-    """By size: the front's own point. Among domains: the one-standard-error rule on the pick splits."""
+    """By size: the front's own point. Among domains: `stats.choose` on the pick split."""
     small = [item for item in picked if settings.size is None or item.point.mask.size <= settings.size]
     stay = next(
         (item for item in picked if item.point.mask.is_identity),
@@ -240,9 +248,10 @@ def _choose(picked: Sequence[_Picked], identity: Point, base: Score, settings: F
     allowed = [item for item in small if all(passes(each, limit) for each in item.kept)]
     allowed = [stay, *(item for item in allowed if item.point.mask.size)]
     choice = stats.choose(
-        [item.score.units for item in allowed],
+        [item.score for item in allowed],
         [item.point.mask.size for item in allowed],
-        [item.score.loss for item in allowed],
+        level=settings.level,
+        seed=settings.seed,
     )
     return allowed[choice.index]
 
@@ -263,6 +272,7 @@ def _test(bench: Bench, mask: Mask, means, settings: FrontSettings) -> dict:
         "test": test_json(before, after, settings.seed),
         "kept": kept.domains,
         "test_reads": reads,
+        "test_reads_cache": remember_reads(bench, "test", [mask]),
         "ffe": evaluate.spent + kept.ffe,
     }
 

@@ -19,6 +19,7 @@ from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
+from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
 from headwise.jobs.steps.opening import (
     Machine,
@@ -32,6 +33,8 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.prospects import power_json, say_before, warnings
+from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings
@@ -44,7 +47,7 @@ class Refined:
     """What `refine` found.
 
     Arguments:
-        mask: the chosen mask; identity when no harmful heads were found.
+        mask: the chosen mask; identity when none was shown to be better.
         results: everything that was measured, as in `results.json`.
         folder: where the artefacts are; None when none were asked for.
     """
@@ -97,7 +100,7 @@ def refine(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, folder, settings.seed, machine, reporter, split_by))
+    bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
     mask, results = find(bench, settings)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
@@ -120,17 +123,21 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
     """
     for operator in settings.operators:
         bench.tower.check_operator(operator)
+    say_before(bench)
     evaluate = bench.evaluator("search")
     evaluate.means = _means(bench, settings.operators)
     searched: list[Searched] = []
     for operator in settings.operators:
         searched.append(search(bench, evaluate, operator, settings, searched))
     picked = pick(bench, searched, settings)
-    reads = remember_test(bench, picked.chosen.mask)
+    reads = {"study": remember_test(bench, picked.chosen.mask)}
+    reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask])
     tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
     kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.operators), settings.seed)
     results = results_json(bench, settings, evaluate.spent, searched, picked, tested, kept, reads)
+    results["power"] = power_json(bench, picked, tested["table"])
+    results["warnings"] = warnings(bench, picked.identity.search)
     mask = with_means(chosen.mask, bench.means) if chosen.mask.operator == "mean" else chosen.mask
     return mask.with_provenance(
         base_model=bench.model.name,
@@ -139,6 +146,7 @@ def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
         **({"overrides": bench.model.overrides.given} if bench.model.overrides.given else {}),
         found_by=chosen.found_by,
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
+        seen=seen_by(bench),
         settings=results["settings"],
         scores={"search": chosen.search.metrics, "pick": chosen.pick.metrics, "test": tested["table"][-1]},
     ), results

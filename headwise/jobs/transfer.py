@@ -16,6 +16,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.clean import unseen_splits
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -28,9 +29,13 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.towers.fits import check_fits, check_functions
+from headwise.wording import option
+
+COLUMN = ("source", "hash", "split_how", "images", "score", "searched", "test_reads_cache", "equal_captions")
 
 
 def transfer(
@@ -44,6 +49,8 @@ def transfer(
     split_by: str = "auto",
     seed: int = 0,
     check_weights: bool = True,
+    allow_searched: bool = False,
+    equal_captions: str = "shared",
     reporter: Reporter | None = None,
 ) -> dict:
     """Evaluate masks on data sets that they were not found on.
@@ -58,6 +65,8 @@ def transfer(
         sources: data sets, each with its name.
         out: folder for `transfer.md`, `transfer.json`, `transfer.png` and one study per data set; the same call
             continues there.
+        allow_searched: score images, too, that a mask was searched or picked on; by default they are left out.
+        equal_captions: as for `headwise.read`.
         seed: of the splits; it must be that of the search, or a mask would be tested on images it was found on.
         others: as for `refine`.
 
@@ -83,12 +92,15 @@ def transfer(
             raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
     columns = []
     for source in sources:
-        given = read_pairs(source, reporter, {})
+        given = read_pairs(source, reporter, {"equal_captions": equal_captions})
         splits = split(given, by=split_by, seed=seed)
-        for name, mask in zip(masks, found, strict=True):
-            _check_split(str(name), mask, given.hash, splits.hash)
+        if not allow_searched:
+            for name, mask in zip(masks, found, strict=True):
+                _check_split(str(name), mask, given.hash, splits.hash)
+        splits, searched = unseen_splits(given, splits, found, allow_searched, reporter)
         study = folder / f"study-{given.hash[:12]}.sqlite"
-        columns.append(_column(prepared(ready, given, splits, study, goal, machine, reporter), found, seed))
+        bench = prepared(ready, given, splits, study, goal, machine, reporter)
+        columns.append(_column(bench, found, seed) | {"searched": {**searched, "left_out": not allow_searched}})
     identity = Mask.identity(ready.tower.grid)
     rows = [
         {
@@ -109,9 +121,7 @@ def transfer(
         "model": ready.name,
         **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
         "fitness": columns[0]["fitness"],
-        "data": [
-            {key: column[key] for key in ("source", "hash", "split_how", "images", "score")} for column in columns
-        ],
+        "data": [{key: column[key] for key in COLUMN} for column in columns],
         "masks": rows,
         "best": {
             "mask": str(identity) if best == 0 else rows[best - 1]["mask"],
@@ -139,13 +149,7 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         base = scores[0]
         score = base.fitness
         for cell, one in zip(cells, scores, strict=True):
-            difference = one.units.astype(np.float64) - base.units  # (N)
-            interval = stats.paired_bootstrap(difference, seed=seed)
-            cell[name] = {
-                "delta": one.fitness - base.fitness,
-                "interval": [interval.low, interval.high],
-                "p": stats.sign_flip(difference, seed=seed),
-            }
+            cell[name] = stats.compared(one, base, seed=seed).json()
     return {
         "source": bench.pairs.name,
         "hash": bench.pairs.hash,
@@ -153,6 +157,8 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         "images": {name: len(bench.indices(name)) for name in ("pick", "test")},
         "score": score,
         "fitness": bench.task.fitness,
+        "test_reads_cache": remember_reads(bench, "test", masks),
+        "equal_captions": {"rule": bench.pairs.equal_captions, "captions": bench.pairs.repeated},
         "cells": cells,
     }
 
@@ -172,5 +178,6 @@ def _check_split(name: str, mask: Mask, data: str, splits: str) -> None:
     if known.get("hash") == data and known.get("split") != splits:
         raise HeadwiseError(
             f"The mask {name} was found on these pairs with another split, so that it may have seen their test "
-            "images. Give the --seed and --split-by that it was found with."
+            "images. Give the --seed and --split-by that it was found with, or insist with "
+            f"{option('allow_searched', 'True')}."
         )

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points, short_name
+from headwise.report.words import cell, change, claim, counted, interval, metric_name, p_value, points, short_name
 
 Row = Mapping[str, Any]
 RAW, PICKED = "#E66100", "#5D3A9B"  # told apart with every common colour blindness
@@ -100,20 +100,22 @@ def _heads(row: Row) -> str:
 def findings(results: Mapping[str, Any]) -> list[str]:
     """What the table shows, in sentences that claim no more than it does."""
     rows = [row for row in results["rows"][1:] if row["method"] != "random heads"]
-    helped = [row for row in rows if row["test"]["interval"][0] > 0]
-    hurt = [row for row in rows if row["test"]["interval"][1] < 0]
+    helped = [row for row in rows if claim(row["test"]) == "better"]
+    hurt = [row for row in rows if claim(row["test"]) == "worse"]
     out = []
     if helped:
         best = max(helped, key=lambda row: row["test"]["delta"])
         names = ", ".join(_name(row, results) for row in helped)
         out.append(
-            f"The interval lies above 0 for: {names}. The largest change is {change(best['test']['delta'])} points, "
+            f"Better, by interval and p: {names}. The largest change is {change(best['test']['delta'])} points, "
             f"by {_name(best, results)}."
         )
     else:
-        out.append("For no method does the interval lie above 0: an improvement on the test split is not shown.")
+        out.append(
+            "For no method is an improvement on the test split shown (interval above 0, p at most 0.05, ten changed images)."
+        )
     if hurt:
-        out.append(f"The interval lies below 0 (it got worse) for: {', '.join(_name(row, results) for row in hurt)}.")
+        out.append(f"Worse, by interval and p: {', '.join(_name(row, results) for row in hurt)}.")
     masks = [row for row in rows if row["heads"] is not None]
     trained = [row for row in rows if row["heads"] is None]
     if masks and trained:
@@ -131,10 +133,10 @@ def findings(results: Mapping[str, Any]) -> list[str]:
             f"The pick split kept the unchanged model for every seed of: {', '.join(_name(r, results) for r in idle)}."
         )
     for i, domain in enumerate(results["data"]["off_domain"]):
-        worse = [row for row in rows if row["off_domain"][i]["interval"][1] < 0]
+        worse = [row for row in rows if claim(row["off_domain"][i]) == "worse"]
         if worse:
             said = ", ".join(f"{_name(r, results)} {change(r['off_domain'][i]['delta'])}" for r in worse)
-            out.append(f"On {short_name(domain['source'])} these lose, interval below 0: {said}.")
+            out.append(f"On {short_name(domain['source'])} these lose, by interval and p: {said}.")
     return out
 
 

@@ -11,6 +11,7 @@ from headwise.report.words import (
     Results,
     cell,
     change,
+    claim_sentence,
     counted,
     grid_of,
     interval,
@@ -74,17 +75,10 @@ def verdict(results: Results) -> str:
     if not chosen["size"]:
         return f"With {wish}, identity is the choice: no mask of the front is better. Every head is kept."
     test = chosen["test"]
-    low, high = test["interval"]
-    said = (
-        "The interval excludes 0: it is better."
-        if low > 0
-        else "The interval lies below 0: it is WORSE. Do not use it."
-        if high < 0
-        else "The interval includes 0: an improvement is not shown."
-    )
     return (
         f"With {wish}, {chosen['mask']} is the choice: {change(test['delta'])} points of {measure(results)} on the "
-        f"test split, 95 % interval {interval(test['interval'])}, {p_equals(test['p'])}. {said}"
+        f"test split, 95 % interval {interval(test['interval'])}, {p_equals(test['p'])}. "
+        f"{claim_sentence(test)}"
     )
 
 

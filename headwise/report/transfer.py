@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headwise.report.heatmap import COLOURS
-from headwise.report.words import cell, change, counted, interval, metric_name, p_value, points, short_name
+from headwise.report.words import cell, change, claim, counted, interval, metric_name, p_value, points, short_name
 
 
 def transfer_text(results: Mapping[str, Any]) -> str:
@@ -39,10 +39,23 @@ def transfer_text(results: Mapping[str, Any]) -> str:
     lines += ["Data sets:", ""]
     lines += [
         f"- {cell(one['source'])}: {counted(one['images']['pick'], 'pick image')}, "
-        f"{counted(one['images']['test'], 'test image')}; split {one['split_how']}"
+        f"{counted(one['images']['test'], 'test image')}; split {one['split_how']}{_noted(one)}"
         for one in data
     ]
     return "\n".join(lines) + "\n"
+
+
+def _noted(one: Mapping[str, Any]) -> str:
+    """What to know of a data set's numbers: images left out, equal captions, earlier reads."""
+    notes, searched, equal = "", one.get("searched", {}), one.get("equal_captions", {})
+    if searched.get("pick") or searched.get("test"):
+        what = "left out" if searched["left_out"] else "SCORED ALL THE SAME"
+        notes += f"; {searched['pick']:,} pick and {searched['test']:,} test images that a mask was searched on {what}"
+    if equal.get("captions"):
+        notes += f"; {equal['captions']:,} captions equal those of another image ({equal['rule']})"
+    if one.get("test_reads_cache", 0) > 1:
+        notes += f"; its test images have been read for {one['test_reads_cache']} different masks of this model"
+    return notes
 
 
 def best_sentence(results: Mapping[str, Any]) -> str:
@@ -66,7 +79,7 @@ def _mean(row: Mapping[str, Any], split: str) -> float:
 
 
 def transfer_png(results: Mapping[str, Any]) -> bytes:
-    """Masks × data sets, coloured by the change on the test split; ● where the interval excludes 0.
+    """Masks × data sets, coloured by the change on the test split; ● where interval and p show it.
 
     Returns:
         A PNG. The same input gives the same bytes.
@@ -96,12 +109,14 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
         axis.spines[:].set_visible(False)
         for y, row in enumerate(rows):
             for x, one in enumerate(row["test"]):
-                sure = one["interval"][0] > 0 or one["interval"][1] < 0
+                sure = claim(one) in ("better", "worse")
                 text = change(one["delta"]) + (" ●" if sure else "")
                 dark = abs(table[y][x]) > 0.65 * limit
                 axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         measure = metric_name(results["fitness"])
-        figure.suptitle(f"Change of {measure} on the test split, points (● interval excludes 0)", fontsize=9)
+        figure.suptitle(
+            f"Change of {measure} on the test split, points (● better or worse by interval and p)", fontsize=9
+        )
         bar = figure.colorbar(image, ax=axis, shrink=0.9, pad=0.02)
         bar.ax.tick_params(labelsize=8)
         buffer = io.BytesIO()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
+from headwise.scoring.stats import FEWEST_CHANGED, claimed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -68,6 +69,10 @@ def p_equals(p: float | None) -> str:
     """A p-value as sentences print it, with its sign."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def plus_minus(error: float | None) -> str:
+    return "" if error is None else f" ± {points(error)}"
 
 
 def metric_name(name: str) -> str:
@@ -131,6 +136,61 @@ def row_of(results: Results, what: str) -> Mapping[str, Any]:
     raise HeadwiseError(f"The results have no row '{what}' in 'test'. Were they written by headwise refine?")
 
 
+def claim(row: Mapping[str, Any]) -> str:
+    """What a row with `interval`, `p` and `changed` allows to claim: `better`, `worse`, `not shown` or `too few changed
+    images`."""
+    low, high = row["interval"]
+    return claimed(low, high, row["p"], row.get("changed", FEWEST_CHANGED))
+
+
+def claim_sentence(row: Mapping[str, Any]) -> str:
+    """The claim of the chosen mask's row on the test split."""
+    found = claim(row)
+    if found == "better":
+        return "The interval excludes 0 and p is at most 0.05: on these data the refined model is better."
+    if found == "worse":
+        return "The interval lies below 0 and p is at most 0.05: on the test split the refined model is WORSE. Do not use it."
+    if found == "not shown":
+        low, high = row["interval"]
+        if low <= 0 <= high:
+            return "The interval includes 0: an improvement is not shown."
+        return f"{p_equals(row['p'])} is above 0.05: {'an improvement' if low > 0 else 'a loss'} is not shown."
+    return (
+        f"Too few changed images: {row['changed']} of the test images changed, and nothing is claimed of fewer than "
+        f"{FEWEST_CHANGED}. An improvement is not shown."
+    )
+
+
+def power_sentence(results: Results) -> str:
+    """The smallest change that these splits could have shown; empty where it is not known."""
+    power = results.get("power")
+    if not power:
+        return ""
+    pick, test = (power[name] if power[name] is not None else power[f"{name}_expected"] for name in ("pick", "test"))
+    sizes = results["data"]["splits"]
+    return (
+        f"What these splits could have shown: a true change of about {points(pick)} points on the "
+        f"{counted(sizes['pick']['images'], 'pick image')} and {points(test)} on the "
+        f"{counted(sizes['test']['images'], 'test image')}, four times in five; smaller ones are mostly missed, and nothing "
+        f"below {points(power['test_least'])} points can be claimed at all."
+    )
+
+
+def reads_sentence(results: Results) -> str:
+    """How often the test split was read, where that was more than once; else empty."""
+    study, cache = results.get("test_reads", 1), results.get("test_reads_cache", 1)
+    if max(study, cache) <= 1:
+        return ""
+    said = [f"this study has read its test split for {study} different chosen masks"] if study > 1 else []
+    if cache > study:
+        said.append(f"on this machine these test images have been read for {cache} different masks of this model")
+    text = "; ".join(said)
+    return (
+        f"{text[0].upper()}{text[1:]}. The intervals and p do not account for that; the honest figure needs test data that "
+        "were never used."
+    )
+
+
 def verdict(results: Results) -> str:
     """What was found, in plain sentences that claim no more than the test split shows."""
     chosen, test = results["chosen"], results["data"]["splits"]["test"]
@@ -138,24 +198,20 @@ def verdict(results: Results) -> str:
     if not chosen["size"]:
         within = " that stays within the kept domains' limit" if results.get("kept") else ""
         return (
-            f"No harmful heads were found. Of the {counted(len(results['finalists']), 'finalist')}, identity (all "
-            f"{heads} heads kept) was the choice of the pick split: no mask{within} beat it by more than the uncertainty of "
-            "the comparison. The refined model is the unchanged model."
+            f"No mask was shown to be better than the unchanged model (all {heads} heads kept). Of the "
+            f"{counted(len(results['finalists']), 'finalist')}, identity is the choice of the pick split: no mask{within} "
+            f"beat it at the level of {results['settings'].get('level', 0.05):g}, corrected for how many were compared. The "
+            "refined model is the unchanged model. That does not show that no head hurts."
         )
     before, after = row_of(results, "identity"), row_of(results, "chosen")
     main = main_metric(results, after["metrics"])
-    low, high = after["interval"]
     found = (
         f"Suppressing {chosen['size']} of {heads} heads ({listed(chosen['heads'])}; operator "
         f"{chosen['operator']}) changed {metric_name(main)} on the test split from {points(before['metrics'][main])} "
         f"to {points(after['metrics'][main])}: {change(after['delta'])} points, 95 % interval "
         f"{interval(after['interval'])}, {p_equals(after['p'])} ({size_of(test)})."
     )
-    if low > 0:
-        return f"{found} The interval excludes 0: on these data the refined model is better."
-    if high < 0:
-        return f"{found} The interval lies below 0: on the test split the refined model is WORSE. Do not use it."
-    return f"{found} The interval includes 0: an improvement is not shown."
+    return f"{found} {claim_sentence(after)}"
 
 
 def results_table(results: Results) -> str:
@@ -237,12 +293,16 @@ def _environment() -> Environment:
     environment.filters.update(points=points, change=change, interval=interval, p=p_value, cell=cell)
     environment.globals.update(
         before_after=before_after,
+        claim=claim,
+        power_sentence=power_sentence,
+        reads_sentence=reads_sentence,
         counted=counted,
         first_order_agreement=first_order_agreement,
         grid_of=grid_of,
         main_metric=main_metric,
         metric_name=metric_name,
         p_equals=p_equals,
+        plus_minus=plus_minus,
         row_of=row_of,
         size_of=size_of,
         verdict=verdict,

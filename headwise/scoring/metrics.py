@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.scoring.design import Design
 
 KS = (1, 5, 10)
 DIRECTIONS = ("image_retrieval", "text_retrieval")  # text → image, image → text
@@ -288,30 +290,46 @@ def recalls(ranks: Mapping[str, np.ndarray]) -> dict[str, float]:
     Arguments:
         ranks: as `Retrieved.ranks`.
     """
-    metrics = {f"{name}_recall@{k}": float((ranks[name] < k).mean()) for name in DIRECTIONS for k in KS}
-    means = {f"{name}_mean_recall": sum(metrics[f"{name}_recall@{k}"] for k in KS) / len(KS) for name in DIRECTIONS}
-    return metrics | means | {"mean_recall": sum(means.values()) / len(means)}
+    hits = {name: [int((ranks[name] < k).sum()) for k in KS] for name in DIRECTIONS}
+    sizes = {name: len(ranks[name]) for name in DIRECTIONS}
+    metrics = {
+        f"{name}_recall@{k}": n / sizes[name] for name in DIRECTIONS for k, n in zip(KS, hits[name], strict=True)
+    }
+    means = {f"{name}_mean_recall": sum(hits[name]) / (len(KS) * sizes[name]) for name in DIRECTIONS}
+    t2i, i2t = DIRECTIONS
+    # one division of whole numbers: equal hits give equal floats
+    both = sum(hits[t2i]) * sizes[i2t] + sum(hits[i2t]) * sizes[t2i]
+    return metrics | means | {"mean_recall": both / (2 * len(KS) * sizes[t2i] * sizes[i2t])}
 
 
 def per_image_hits(ranks: Mapping[str, np.ndarray], owner: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
-    """Each image's own contribution to mean recall: the mean over both directions and k in {1, 5, 10} of its hits.
-
-    Text → image hits are averaged over the image's captions, because the image is the unit that is resampled. A
-    text of several images counts for each of them.
+    """How many of its queries each image gets right, counted once for every k in {1, 5, 10}.
 
     Arguments:
         ranks: as `Retrieved.ranks`.
-        owner, of: as for `retrieve`.
+        owner, of: as for `retrieve`. A text of several images is one query; it counts at the first of them.
 
     Returns:
-        float32 (N,). Its mean is `mean_recall` where every image has equally many captions.
+        int64 (N, 2): hits of the image's captions, and of the image itself.
     """
-    by_text = np.mean([ranks["image_retrieval"] < k for k in KS], axis=0)  # (T)
-    by_text = by_text if of is None else by_text[of]  # (L)
-    by_image = np.mean([ranks["text_retrieval"] < k for k in KS], axis=0)  # (N)
-    total = np.bincount(owner, weights=by_text, minlength=len(by_image))  # (N)
-    count = np.bincount(owner, minlength=len(by_image))  # (N)
-    return ((total / count + by_image) / 2).astype(np.float32)
+    by_text = np.sum([ranks["image_retrieval"] < k for k in KS], axis=0)  # (T)
+    by_image = np.sum([ranks["text_retrieval"] < k for k in KS], axis=0)  # (N)
+    total = np.zeros(len(by_image), np.int64)
+    np.add.at(total, query_owner(owner, of), by_text)
+    return np.stack([total, by_image], axis=1).astype(np.int64)
+
+
+def retrieval_design(owner: np.ndarray, of: np.ndarray | None, images: int) -> Design:
+    """How `per_image_hits` make mean recall: the mean of text → image over captions and image → text over images."""
+    queries = np.bincount(query_owner(owner, of), minlength=images)  # (N)
+    weights = len(KS) * np.stack([queries, np.ones(images, np.int64)], axis=1)
+    return Design(weights.astype(np.int64), ((Fraction(1, 2), Fraction(1, 2)),))
+
+
+def query_owner(owner: np.ndarray, of: np.ndarray | None) -> np.ndarray:
+    """The image at which each text is counted, int64 (T,): its own, or the first of its own."""
+    owner = np.asarray(owner, np.int64)
+    return owner if of is None else owner[np.unique(of, return_index=True)[1]]
 
 
 def clip_benchmark_json(

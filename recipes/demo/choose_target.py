@@ -12,15 +12,13 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
 from headwise.cli.console import Terminal
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
 from headwise.jobs.steps.bench import prepare
 from headwise.jobs.steps.searching import search
 from headwise.jobs.steps.settings import Settings
-from headwise.scoring.stats import paired_error
+from headwise.scoring.stats import standard_error
 from headwise.towers import load
 
 
@@ -42,7 +40,6 @@ def measure(model_name: str, source: Path, operators: tuple[str, ...], most: int
         found = search(bench, evaluate, operator, settings)
         best = found.strategies[0].best
         before, after = pick([best.mask - best.mask, best.mask])
-        difference = after.units.astype(np.float64) - before.units
         rows.append(
             {
                 "target": source.parent.name,
@@ -53,8 +50,8 @@ def measure(model_name: str, source: Path, operators: tuple[str, ...], most: int
                 "helpful alone": sum(single.score.order > found.start.identity.order for single in found.start.singles),
                 "heads": best.mask.size,
                 "pick before": round(100 * before.fitness, 2),
-                "pick gain": round(100 * float(difference.mean()), 2),
-                "pick error": round(100 * paired_error(difference), 2),
+                "pick gain": round(100 * (after.fitness - before.fitness), 2),
+                "pick error": round(100 * standard_error(after.hits - before.hits, before.plan), 2),
                 "mask": str(best.mask),
             }
         )

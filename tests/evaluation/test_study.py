@@ -32,16 +32,16 @@ MASK = Mask.suppress(GRID, ["L0.H1", "pool.H0"], "uniform")
 
 
 def make_score(fitness=0.25, loss=1 / 3):
-    units = np.array([0.1, 1 / 3, 1.0], np.float32)
+    hits = np.array([[1, 3], [0, 2], [3, 2**40]])
     ranks = {"image_retrieval": np.array([0, 7, 2, 99999], np.int32), "text_retrieval": np.arange(3, dtype=np.int32)}
-    return Score(fitness, loss, {"mean_recall": fitness, "image_retrieval_recall@1": 2 / 3}, units, ranks)
+    return Score(fitness, loss, {"mean_recall": fitness, "image_retrieval_recall@1": 2 / 3}, hits, ranks)
 
 
 def same(a: Score, b: Score) -> bool:
     return (
         np.array_equal([a.fitness, a.loss], [b.fitness, b.loss], equal_nan=True)
         and list(a.metrics.items()) == list(b.metrics.items())
-        and identical(a.units, b.units)
+        and identical(a.hits, b.hits)
         and list(a.ranks) == list(b.ranks)
         and all(identical(a.ranks[name], b.ranks[name]) for name in a.ranks)
     )
@@ -58,11 +58,11 @@ def identical(a: np.ndarray, b: np.ndarray) -> bool:
     fitness=st.floats(),
     loss=st.floats(),
     metrics=st.dictionaries(st.text(), st.floats(allow_nan=False)),
-    units=hnp.arrays(np.float32, st.integers(0, 20)),
+    hits=hnp.arrays(np.int64, st.tuples(st.integers(0, 20), st.integers(1, 3))),
     ranks=st.dictionaries(st.sampled_from("abc"), hnp.arrays(np.int32, st.integers(0, 20))),
 )
-def test_scores_come_back_bit_for_bit(tmp_path_factory, fitness, loss, metrics, units, ranks):
-    score = Score(fitness, loss, metrics, units, ranks)
+def test_scores_come_back_bit_for_bit(tmp_path_factory, fitness, loss, metrics, hits, ranks):
+    score = Score(fitness, loss, metrics, hits, ranks)
     with Study(tmp_path_factory.mktemp("study") / "study.sqlite", FINGERPRINT) as study:
         study.put("search", [(MASK, score)])
         assert same(study.get("search", [MASK])[MASK.key], score)
@@ -195,7 +195,7 @@ def test_a_full_disk_is_an_error_and_nothing_half_written_stays(tmp_path):
         (pages,) = study._db.execute("PRAGMA page_count").fetchone()
         study._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own way to a full disk
         noise = np.random.default_rng(0).integers(0, 2**30, 5000, dtype=np.int32)
-        large = Score(0.5, 0.5, {}, np.zeros(0, np.float32), {"ranks": noise})
+        large = Score(0.5, 0.5, {}, np.zeros(0, np.int64), {"ranks": noise})
         with pytest.raises(HeadwiseError, match=r"full.*Free some disk space"):
             study.put("search", [(mask, large) for mask in masks[1:]])
         assert study.count() == 1
@@ -218,8 +218,8 @@ WRITER = textwrap.dedent("""
     study = Study(path, {"model": "m"})
     for i in range(60):
         mask = Mask(Grid((8,)), (tuple(float(i >> bit & 1) for bit in range(8)),))
-        study.put("search", [(mask, Score(i / 64, 0.0, {}, np.full(50, i, np.float32), {}))])
-        study.put(name, [(mask, Score(i / 64, 0.0, {}, np.full(50, i, np.float32), {}))])
+        study.put("search", [(mask, Score(i / 64, 0.0, {}, np.full(50, i), {}))])
+        study.put(name, [(mask, Score(i / 64, 0.0, {}, np.full(50, i), {}))])
         if end == "kill" and i == 40:
             os.kill(os.getpid(), signal.SIGKILL)
 """)
@@ -235,7 +235,7 @@ def test_two_processes_write_one_study(tmp_path):
     assert [process.wait(120) for process in processes] == [0, 0]
     with Study(path, {"model": "m"}) as study:
         assert [study.count(split) for split in ("search", "one", "two")] == [60, 60, 60]
-        assert all((row.score.units == round(row.score.fitness * 64)).all() for row in study.evaluations())
+        assert all((row.score.hits == round(row.score.fitness * 64)).all() for row in study.evaluations())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
@@ -276,7 +276,7 @@ class Engine:
 
     def score(self, embeddings):
         cosine = (torch.nn.functional.normalize(embeddings, dim=-1) * self.target).sum(-1)  # (N)
-        return Score(float(cosine.mean()) / 2 + 0.5, 0.0, {}, cosine.numpy(), {})
+        return Score(float(cosine.mean()) / 2 + 0.5, 0.0, {}, (cosine.numpy() * 2**20).astype(np.int64), {})
 
 
 def search(evaluate):

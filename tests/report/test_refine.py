@@ -74,7 +74,8 @@ def test_the_verdict_claims_no_more_than_the_interval(ends, says, never):
 def test_identity_is_said_plainly():
     results = nothing_found()
     for text in (verdict(results), report_text(results), model_card(results), model_card(results, merged=True)):
-        assert "No harmful heads were found" in text
+        assert "No mask was shown to be better than the unchanged model" in text
+        assert "That does not show that no head hurts" in text
     assert "from_pretrained" not in report_text(results)
     assert "## The heads that were chosen" not in report_text(results)
 
@@ -186,3 +187,40 @@ def test_numbers():
     assert [p_value(0.0001), p_value(0.0312), p_value(1.0), p_value(None)] == ["< 0.001", "0.031", "1.000", "—"]
     names = ["image_retrieval_recall@5", "text_retrieval_recall@1", "acc1 of ducks"]
     assert list(map(metric_name, names)) == ["text → image R@5", "image → text R@1", "acc1 of ducks"]
+
+
+def test_an_interval_without_a_p_and_few_images_claim_nothing():
+    strong = {"interval": [0.003, 0.022], "p": 0.125}
+    for row, says in (
+        (strong, "is above 0.05: an improvement is not shown"),
+        ({**strong, "p": 0.01, "changed": 4}, "Too few changed images: 4 of the test images changed"),
+    ):
+        results = sample(**row)
+        merged = model_card(results, merged=True)
+        for text in (verdict(results), report_text(results), model_card(results), merged):
+            assert says in text
+            assert "refined model is better" not in text
+        assert "that hurt on the data above" not in merged
+        assert "That this helps was not shown" in merged
+    assert "that hurt on the data above" in model_card(RESULTS, merged=True)
+
+
+def test_power_reads_and_warnings_stand_in_report_and_card():
+    power = {"pick_expected": 0.02, "test_expected": 0.01, "test_least": 0.0021, "pick": 0.0123, "test": None}
+    results = {**RESULTS, "power": power, "test_reads_cache": 7, "warnings": ["The pick split has 16 images."]}
+    text = report_text(results)
+    assert "about 1.23 points on the 223 pick images and 1.00 on the 762 test images" in text
+    assert "nothing below 0.21 points can be claimed at all" in text
+    assert "read for 7 different masks of this model" in text
+    assert "**Caution:** The pick split has 16 images." in text
+    assert "1.23 points" in model_card(results)
+    assert "7 different masks" in model_card(results)
+
+
+def test_a_gap_has_its_error_and_no_explanation():
+    gap = {"search_se": 0.003, "pick_delta": 0.0175, "pick_se": 0.0061, "test_se": 0.0049, "gap_se": 0.0057}
+    text = report_text({**RESULTS, "gap": {**RESULTS["gap"], **gap}})
+    assert "+2.14 ± 0.30 points on the search split" in text
+    assert "+1.75 ± 0.61 on the pick split" in text
+    assert "Search minus test: +0.86 ± 0.57." in text
+    assert "price of having searched" not in text

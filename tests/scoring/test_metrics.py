@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.metrics import clip_benchmark_json, per_image_hits, recalls, retrieve, unit
+from headwise.scoring.metrics import clip_benchmark_json, per_image_hits, recalls, retrieval_design, retrieve, unit
 
 problems = st.tuples(st.integers(2, 12), st.integers(0, 15), st.integers(1, 9), st.integers(0, 10_000))
 
@@ -132,11 +132,24 @@ def test_recalls_and_units_of_known_ranks():
     assert metrics["text_retrieval_recall@5"] == pytest.approx(2 / 3)
     both = (metrics["image_retrieval_mean_recall"] + metrics["text_retrieval_mean_recall"]) / 2
     assert metrics["mean_recall"] == pytest.approx(both)
-    units = per_image_hits(ranks, np.array([0, 0, 1, 1, 2, 2]))
+    owner = np.array([0, 0, 1, 1, 2, 2])
+    hits = per_image_hits(ranks, owner)
+    assert hits.tolist() == [[3 + 2, 3], [1 + 1, 2], [0 + 3, 0]]  # of captions and of the image, over three k
+    design = retrieval_design(owner, None, 3)
+    assert design.value(hits) == metrics["mean_recall"] == pytest.approx(design.units(hits).mean())
     # image 0: captions hit 3/3 and 2/3, itself 3/3
-    assert units[0] == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
-    assert units.mean() == pytest.approx(metrics["mean_recall"])
-    assert units.dtype == np.float32
+    assert design.units(hits)[0] == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
+
+
+def test_with_unequal_captions_the_metric_is_still_over_captions_and_over_images():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        owner = np.concatenate([np.arange(5), rng.integers(0, 5, rng.integers(0, 40))])
+        ranks = {"image_retrieval": rng.integers(0, 12, len(owner)), "text_retrieval": rng.integers(0, 12, 5)}
+        by_hand = [(ranks[name] < k).mean() for name in ranks for k in (1, 5, 10)]
+        found = retrieval_design(owner, None, 5).value(per_image_hits(ranks, owner))
+        assert found == recalls(ranks)["mean_recall"]
+        assert found == pytest.approx(np.mean(by_hand), abs=1e-14)
 
 
 def test_json_is_clip_benchmarks_with_the_gallery():
@@ -215,11 +228,12 @@ def test_the_official_any_of_definition_on_random_links():
         right = [bool(set(np.argsort(-s[i])[:k]) & set(of[owner == i])) for i in range(30)]
         # an image's own other texts are no negatives here, which "any of its texts among the first k" agrees with
         assert (found.text_retrieval < k).tolist() == right
-    units = per_image_hits(found.ranks, owner, of)
-    assert units.shape == (30,)
-    own = np.mean([found.image_retrieval[of[owner == 3]] < k for k in (1, 5, 10)])
-    other = np.mean([found.text_retrieval[3] < k for k in (1, 5, 10)])
-    assert units[3] == pytest.approx((own + other) / 2)
+    hits = per_image_hits(found.ranks, owner, of)
+    # every text is one query, counted once, at the first of its images
+    assert hits[:, 0].sum() == sum((found.image_retrieval < k).sum() for k in (1, 5, 10))
+    mine = [t for t in range(40) if owner[of == t][0] == 3]
+    assert hits[3, 0] == sum((found.image_retrieval[mine] < k).sum() for k in (1, 5, 10))
+    assert retrieval_design(owner, of, 30).value(hits) == recalls(found.ranks)["mean_recall"]
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])

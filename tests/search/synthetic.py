@@ -59,4 +59,4 @@ class Counting:
 
 
 def score(fitness: float, loss: float = 0.0) -> Score:
-    return Score(fitness, loss, {"mean_recall": fitness}, np.zeros(1, np.float32), {})
+    return Score(fitness, loss, {"mean_recall": fitness}, np.zeros(1, np.int64), {})

@@ -46,6 +46,7 @@ class Bench:
         reporter: where progress goes.
         kept: domains that a mask for these pairs must not break.
         key: a hash of all that a score depends on besides split and mask.
+        cache_dir: where reads of test splits are remembered; None: the default cache.
     """
 
     model: Model
@@ -59,6 +60,7 @@ class Bench:
     reporter: Reporter = field(default_factory=Silent)
     kept: tuple[Bench, ...] = ()
     key: str = ""
+    cache_dir: Path | None = None
 
     def indices(self, split: str) -> tuple[int, ...]:
         """The images of a split (search, pick, test), by their numbers in `pairs`."""
@@ -97,6 +99,7 @@ class Bench:
             "splits": {name: part(name) for name in ("search", "pick", "test")},
             "skipped": pairs.skipped,
             **({"cut": asdict(cut)} if (cut := self.task.cut) and cut.texts else {}),
+            "equal_captions": {"rule": pairs.equal_captions, "captions": pairs.repeated},
             **({"parts": self._parts()} if pairs.parts else {}),
         }
 
@@ -188,7 +191,7 @@ def prepare(
         cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key)
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key, cache_dir=cache_dir)
 
 
 def _as_recorded(study: Path | None, reporter: Reporter) -> None:

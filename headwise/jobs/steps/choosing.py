@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SPARE = 3  # with kept domains: masks of every operator and size, and times as m
 
 
 def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
-    """The pick split decides between identity and the searches' best masks, by the one-standard-error rule.
+    """The pick split decides between identity and the searches' best masks, by `stats.choose`.
 
     Masks that lose too much on a kept domain never get there; more of them are tried, so that some remain.
     """
@@ -42,23 +43,41 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     for (found_by, found), score in zip(best, scores[1:], strict=True):
         finalists.append(Finalist(found.mask, found_by, found.score, score))
     choice = stats.choose(
-        [f.pick.units for f in finalists], [f.mask.size for f in finalists], [f.pick.loss for f in finalists]
+        [f.pick for f in finalists], [f.mask.size for f in finalists], level=settings.level, seed=settings.seed
     )
-    return Picked(tuple(finalists), finalists[choice.index], guard)
+    return Picked(tuple(finalists), choice, guard)
 
 
 def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
-    """The best masks of every operator and size, at most `each` of them, with what found them; best first."""
-    everything = [item for result in searched for item in result.candidates()]
+    """What the searches found, with what found it: every search's best first, then every search's second, and so on.
+
+    So each has places of its own: a nested chain of one search cannot take all of them. Of a search at most `each`
+    masks of one operator and size take part; of a mask that several found, the first has the place.
+    """
+    chains: list[list[tuple[str, Found]]] = []
+    for result in searched:
+        own: dict[str, list[Found]] = {}
+        for found_by, found in result.candidates():
+            own.setdefault(found_by, []).append(found)
+        chains += [[(name, found) for found in _of_every_size(masks, each)] for name, masks in own.items()]
     seen: set[str] = set()
-    places: Counter[tuple[str, int]] = Counter()
     best = []
-    for found_by, found in sorted(everything, key=lambda item: item[1].order):
-        place = (found.mask.operator, found.mask.size)
-        if found.mask.key not in seen and places[place] < each:
-            seen.add(found.mask.key)
-            places[place] += 1
-            best.append((found_by, found))
+    for turn in zip_longest(*chains):
+        for found_by, found in sorted((item for item in turn if item is not None), key=lambda item: item[1].order):
+            if found.mask.key not in seen:
+                seen.add(found.mask.key)
+                best.append((found_by, found))
+    return best
+
+
+def _of_every_size(found: Sequence[Found], each: int) -> list[Found]:
+    """The masks, best first, at most `each` of one size."""
+    places: Counter[int] = Counter()
+    best = []
+    for item in sorted(found, key=lambda item: item.order):
+        if places[item.mask.size] < each:
+            places[item.mask.size] += 1
+            best.append(item)
     return best
 
 
@@ -99,9 +118,6 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
 
     def row(what: str, masks: Sequence[Mask], size: int) -> dict:
         scores = evaluate(masks)
-        units = np.mean([score.units for score in scores], axis=0, dtype=np.float64)  # (N)
-        difference = units - base.units
-        interval = stats.paired_bootstrap(difference, seed=settings.seed)
         metrics = {name: float(np.mean([s.metrics[name] for s in scores])) for name in base.metrics}
         return {
             "what": what,
@@ -109,9 +125,7 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
             "size": size,
             "count": len(masks),
             "metrics": metrics,
-            "delta": float(np.mean([score.fitness for score in scores])) - base.fitness,
-            "interval": [interval.low, interval.high],
-            "p": stats.sign_flip(difference, seed=settings.seed),
+            **stats.compared(scores, base, seed=settings.seed).json(),
         }
 
     table = [row("identity", [identity], 0)]

@@ -240,12 +240,12 @@ def shortlist(found: Iterable[Found], most: int) -> list[Found]:
 
 
 def pick_from(bench: Bench, operator: str, found: Sequence[Found], options: Settings) -> tuple[Mask, float]:
-    """The pick split's choice between identity and a method's masks (one-standard-error rule), and its change."""
+    """The pick split's choice between identity and a method's masks (`stats.choose`), and its change."""
     masks = [Mask.identity(bench.tower.grid), *(item.mask for item in shortlist(found, options.finalists))]
     evaluate = Timed.of(bench, "pick", operator)
     with metered(bench.reporter, evaluate, "Pick split", evaluate.cost(masks)):
         scores = evaluate(masks)
-    choice = stats.choose([s.units for s in scores], [m.size for m in masks], [s.loss for s in scores])
+    choice = stats.choose(scores, [m.size for m in masks], level=options.level, seed=options.seed)
     return masks[choice.index], choice.delta[choice.index]
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means
@@ -60,7 +58,7 @@ def evaluators(bench: Bench, split: str, means: Means | None) -> list[Evaluator]
 
 def change(score: Score, identity: Score) -> Change:
     """What a mask did to the fitness, with its standard error."""
-    return Change(score.fitness - identity.fitness, stats.paired_error(_difference(score, identity)))
+    return Change(score.fitness - identity.fitness, stats.standard_error(score.hits - identity.hits, identity.plan))
 
 
 @dataclass(frozen=True)
@@ -120,16 +118,4 @@ def read_kept_tests(bench: Bench, chosen: Mask, means: Means | None, seed: int) 
 
 def test_json(before: Score, after: Score, seed: int) -> dict:
     """A paired comparison of one mask with identity on a test split, as plain JSON values."""
-    difference = _difference(after, before)
-    interval = stats.paired_bootstrap(difference, seed=seed)
-    return {
-        "before": before.metrics,
-        "after": after.metrics,
-        "delta": after.fitness - before.fitness,
-        "interval": [interval.low, interval.high],
-        "p": stats.sign_flip(difference, seed=seed),
-    }
-
-
-def _difference(score: Score, identity: Score) -> np.ndarray:
-    return score.units.astype(np.float64) - identity.units  # (N)
+    return {"before": before.metrics, "after": after.metrics, **stats.compared(after, before, seed=seed).json()}

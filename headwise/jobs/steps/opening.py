@@ -18,6 +18,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import check_device
 from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers import Model, load
@@ -100,6 +101,7 @@ def whole(pairs: Pairs) -> Splits:
 def kept_benches(
     model: Model,
     keep: Sequence[PairsLike],
+    main: Pairs,
     folder: Path | None,
     seed: int,
     machine: Machine,
@@ -108,12 +110,14 @@ def kept_benches(
 ) -> list[Bench]:
     """The kept domains, each with a study of its own; columns and goal are what the source itself says.
 
+    Images that the data to improve on have too are left out.
+
     Arguments:
         split_by: only `image` counts here, as the word of a user who insists on splitting what is all for testing.
     """
     benches = []
     for number, source in enumerate(keep, 1):
-        pairs = read_pairs(source, reporter, {})
+        pairs = apart(read_pairs(source, reporter, {"equal_captions": main.equal_captions}), main, reporter)
         splits = split(pairs, by="image" if split_by == "image" else "auto", seed=seed)
         reporter.say(f"Kept domain {pairs.name}: {len(pairs):,} images; split {splits.how}.")
         study = folder and folder / f"kept-{number}.sqlite"

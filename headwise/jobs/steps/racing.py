@@ -125,10 +125,10 @@ class Contest:
 
     def _guess(self, mask: Mask) -> np.ndarray:
         """Identity's units, and what each head changes in them alone, (N,) float64."""
-        base = self.identity.units.astype(np.float64)
+        base = self.identity.units
         return base + sum(self._alone.get(head, 0.0) for head in mask.heads)
 
     @cached_property
     def _alone(self) -> dict[Head, np.ndarray]:
-        base = self.identity.units.astype(np.float64)
+        base = self.identity.units
         return {found.mask.heads[0]: found.score.units - base for found in self.singles}

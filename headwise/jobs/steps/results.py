@@ -6,7 +6,8 @@ that was not measured before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +43,15 @@ class Guard:
 
 @dataclass(frozen=True)
 class Picked:
-    """All finalists, identity first, and the chosen one; with kept domains, what was checked on them."""
+    """All finalists, identity first, and the choice among them; with kept domains, what was checked on them."""
 
     finalists: tuple[Finalist, ...]
-    chosen: Finalist
+    choice: stats.Choice
     guard: Guard | None = None
+
+    @property
+    def chosen(self) -> Finalist:
+        return self.finalists[self.choice.index]
 
     @property
     def identity(self) -> Finalist:
@@ -62,15 +67,12 @@ def results_json(
     picked: Picked,
     tested: dict,
     kept: Tested,
-    reads: int,
+    reads: Mapping[str, int],
 ) -> dict:
     """All that a run measured, as `docs/results-format.md` describes it."""
     from headwise.version import __version__
 
     chosen, identity = picked.chosen, picked.identity
-    search_delta = chosen.search.fitness - identity.search.fitness
-    test_delta = tested["table"][-1]["delta"]
-
     return {
         "format": 1,
         "headwise_version": __version__,
@@ -90,7 +92,7 @@ def results_json(
             for r in searched
             for s in r.strategies
         ],
-        "finalists": [_finalist(f, identity, f is chosen) for f in picked.finalists],
+        "finalists": [_finalist(picked, i) for i in range(len(picked.finalists))],
         "kept": picked.guard and {"max_loss": settings.max_loss, "checked": picked.guard.rows, "domains": kept.domains},
         "chosen": {
             "mask": str(chosen.mask),
@@ -101,8 +103,9 @@ def results_json(
             "gates": {str(head): chosen.mask.gate(head) for head in chosen.mask.heads},
         },
         "test": tested["table"],
-        "test_reads": reads,
-        "gap": {"search_delta": search_delta, "test_delta": test_delta, "gap": search_delta - test_delta},
+        "test_reads": reads["study"],
+        "test_reads_cache": reads["cache"],
+        "gap": _gap(chosen, identity, tested["table"][-1], picked.choice.error[picked.choice.index]),
         "mcnemar_i2t_r1": tested["mcnemar"],
         "ffe": {
             "sweep": sum(r.start.ffe for r in searched),
@@ -118,6 +121,23 @@ def results_json(
     }
 
 
+def _gap(chosen: Finalist, identity: Finalist, row: dict, pick_se: float) -> dict[str, float | None]:
+    """The chosen mask's gain where it was found, where it was chosen and where it was tested, each with its error."""
+    search = chosen.search.fitness - identity.search.fitness
+    search_se = stats.standard_error(chosen.search.hits - identity.search.hits, identity.search.plan)
+    error = None if row["se"] is None or math.isinf(search_se) else math.hypot(search_se, row["se"])
+    return {
+        "search_delta": search,
+        "search_se": None if math.isinf(search_se) else search_se,
+        "pick_delta": chosen.pick.fitness - identity.pick.fitness,
+        "pick_se": None if math.isinf(pick_se) else pick_se,
+        "test_delta": row["delta"],
+        "test_se": row["se"],
+        "gap": search - row["delta"],
+        "gap_se": error,
+    }
+
+
 def _first_order_ffe(searched: Sequence[Searched]) -> dict[str, float]:
     spent = [r.start.first.spent for r in searched if r.start.first]
     return {"first_order": sum(spent)} if spent else {}
@@ -125,13 +145,15 @@ def _first_order_ffe(searched: Sequence[Searched]) -> dict[str, float]:
 
 def sweep_json(swept: Sweep, seed: int) -> dict:
     """A sweep as plain JSON values, with max-T p over all its heads."""
-    differences = np.stack([e.found.score.units - swept.identity.units for e in swept.heads])  # (heads, N)
-    p = stats.max_t(differences, seed=seed)
+    plan, base = swept.identity.plan, swept.identity.hits
+    differences = np.stack([plan.counts(e.found.score.hits - base) for e in swept.heads])  # (heads, N)
+    p = stats.max_t(differences, slack=plan.slack, seed=seed)
     return {
         "operator": swept.operator,
         "identity": swept.identity.metrics,
+        "p_error": max(each.error for each in p),
         "heads": [
-            {"head": str(e.head), "delta": e.delta, "loss_delta": e.loss_delta, "p_max_t": float(p[i])}
+            {"head": str(e.head), "delta": e.delta, "loss_delta": e.loss_delta, "p_max_t": p[i].p}
             for i, e in enumerate(swept.heads)
         ],
     }
@@ -148,15 +170,17 @@ def first_order_json(first: Taylor, swept: Sweep | None) -> dict:
     }
 
 
-def _finalist(finalist: Finalist, identity: Finalist, chosen: bool) -> dict:
-    difference = finalist.pick.units.astype(np.float64) - identity.pick.units
+def _finalist(picked: Picked, i: int) -> dict:
+    finalist, choice = picked.finalists[i], picked.choice
+    p = choice.p[i]
     return {
         "mask": str(finalist.mask),
         "found_by": finalist.found_by,
         "size": finalist.mask.size,
         "search": finalist.search.metrics,
         "pick": finalist.pick.metrics,
-        "pick_delta": finalist.pick.fitness - identity.pick.fitness,
-        "pick_se": stats.paired_error(difference),
-        "chosen": chosen,
+        "pick_delta": choice.delta[i],
+        "pick_se": None if math.isinf(choice.error[i]) else choice.error[i],
+        "pick_p": None if p is None else p.p,
+        "chosen": i == choice.index,
     }

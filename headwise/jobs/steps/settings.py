@@ -7,12 +7,22 @@ from dataclasses import asdict, dataclass, field
 
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
+from headwise.scoring.stats import LEVEL
 from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
 from headwise.search.racing import RaceSettings
 from headwise.search.screened import ScreenedSettings
 
 STRATEGIES = ("greedy", "genetic", "screened", "taylor", "bp", "front")
+
+
+def check_level(level: float) -> None:
+    """
+    Raises:
+        HeadwiseError: not a probability.
+    """
+    if not 0 < level < 1:
+        raise HeadwiseError(f"level is {level}; it is the chance of a false choice and lies between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Settings:
         race: compare the greedy search's candidates on growing subsets and drop those that cannot win; None: all
             of them are evaluated whole.
         max_loss: most points that a kept domain may lose on its pick split; only with kept domains.
+        level: the chance of choosing a mask where none is better: the pick split's max-T test.
         seed: of the searches, controls and statistics.
     """
 
@@ -49,6 +60,7 @@ class Settings:
     controls: int = 20
     race: RaceSettings | None = None
     max_loss: float = 0.5
+    level: float = LEVEL
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +72,7 @@ class Settings:
                 raise HeadwiseError(f"{name!r} is not a strategy. There are: {', '.join(STRATEGIES)}.")
         if not 0 <= self.max_loss <= 100:
             raise HeadwiseError(f"max_loss is {self.max_loss} points; it must lie between 0 and 100.")
+        check_level(self.level)
         for name, least in (("finalists", 1), ("controls", 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise HeadwiseError(f"{name} is {getattr(self, name)}; it must be at least {least}.")

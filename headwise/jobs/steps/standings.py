@@ -102,7 +102,7 @@ class Standings:
 
         def change(evaluate: Evaluator, masks: Sequence[Mask]) -> dict:
             base, *scores = evaluate([identity, *masks])
-            return self._change(base.fitness, base.units, [s.fitness for s in scores], [s.units for s in scores])
+            return self._change(base, scores)
 
         return {
             "method": method,
@@ -134,7 +134,7 @@ class Standings:
         def change(split: str, selected: bool) -> dict:
             base = runs[0].identity[split]
             scores = [run.scores[split] if run.kept or not selected else run.identity[split] for run in runs]
-            return self._change(base.fitness, base.units, [s.fitness for s in scores], [s.units for s in scores])
+            return self._change(base, scores)
 
         return {
             "method": method,
@@ -156,19 +156,12 @@ class Standings:
             "inference": float(np.mean([run.inference for run in runs])),
         }
 
-    def _change(
-        self, base: float, base_units: np.ndarray, fitness: Sequence[float], units: Sequence[np.ndarray]
-    ) -> dict:
+    def _change(self, base: stats.Scored, scores: Sequence[stats.Scored]) -> dict:
         """The mean change over runs, its interval over images, and every run's own."""
-        difference = np.mean(units, axis=0, dtype=np.float64) - base_units  # (N)
-        seed = self.settings.search.seed
-        interval = stats.paired_bootstrap(difference, seed=seed)
         return {
-            "score": float(np.mean(fitness)),
-            "delta": float(np.mean(fitness)) - base,
-            "interval": [interval.low, interval.high],
-            "p": stats.sign_flip(difference, seed=seed),
-            "deltas": [value - base for value in fitness],
+            "score": float(np.mean([score.fitness for score in scores])),
+            **stats.compared(scores, base, seed=self.settings.search.seed).json(),
+            "deltas": [score.fitness - base.fitness for score in scores],
         }
 
     def _folds(self, mask: Mask) -> bool:

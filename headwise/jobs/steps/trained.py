@@ -22,8 +22,9 @@ from headwise.evaluation.engine import Pixels, plan
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.scoring import stats
+from headwise.scoring.design import Design
 from headwise.scoring.losses import captions_of
-from headwise.scoring.objectives import Retrieval
+from headwise.scoring.objectives import Retrieval, Score
 from headwise.towers.base import Tower
 
 TIMED_IMAGES = 256
@@ -36,12 +37,17 @@ class Measured:
 
     Arguments:
         fitness, loss: as `Score`.
-        units: float32 (N,).
+        hits, plan: as `Score`.
     """
 
     fitness: float
     loss: float
-    units: np.ndarray
+    hits: np.ndarray
+    plan: Design
+
+    @classmethod
+    def of(cls, score: Score) -> Measured:
+        return cls(score.fitness, score.loss, score.hits, score.plan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +84,14 @@ class Place:
     objective: Retrieval
 
 
-def run_baseline(bench: Bench, name: str, seed: int, settings: FitSettings, places: Mapping[str, Place]) -> BaselineRun:
+def run_baseline(
+    bench: Bench, name: str, seed: int, settings: FitSettings, places: Mapping[str, Place], level: float = stats.LEVEL
+) -> BaselineRun:
     """Train, score, keep; what is kept already is read.
 
     Arguments:
         places: split → where to score; `search` and `pick` among them.
+        level: of the pick split's test whether the trained model is kept.
 
     Raises:
         HeadwiseError: as `headwise.baselines.fit`; a file that cannot be written.
@@ -90,7 +99,7 @@ def run_baseline(bench: Bench, name: str, seed: int, settings: FitSettings, plac
     settings = replace(settings, seed=seed)
     path = bench.study.path.parent / "baselines" / f"{name}-seed{seed}.safetensors" if bench.study else None
     key = _key(bench, name, settings, places)
-    kept = _read(path, key, bench.reporter.say) if path else None
+    kept = _read(path, key, places, bench.reporter.say) if path else None
     if kept is None:
         kept = _train(bench, name, settings, places)
         if path:
@@ -99,7 +108,7 @@ def run_baseline(bench: Bench, name: str, seed: int, settings: FitSettings, plac
     identity = {split.removeprefix("identity "): s for split, s in scores.items() if split.startswith("identity ")}
     trained = {split: scores[split] for split in places}
     pick = [identity["pick"], trained["pick"]]
-    choice = stats.choose([s.units for s in pick], [0, 1], [s.loss for s in pick])
+    choice = stats.choose(pick, [0, 1], level=level)
     return BaselineRun(name, seed, trained, identity, **facts, kept=choice.index == 1)  # type: ignore[arg-type]
 
 
@@ -122,7 +131,7 @@ def _train(
     for split, place in places.items():
         scores[split] = _score(fitted, place)
         plain = place.objective(embeddings_of(tower, place.pixels))
-        scores[f"identity {split}"] = Measured(plain.fitness, plain.loss, plain.units)
+        scores[f"identity {split}"] = Measured.of(plain)
     epochs, share = len(fitted.history) - 1, settings.holdout
     ffe = 1.0 if name in WHOLE else share + epochs * (3 * (1 - share) + share)
     facts = {
@@ -136,8 +145,7 @@ def _train(
 
 def _score(fitted: Fitted, place: Place) -> Measured:
     target = replace(place.objective, texts=fitted.text(place.objective.texts), scale=fitted.scale, bias=fitted.bias)
-    score = target(fitted.embed(place.pixels))
-    return Measured(score.fitness, score.loss, score.units)
+    return Measured.of(target(fitted.embed(place.pixels)))
 
 
 def _inference(fitted: Fitted, tower: Tower, pixels: Pixels) -> float:
@@ -161,11 +169,13 @@ def _inference(fitted: Fitted, tower: Tower, pixels: Pixels) -> float:
 
 
 def _key(bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]) -> str:
-    facts = [name, asdict(settings), list(places), bench.key]
+    facts = ["hits", name, asdict(settings), list(places), bench.key]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(path: Path, key: str, say: Callable[[str], None]) -> tuple[dict[str, Measured], dict[str, float]] | None:
+def _read(
+    path: Path, key: str, places: Mapping[str, Place], say: Callable[[str], None]
+) -> tuple[dict[str, Measured], dict[str, float]] | None:
     """What a former run kept; None where there is nothing, or of another training, or damaged (which is said)."""
     try:
         tensors, kept = load_tensors(path)
@@ -177,12 +187,13 @@ def _read(path: Path, key: str, say: Callable[[str], None]) -> tuple[dict[str, M
     if kept["key"] != key:
         return None
     scores = {
-        split: Measured(fitness, loss, tensors[split].numpy()) for split, (fitness, loss) in kept["scores"].items()
+        split: Measured(fitness, loss, tensors[split].numpy(), places[split.removeprefix("identity ")].objective.design)
+        for split, (fitness, loss) in kept["scores"].items()
     }
     return scores, kept["facts"]
 
 
 def _write(path: Path, key: str, scores: Mapping[str, Measured], facts: Mapping[str, float]) -> None:
     about = {"key": key, "facts": facts, "scores": {split: [s.fitness, s.loss] for split, s in scores.items()}}
-    units = {split: torch.from_numpy(np.ascontiguousarray(s.units)) for split, s in scores.items()}
-    write_files(path.parent, {path.name: dump_tensors(units, about)})
+    hits = {split: torch.from_numpy(np.ascontiguousarray(s.hits)) for split, s in scores.items()}
+    write_files(path.parent, {path.name: dump_tensors(hits, about)})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.scoring.design import Design, common_multiple
 from headwise.scoring.metrics import check_loss, unit
 from headwise.scoring.objectives.score import Score, check_width, multiply_on, unit_images
 
@@ -116,26 +118,51 @@ class Classification:
         return self.score_from_ranks({"classification": torch.cat(ranks).cpu().numpy()}, loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
-        hit = (ranks["classification"] == 0).astype(np.float64)  # (N)
-        by_class = _balanced(self.labels, hit)
+        hit = (ranks["classification"] == 0).astype(np.int64)  # (N)
         metrics = {"acc1": float(hit.mean())}
         if len(self.classes) >= 5:
             metrics["acc5"] = float((ranks["classification"] < 5).mean())
-        metrics["mean_per_class_recall"] = float(by_class.mean())
-        units = {"acc1": hit, "mean_per_class_recall": by_class}
+        metrics["mean_per_class_recall"] = float(_accuracies(self.labels, hit).mean())
+        hits = hit
         if self.groups is not None:
             names, index = self._groups
-            accuracy = np.bincount(index, hit) / np.bincount(index)  # (G)
+            accuracy = _accuracies(index, hit)  # (G)
             worst = int(accuracy.argmin())
             metrics |= {"worst_group_acc": float(accuracy[worst]), "group_mean_acc": float(accuracy.mean())}
             metrics |= {f"acc1 of {name}": float(value) for name, value in zip(names, accuracy, strict=True)}
-            units["group_mean_acc"] = _balanced(index, hit)
-            units["worst_group_acc"] = np.where(index == worst, hit, 0) * (len(hit) / (index == worst).sum())
-        chosen = units[self.fitness].astype(np.float32)
-        return Score(metrics[self.fitness], loss, metrics, chosen, dict(ranks))
+            if self.fitness == "worst_group_acc":
+                hits = hit * (index == worst)
+        if self.fitness != "acc1":
+            hits = hits * self._factors
+        metrics[self.fitness] = self.design.value(hits)
+        return Score(metrics[self.fitness], loss, metrics, hits, dict(ranks), self.design)
+
+    @cached_property
+    def _balance(self) -> tuple[np.ndarray, int, int, bool]:
+        """Per image the size of its class (or group), how many there are, a common multiple of the sizes, and
+        whether that is exact."""
+        index = self.labels if self.fitness == "mean_per_class_recall" else self._groups[1]
+        count = np.bincount(index)
+        common, exact = common_multiple(count[count > 0])
+        return count[index], int((count > 0).sum()), common, exact
+
+    @cached_property
+    def _factors(self) -> np.ndarray:
+        """What a hit counts so that every class (or group) counts the same, int64 (N,)."""
+        sizes, _, common, _ = self._balance
+        return np.rint(common / sizes).astype(np.int64)
+
+    @cached_property
+    def design(self) -> Design:
+        """How hits make the fitness."""
+        if self.fitness == "acc1":
+            return Design.mean(self.images)
+        _, count, common, exact = self._balance
+        among = 1 if self.fitness == "worst_group_acc" else count
+        return Design.mean(self.images, Fraction(self.images, common * among), rounded=not exact)
 
 
-def _balanced(index: np.ndarray, hit: np.ndarray) -> np.ndarray:
-    """Hits weighted so that their mean is the mean over groups of each group's accuracy, (N,)."""
+def _accuracies(index: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    """The accuracy of every class (or group) that has an image."""
     count = np.bincount(index)
-    return hit * len(hit) / (count[index] * (count > 0).sum())
+    return np.bincount(index, hit, minlength=len(count))[count > 0] / count[count > 0]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.scoring.design import FINE, Design
 from headwise.scoring.metrics import check_loss, unit
 from headwise.scoring.objectives.score import Score, check_width, multiply_on, unit_images
 
@@ -71,6 +73,11 @@ class MultiObject:
     def images(self) -> int:
         return len(self.partner)
 
+    @cached_property
+    def design(self) -> Design:
+        """How hits make the fitness."""
+        return Design.mean(self.images // 2)
+
     @property
     def spec(self) -> dict[str, object]:
         return {
@@ -100,9 +107,9 @@ class MultiObject:
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
         right = ranks[self.name] == 0  # (N)
         first = np.flatnonzero(np.arange(self.images) < self.partner)  # (P)
-        units = (right[first] & right[self.partner[first]]).astype(np.float32)  # (P)
-        accuracy = float(units.mean(dtype=np.float64))
-        return Score(accuracy, loss, {"multi_object_acc": accuracy}, units, dict(ranks))
+        hits = (right[first] & right[self.partner[first]]).astype(np.int64)  # (P)
+        accuracy = self.design.value(hits)
+        return Score(accuracy, loss, {"multi_object_acc": accuracy}, hits, dict(ranks), self.design)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +155,11 @@ class SingleObject:
     def images(self) -> int:
         return len(self.present)
 
+    @cached_property
+    def design(self) -> Design:
+        """How hits make the fitness."""
+        return Design.mean(len(np.unique(self._positives[0])), Fraction(1, FINE), rounded=True)
+
     @property
     def spec(self) -> dict[str, object]:
         return {
@@ -190,10 +202,11 @@ class SingleObject:
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
         query, _ = self._positives
         place = ranks[self.name]
-        units = []
+        hits = []
         for c in np.unique(query):
             of = np.sort(place[query == c])
-            hits = np.searchsorted(of, of, side="right")  # positives that score as high
-            units.append((hits / (of + 1)).mean())
-        value = float(np.mean(units))
-        return Score(value, loss, {"mean_average_precision": value}, np.array(units, np.float32), dict(ranks))
+            found = np.searchsorted(of, of, side="right")  # positives that score as high
+            hits.append(round((found / (of + 1)).mean() * FINE))  # average precision, in steps of 2⁻⁴⁰
+        whole = np.array(hits, np.int64)  # (C)
+        value = self.design.value(whole)
+        return Score(value, loss, {"mean_average_precision": value}, whole, dict(ranks), self.design)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.scoring.design import Design, columns
 from headwise.scoring.objectives.score import Objective, Score
 
 
@@ -38,8 +41,8 @@ class Part:
 class Combined:
     """Σ weight · fitness / Σ weight, and the losses likewise.
 
-    Units are those of all parts, one after the other, scaled so that their mean is the fitness. (Parts that share
-    images are then not independent; resample each part's own score for intervals.)
+    Hits are those of all parts, one after the other; each part is a stratum, whose images are resampled among
+    themselves. (Parts that share images are then not independent; resample each part's own score for intervals.)
 
     Arguments:
         parts: at least one, with different names and positive weights.
@@ -93,13 +96,47 @@ class Combined:
         return replace(self._sum(scores), loss=loss)
 
     def _sum(self, scores: list[Score]) -> Score:
-        shares = np.array([part.weight for part in self.parts]) / sum(part.weight for part in self.parts)
-        count = sum(len(score.units) for score in scores)
-        metrics, ranks, units = {}, {}, []
-        for part, share, score in zip(self.parts, shares, scores, strict=True):
+        shares = np.array([float(share) for share in self._shares])
+        metrics, ranks = {}, {}
+        for part, score in zip(self.parts, scores, strict=True):
             metrics |= {f"{part.name}/{name}": value for name, value in score.metrics.items()}
             ranks |= {f"{part.name}/{name}": rank for name, rank in score.ranks.items()}
-            units.append(score.units * np.float32(share * count / len(score.units)))
-        fitness = float(shares @ [score.fitness for score in scores])
+        hits = _blocks([columns(score.hits) for score in scores])
         loss = float(shares @ [score.loss for score in scores])
-        return Score(fitness, loss, {"fitness": fitness} | metrics, np.concatenate(units), ranks)
+        fitness = self.design.value(hits)
+        return Score(fitness, loss, {"fitness": fitness} | metrics, hits, ranks, self.design)
+
+    @cached_property
+    def _shares(self) -> list[Fraction]:
+        weights = [Fraction(repr(float(part.weight))) for part in self.parts]
+        return [weight / sum(weights) for weight in weights]
+
+    @cached_property
+    def design(self) -> Design:
+        """How hits make the fitness."""
+        parts = [part.objective.design for part in self.parts]
+        if any(len(each.shares) != 1 for each in parts):
+            raise HeadwiseError("A sum of objectives cannot have a sum of objectives among its parts.")
+        own = [each.shares[0] for each in parts]
+        before = np.cumsum([0, *map(len, own)])
+        shares = tuple(
+            tuple(
+                share * own[k][p - before[k]] if before[k] <= p < before[k + 1] else Fraction(0)
+                for p in range(before[-1])
+            )
+            for k, share in enumerate(self._shares)
+        )
+        stratum = np.repeat(np.arange(len(parts)), [len(each.weights) for each in parts])
+        weights = _blocks([each.weights for each in parts])
+        return Design(weights, shares, stratum, any(each.rounded for each in parts))
+
+
+def _blocks(tables: list[np.ndarray]) -> np.ndarray:
+    """Tables of hits or weights down the diagonal: every part has columns of its own, 0 for other parts' images."""
+    rows, width = sum(map(len, tables)), sum(table.shape[1] for table in tables)
+    whole = np.zeros((rows, width), np.int64)
+    row = column = 0
+    for table in tables:
+        whole[row : row + len(table), column : column + table.shape[1]] = table
+        row, column = row + len(table), column + table.shape[1]
+    return whole

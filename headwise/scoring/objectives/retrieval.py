@@ -9,7 +9,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from headwise.scoring.metrics import Units, check_loss, checked_owner, per_image_hits, recalls, retrieve, unit
+from headwise.scoring.design import Design
+from headwise.scoring.metrics import (
+    Units,
+    check_loss,
+    checked_owner,
+    per_image_hits,
+    recalls,
+    retrieval_design,
+    retrieve,
+    unit,
+)
 from headwise.scoring.objectives.score import Score, multiply_on, unit_images
 
 
@@ -54,6 +64,11 @@ class Retrieval:
     def _texts(self) -> Units:
         return Units(unit(self.unique_texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
 
+    @cached_property
+    def design(self) -> Design:
+        """How hits make the fitness."""
+        return retrieval_design(self.owner, self.same, self.images)
+
     @property
     def spec(self) -> dict[str, object]:
         return {
@@ -79,4 +94,5 @@ class Retrieval:
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
         metrics = recalls(ranks)
-        return Score(metrics["mean_recall"], loss, metrics, per_image_hits(ranks, self.owner, self.same), dict(ranks))
+        hits = per_image_hits(ranks, self.owner, self.same)
+        return Score(metrics["mean_recall"], loss, metrics, hits, dict(ranks), self.design)

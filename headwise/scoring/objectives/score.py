@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.scoring.design import Design
 from headwise.scoring.metrics import unit
 
 LOSS_DIGITS = 5  # of a loss count: its float32 sums agree in about seven, on any machine
@@ -24,17 +25,29 @@ class Score:
         fitness: what searches maximise, 0…1.
         loss: breaks ties of fitness; lower is better.
         metrics: clip_benchmark's names → fractions.
-        units: float32, what each independent unit (an image; for Cola a pair of images or a query) contributes;
-            paired differences of units are what is tested. Their mean is the fitness (retrieval: where every
-            image has equally many captions).
-        ranks: name → int32 ranks, 0-based, from which `metrics` and `units` can be computed again.
+        hits: int64 (N, P), what was counted at each independent unit (an image; for Cola a pair of images or a
+            query): whole numbers, so that equal scores are equal and sums have no error. Paired differences of hits
+            are what is tested.
+        ranks: name → int32 ranks, 0-based, from which `metrics` and `hits` can be computed again.
+        design: how hits make the fitness; None: their mean.
     """
 
     fitness: float
     loss: float
     metrics: dict[str, float]
-    units: np.ndarray
+    hits: np.ndarray
     ranks: dict[str, np.ndarray]
+    design: Design | None = None
+
+    @property
+    def plan(self) -> Design:
+        """How hits make the fitness."""
+        return Design.mean(len(self.hits)) if self.design is None else self.design
+
+    @property
+    def units(self) -> np.ndarray:
+        """What each unit contributes, float64 (N,); their mean is the fitness."""
+        return self.plan.units(self.hits)
 
     @property
     def order(self) -> tuple[float, float]:
@@ -58,6 +71,11 @@ class Objective(Protocol):
     @property
     def images(self) -> int:
         """N, how many images an evaluation needs."""
+        ...
+
+    @property
+    def design(self) -> Design:
+        """How the hits of a score make its fitness."""
         ...
 
     @property

@@ -1,0 +1,93 @@
+"""Which finalist: the model stays as it is unless the best finalist beats it after correction for how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwise.errors import HeadwiseError
+from headwise.scoring.objectives.score import LOSS_DIGITS, rounded
+from headwise.scoring.stats.comparison import Scored, differences
+from headwise.scoring.stats.flips import DRAWS, PValue, max_t
+from headwise.scoring.stats.resampling import standard_error
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `choose` found, per finalist in the order given.
+
+    Arguments:
+        index: the chosen finalist.
+        best: the finalist with the highest metric.
+        delta, error: change against identity and its paired standard error.
+        gap, gap_error: the best's metric minus this one's, and its paired standard error.
+        p: one-sided max-T over all finalists; None for identity.
+        eligible: what could have been chosen.
+    """
+
+    index: int
+    best: int
+    delta: tuple[float, ...]
+    error: tuple[float, ...]
+    gap: tuple[float, ...]
+    gap_error: tuple[float, ...]
+    p: tuple[PValue | None, ...]
+    eligible: tuple[bool, ...]
+
+
+def choose(
+    scores: Sequence[Scored], sizes: Sequence[int], *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> Choice:
+    """Identity, unless the best finalist beats it with a max-T p of at most `level` over all finalists; then, of those
+    within one paired standard error of the best that score above identity, the fewest suppressed heads.
+
+    So the chance of leaving identity when no finalist is better is at most `level`, however many there are.
+
+    Arguments:
+        scores: per finalist, on the pick split. Ties of the metric go to the lower loss.
+        sizes: per finalist, how many heads it suppresses; the first of size 0 is identity.
+        level: of the test.
+        draws, seed: of flips, where there are too many to go through all of them.
+
+    Raises:
+        HeadwiseError: no identity, or finalists of different images.
+    """
+    if len(scores) != len(sizes) or 0 not in sizes:
+        raise HeadwiseError("Choosing needs one size per finalist, and identity (size 0) among them.")
+    identity = list(sizes).index(0)
+    base, design = scores[identity], scores[identity].plan
+    d = [differences([score], base) for score in scores]  # (N, P) each
+    counts = np.stack([design.counts(each) for each in d])  # (F, N)
+    totals = counts.sum(1).tolist()
+    order = [(-totals[i], rounded(scores[i].loss, LOSS_DIGITS), sizes[i], i) for i in range(len(sizes))]
+    best = min(order)[-1]
+    masks = [i for i, size in enumerate(sizes) if size]
+    p: list[PValue | None] = [None] * len(sizes)
+    if masks:
+        for i, found in zip(
+            masks, max_t(counts[masks], slack=design.slack, draws=draws, seed=seed, alternative="greater"), strict=True
+        ):
+            p[i] = found
+    gap = [(totals[best] - total) / design.denominator for total in totals]
+    gap_error = [standard_error(d[best] - each, design) for each in d]
+    leader = p[best]
+    leaves = leader is not None and totals[best] > design.slack and leader.p <= level
+    eligible = [
+        bool(sizes[i]) and total > design.slack and gap[i] <= gap_error[i] if leaves else i == identity
+        for i, total in enumerate(totals)
+    ]
+    index = min((sizes[i], *order[i]) for i in range(len(sizes)) if eligible[i])[-1]
+    return Choice(
+        index=index,
+        best=best,
+        delta=tuple(total / design.denominator for total in totals),
+        error=tuple(standard_error(each, design) for each in d),
+        gap=tuple(gap),
+        gap_error=tuple(gap_error),
+        p=tuple(p),
+        eligible=tuple(eligible),
+    )

@@ -1,0 +1,36 @@
+"""What splits of a size can show at all."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from headwise.scoring.design import Design
+from headwise.scoring.stats.comparison import FEWEST_CHANGED
+
+DETECTED = 1.959964 + 0.841621  # standard errors: two-sided 5 %, found in 80 % of cases
+SPREAD = (
+    0.1  # of images' paired differences: 0.06 for one head and 0.10 for several on the packaged pairs (docs/metrics.md)
+)
+
+
+def smallest_change(error: float) -> float:
+    """The true change that a paired comparison of this standard error finds in 80 % of cases, a fraction."""
+    return DETECTED * error
+
+
+def expected_change(images: int, spread: float = SPREAD) -> float:
+    """As `smallest_change`, guessed from the number of images before anything is measured."""
+    return smallest_change(spread / math.sqrt(max(1, images)))
+
+
+def least_change(design: Design) -> float:
+    """The smallest change that can be claimed at all: the fewest images that must change, each by one hit."""
+    factors = [
+        float(share) / int(total)
+        for shares, totals in zip(design.shares, design.totals, strict=True)
+        for share, total in zip(shares, totals, strict=True)
+        if share
+    ]
+    return float(np.min(factors)) * FEWEST_CHANGED

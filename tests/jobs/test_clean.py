@@ -1,0 +1,148 @@
+"""Nothing searched is scored as unseen; reads of a test split are counted; every search has places of its own."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import write_pairs
+from PIL import Image
+
+from headwise.data.read import read
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.jobs.evaluate import evaluate
+from headwise.jobs.refine import refine
+from headwise.jobs.steps.choosing import candidates
+from headwise.jobs.steps.searching import Searched, Strategy
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.starting import Start
+from headwise.jobs.transfer import transfer
+from headwise.scoring.objectives import Score
+from headwise.search.contract import Found
+
+SMALL = Settings(strategies=("greedy",), max_heads=1, controls=2, finalists=2)
+IMAGES = 24
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs"), IMAGES, splits=("search", "search", "pick", "test"))
+
+
+@pytest.fixture(scope="module")
+def refined(pairs, tmp_path_factory):
+    return refine("demo", pairs, tmp_path_factory.mktemp("refined") / "out", settings=SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(refined, tmp_path_factory):
+    """A mask that is not identity, with what the run remembers."""
+    mask = Mask.parse(refined.mask.grid, "uniform:L4.H0").with_provenance(**refined.mask.provenance)
+    out = tmp_path_factory.mktemp("mask") / "mask"
+    mask.save_pretrained(out)
+    return out
+
+
+def test_a_mask_remembers_its_search_and_pick_images_in_few_bytes(refined, folder):
+    stored = json.loads((refined.folder / "head_mask.json").read_text())["provenance"]["seen"]
+    assert set(stored) == {"search", "pick"}
+    assert len(json.dumps(stored)) < 200 * IMAGES
+    assert "hashes" not in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["subset", "superset", "renamed", "re-encoded"])
+def test_searched_images_are_left_out_of_an_evaluation(pairs, folder, tmp_path, kind):
+    given = read(pairs)
+    test = [i for i, name in enumerate(given.splits) if name == "test"]
+    chosen = {"subset": [*range(8)], "superset": [*range(IMAGES)]}.get(kind, [0, 1, 2, *test])
+    rows = []
+    for i in chosen:
+        data = given.images[i].read()
+        if kind == "re-encoded":
+            stream = io.BytesIO()
+            Image.open(io.BytesIO(data)).convert("RGB").save(stream, "BMP")
+            data = stream.getvalue()
+        rows.append((data, given.captions[i][0]))
+    new = read(rows, name="new data")
+    unseen = sum(i in test for i in chosen)
+    found = evaluate("demo", new, folder)
+    assert found["images"] == unseen
+    assert found["searched"] == {"images": len(chosen) - unseen, "left_out": True}
+    clean = read([rows[k] for k, i in enumerate(chosen) if i in test], name="clean")
+    assert found["metrics"] == evaluate("demo", clean, folder)["metrics"]
+    insisted = evaluate("demo", new, folder, allow_searched=True)
+    assert (insisted["images"], insisted["searched"]["left_out"]) == (len(chosen), False)
+
+
+def test_an_evaluation_on_searched_images_alone_is_refused(pairs, folder):
+    with pytest.raises(HeadwiseError, match=r"searched or picked on.*allow_searched=True"):
+        evaluate("demo", pairs, folder, only_split="search")
+    assert evaluate("demo", pairs, folder, only_split="test")["searched"]["images"] == 0
+    assert evaluate("demo", pairs, only_split="search")["images"] == IMAGES // 2  # the model as it is has seen nothing
+
+
+def test_transfer_leaves_searched_images_out_of_other_splits_of_them(pairs, folder, tmp_path):
+    given = read(pairs)
+    part = read([(given.images[i].read(), given.captions[i][0]) for i in range(IMAGES - 1)], name="most of it")
+    test = {i for i, name in enumerate(given.splits) if name == "test"}
+    clean = transfer("demo", [folder], [part], tmp_path / "clean", split_by="image")["data"][0]
+    everything = transfer("demo", [folder], [part], tmp_path / "all", split_by="image", allow_searched=True)["data"][0]
+    gone = clean["searched"]["test"]
+    assert gone > 0
+    assert clean["images"]["test"] == everything["images"]["test"] - gone
+    assert clean["images"]["test"] <= len(test)
+    assert everything["searched"] == {**clean["searched"], "left_out": False}
+    with pytest.raises(HeadwiseError, match=r"with another split.*allow_searched=True"):
+        transfer("demo", [folder], [pairs], tmp_path / "refused", split_by="image", seed=3)
+
+
+def test_reads_of_the_same_test_images_are_counted_in_any_folder(pairs, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(pairs.parent, moved)
+    counts = [evaluate("demo", moved / pairs.name, "uniform:L5.H5", only_split="test")["test_reads_cache"]]
+    counts.append(evaluate("demo", pairs, "uniform:L5.H5", only_split="test")["test_reads_cache"])
+    counts.append(evaluate("demo", pairs, "uniform:L5.H4", only_split="test")["test_reads_cache"])
+    first = counts[0]
+    assert counts == [first, first, first + 1]  # the same mask again tells nothing new
+    assert evaluate("demo", pairs, only_split="test")["test_reads_cache"] == 0  # the model as it is chooses nothing
+
+
+def test_power_and_warnings_are_in_the_results(refined):
+    power = refined.results["power"]
+    assert power["test_expected"] > power["test_least"] > 0
+    assert any("The pick split has 6 images" in warning for warning in refined.results["warnings"])
+    report = (refined.folder / "report.md").read_text()
+    assert "What these splits could have shown" in report
+    assert "No harmful heads" not in report + (refined.folder / "README.md").read_text()
+
+
+# ---- places
+
+
+def test_a_nested_chain_cannot_take_all_places():
+    grid = Grid((6, 6))
+
+    def found(heads, fitness):
+        mask = Mask.suppress(grid, heads)
+        return Found(mask, Score(fitness, 0.0, {}, np.zeros(1, np.int64), {}))
+
+    chain = tuple(found([f"L0.H{i}" for i in range(size)], 0.9 + size / 100) for size in range(1, 6))
+    genetic = (found(["L1.H0", "L1.H1"], 0.5), found(["L1.H0"], 0.4))
+    single = found(["L0.H0"], 0.91)
+    start = Start(grid, "zero", single.score, (), (single,), None, None, None, 0.0)
+    searched = Searched(start, (Strategy("greedy", chain, 0.0), Strategy("genetic", genetic, 0.0)))
+    order = [name for name, _ in candidates([searched], 1)]
+    assert set(order[:3]) == {"greedy", "genetic", "best single head"}
+    assert candidates([searched], 1)[0][1] is chain[-1]  # best first
+    keys = [item.mask.key for _, item in candidates([searched], 1)]
+    assert len(set(keys)) == len(keys) == 7  # every mask once: the single head is greedy's first
