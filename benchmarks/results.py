@@ -103,12 +103,12 @@ def best_masks(results: list[dict], work: Path) -> list[Mask]:
     model = load_model("demo", Machine())
     masks = []
     for one in results:
-        row = next(row for row in one["rows"] if row["method"] == "genetic")
+        row = next(row for row in one["rows"] if row["method"] == "ga")
         text = row["masks_by_search"][0]
         if text != "identity":
             mask = Mask.parse(model.tower.grid, text)
             data = {"source": one["data"]["source"], "hash": one["data"]["hash"], "split": one["data"]["split_hash"]}
-            masks.append(mask.with_provenance(found_by="genetic", data=data))
+            masks.append(mask.with_provenance(found_by="ga", data=data))
     return masks
 
 
@@ -264,11 +264,11 @@ def main(
     operators: dict[str, dict] = {}
     for name in targets:
         pairs = target_pairs(data, work, name, most)
-        settings = CompareSettings(seeds=seeds, budget=budget, search=Settings(gradient=GradientSettings(epochs=20)))
+        settings = CompareSettings(repeats=seeds, search=Settings(budget=budget, gradient=GradientSettings(epochs=20)))
         found[name] = compare(
-            "demo", pairs, work / "compare" / name, settings=settings, off_domain=[old], reporter=reporter
+            "demo", pairs, work / "compare" / name, settings=settings, keep=[old], reporter=reporter
         )
-        only = CompareSettings(methods=("greedy",), search=Settings(operators=OPERATORS, max_heads=3, controls=2))
+        only = CompareSettings(strategies=("greedy",), search=Settings(operators=OPERATORS, max_heads=3, controls=2))
         operators[name] = compare("demo", pairs, work / "operators" / name, settings=only, reporter=reporter)
     sources = [target_pairs(data, work, name, most) for name in targets]
     moved = transfer("demo", best_masks(list(found.values()), work), sources, work / "transfer", reporter=reporter)

@@ -1,14 +1,21 @@
-"""Estimates that start from the nearest mask that was run, instead of from the unchanged model alone."""
+"""Estimates that start from the nearest mask that was run, instead of from the unchanged model alone.
+
+ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       e, Δ: (N, E); A: the run mask with the fewest other heads
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.search.deltas import HeadDeltas
+
+if TYPE_CHECKING:
+    from headwise.scoring.objectives import Score
 
 Embed = Callable[[Sequence[Mask]], Iterable[tuple[Mask, torch.Tensor]]]
 
@@ -73,3 +80,15 @@ class Anchors:
             for head in anchor:
                 weights[head] = weights.get(head, 0.0) - 1.0
         return self.changes.moved(total / len(anchors), {h: w / len(anchors) for h, w in weights.items() if w})
+
+
+def guesser(
+    anchors: Anchors, objective: Callable[[torch.Tensor], Score]
+) -> Callable[[Mask, Sequence[Mask]], Sequence[tuple[float, float]]]:
+    """Estimated (fitness, −loss) of masks near one that was just run, which becomes an anchor first."""
+
+    def guess(current: Mask, masks: Sequence[Mask]) -> list[tuple[float, float]]:
+        anchors.keep([current])
+        return [objective(anchors.embeddings(mask)).order for mask in masks]
+
+    return guess

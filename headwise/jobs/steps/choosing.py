@@ -11,6 +11,7 @@ import numpy as np
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import SPARE
 from headwise.jobs.steps.keeping import check
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.results import Finalist, Guard, Picked
@@ -19,8 +20,6 @@ from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
 from headwise.search.contract import Found, best_of
 from headwise.search.controls import controls
-
-SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
 
 
 def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
@@ -44,7 +43,7 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     choice = stats.choose(
         [f.pick.units for f in finalists], [f.mask.size for f in finalists], [f.pick.loss for f in finalists]
     )
-    return Picked(tuple(finalists), finalists[choice.index], guard)
+    return Picked(tuple(finalists), finalists[choice.index], guard, evaluate.spent)
 
 
 def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
