@@ -38,8 +38,8 @@ from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Score
 from headwise.search.anchors import Anchors
 from headwise.search.deltas import Collector, HeadDeltas, collect
-from headwise.search.genetic import genetic
 from headwise.search.estimated import estimated
+from headwise.search.genetic import genetic
 from headwise.search.sweep import Sweep, sweep
 from headwise.towers import load
 
@@ -124,7 +124,9 @@ def compare(bench: Bench, deltas: HeadDeltas, operator: str, budget: float, seed
         "exact_after": found.exact_after,
         # how soon each had what the plain search had at the end
         "ffe_to_reach_plain": next((r.ffe for r in found.history if r.best >= plain.best.score.fitness), None),
-        "plain_ffe_to_reach_estimates": next((r.ffe for r in plain.history if r.best >= found.best.score.fitness), None),
+        "plain_ffe_to_reach_estimates": next(
+            (r.ffe for r in plain.history if r.best >= found.best.score.fitness), None
+        ),
     }
 
 

@@ -265,9 +265,7 @@ def main(
     for name in targets:
         pairs = target_pairs(data, work, name, most)
         settings = CompareSettings(repeats=seeds, search=Settings(budget=budget, gradient=GradientSettings(epochs=20)))
-        found[name] = compare(
-            "demo", pairs, work / "compare" / name, settings=settings, keep=[old], reporter=reporter
-        )
+        found[name] = compare("demo", pairs, work / "compare" / name, settings=settings, keep=[old], reporter=reporter)
         only = CompareSettings(strategies=("greedy",), search=Settings(operators=OPERATORS, max_heads=3, controls=2))
         operators[name] = compare("demo", pairs, work / "operators" / name, settings=only, reporter=reporter)
     sources = [target_pairs(data, work, name, most) for name in targets]
