@@ -1,4 +1,10 @@
-"""Fronts: score against number of suppressed heads, and score on one domain against another (NSGA-II)."""
+"""Fronts: score against number of suppressed heads, and score on one domain against another (NSGA-II).
+
+    maximise (f(S), −|S|)  or  (f(S), min over kept domains k of f_k(S) − f_k(∅))       over S ⊆ {1 … H}
+
+f, f_k: exact fitness on the search splits. Masks of which no other is better in both values. NSGA-II is Deb et al. 2002
+(IEEE Trans. Evol. Comp. 6) as pymoo has it; genomes and first population are AAT-GA's (`genome.py`).
+"""
 
 from __future__ import annotations
 
