@@ -33,7 +33,7 @@ from headwise.evaluation.engine import embed, plan
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Retrieval
-from headwise.search.anchors import Anchors, guesser
+from headwise.search.anchors import Anchors, Guesses
 from headwise.search.contract import best_of, purse
 from headwise.search.deltas import Collector
 from headwise.search.estimated import estimated
@@ -174,7 +174,7 @@ def search_all(world: World, operator: str, budget: float, seed: int, only: Sequ
         aware, share = name != "forward", (budget - evaluate.spent) / (2 if name.startswith("ga") else 1)
         grown = greedy(
             evaluate, grid, operator, swept.ranking, budget=share,
-            guess=guesser(anchors, evaluate.objective) if aware else None, pairs=pairs if aware else None,
+            guess=Guesses(anchors, evaluate.objective) if aware else None, pairs=pairs if aware else None,
             second=aware,
         )  # fmt: skip
         best, facts = best_of([swept.best, *grown.masks]), {"why": grown.why}

@@ -82,13 +82,21 @@ class Anchors:
         return self.changes.moved(total / len(anchors), {h: w / len(anchors) for h, w in weights.items() if w})
 
 
-def guesser(
-    anchors: Anchors, objective: Callable[[torch.Tensor], Score]
-) -> Callable[[Mask, Sequence[Mask]], Sequence[tuple[float, float]]]:
-    """Estimated (fitness, −loss) of masks near one that was just run, which becomes an anchor first."""
+class Guesses:
+    """Estimated scores for a search that asks step by step (`greedy.py`).
 
-    def guess(current: Mask, masks: Sequence[Mask]) -> list[tuple[float, float]]:
-        anchors.keep([current])
-        return [objective(anchors.embeddings(mask)).order for mask in masks]
+    Arguments:
+        anchors: estimated embeddings; an evaluator's `observe`.
+        objective: embeddings → score.
+    """
 
-    return guess
+    def __init__(self, anchors: Anchors, objective: Callable[[torch.Tensor], Score]):
+        self.anchors, self.objective = anchors, objective
+
+    def learn(self, run: Sequence[Mask]) -> None:
+        """Masks that one evaluate call ran: all of them become anchors, so that a continued run makes the same."""
+        self.anchors.keep(run)
+
+    def __call__(self, masks: Sequence[Mask]) -> list[tuple[float, float]]:
+        """Estimated (fitness, −loss)."""
+        return [self.objective(self.anchors.embeddings(mask)).order for mask in masks]

@@ -15,15 +15,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.contract import Evaluate, Found, Left, Order, affordable, best_of, purse
 
-# a mask that was run, masks near it → their estimated (fitness, −loss)
-Guess = Callable[[Mask, Sequence[Mask]], Sequence[tuple[float, float]]]
 Pairs = Callable[[Mask, int], Sequence[Mask]]  # a mask, how many → that mask with two more heads each
+
+
+class Guess(Protocol):
+    """Free estimates, better near masks that were run (`anchors.Guesses`)."""
+
+    def learn(self, run: Sequence[Mask], /) -> None:
+        """Masks that one evaluate call ran."""
+        ...
+
+    def __call__(self, masks: Sequence[Mask], /) -> Sequence[tuple[float, float]]:
+        """Estimated (fitness, −loss) of masks."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,11 @@ class _Walk:
             """As many of the masks as are paid for."""
             masks = [mask for mask in masks if mask.size <= self.most]
             paid = affordable(self.evaluate, masks, remaining()) if masks else []
-            return [Found(mask, score) for mask, score in zip(paid, self.evaluate(paid) if paid else [], strict=True)]
+            new = [mask for mask in paid if self.evaluate.cost([mask]) > 0]
+            found = [Found(mask, score) for mask, score in zip(paid, self.evaluate(paid) if paid else [], strict=True)]
+            if self.guess is not None and new:
+                self.guess.learn(new)
+            return found
 
         while True:
             current = path[-1].mask
@@ -179,10 +194,7 @@ def _candidates(
     masks = [current | Mask.suppress(current.grid, [head], operator) for head in queue if head not in suppressed]
     chosen: dict[str, Mask] = {}
     if guess is not None and len(masks) > width:
-        scores = {
-            mask.key: score[::-1] if by_loss else score
-            for mask, score in zip(masks, guess(current, masks), strict=True)
-        }
+        scores = {mask.key: score[::-1] if by_loss else score for mask, score in zip(masks, guess(masks), strict=True)}
         by_guess = sorted(masks, key=lambda mask: scores[mask.key], reverse=True)
         chosen = {mask.key: mask for mask in by_guess[: width // 2]}
     for mask in masks:

@@ -75,15 +75,22 @@ def test_a_second_walk_follows_the_loss_where_the_fitness_says_nothing():
 
 
 def test_estimates_choose_half_of_the_candidates_anew_after_every_step():
-    asked = []
+    class Last:
+        """Expects most of the last head, then of the one before it."""
 
-    def guess(current: Mask, masks):
-        asked.append(current)
-        return [(1.0 if str(mask.heads[-1]) == "L2.H3" else 0.0, 0.0) for mask in masks]
+        learned: list[Mask] = []  # noqa: RUF012
 
-    found, _, calls = run(lambda mask: mask.size / 100, width=4, max_heads=3, guess=guess)
-    assert asked[:3] == [item.mask for item in found.path[:3]]
-    assert any(mask.heads[-1] == list(GRID)[-1] for mask in calls[1])
+        def learn(self, masks):
+            self.learned += masks
+
+        def __call__(self, masks):
+            return [(float(max(map(list(GRID).index, mask.heads))), 0.0) for mask in masks]
+
+    found, evaluate, calls = run(lambda mask: mask.size / 100, width=4, max_heads=3, guess=Last())
+    assert all("L2.H3" in str(mask) for mask in calls[1][:1])  # not among the first four of the ranking
+    multiple = [mask for mask in evaluate.asked if mask.size > 1]
+    assert {mask.key for mask in Last.learned} == {mask.key for mask in multiple}
+    assert found.best.mask.size == 3
 
 
 def test_patience_walks_through_a_step_that_does_not_improve():

@@ -4,14 +4,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from planted import SCALE, spoiled
 
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import plan
 from headwise.evaluation.evaluator import Evaluator
 from headwise.scoring.objectives import Retrieval
-from headwise.search.anchors import Anchors, guesser
+from headwise.search.anchors import Anchors, Guesses
 from headwise.search.deltas import Collector
 from headwise.search.estimated import EstimateSettings, estimated
 from headwise.search.genetic import genetic
@@ -42,7 +41,7 @@ class Case:
         )
 
     def grow(self, aware: bool = True):
-        guess = guesser(self.anchors, self.evaluate.objective) if aware else None
+        guess = Guesses(self.anchors, self.evaluate.objective) if aware else None
         return greedy(
             self.evaluate, self.grid, "zero", self.swept.ranking, budget=BUDGET, guess=guess,
             pairs=self.pairs if aware else None, second=aware,
@@ -100,9 +99,10 @@ def test_estimates_given_a_mask_start_from_its_own_embeddings():
     case = Case("three", 2)
     current = Mask.suppress(case.grid, case.heads)
     masks = [current | Mask.suppress(case.grid, [head]) for head in case.grid if head not in case.heads]
-    guesses = guesser(case.anchors, case.evaluate.objective)(current, masks)
+    guess = Guesses(case.anchors, case.evaluate.objective)
+    guess.learn([current])
+    guesses = guess(masks)
     ((_, base),) = case.evaluate.embeddings([current])
     head = (masks[0] - current).heads[0]
     moved = base + case.changes.changes[case.changes.heads.index(head)].float()
     assert guesses[0] == pytest.approx(case.evaluate.objective(moved).order, abs=0.02)
-    assert torch.is_tensor(moved)

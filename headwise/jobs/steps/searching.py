@@ -23,7 +23,7 @@ from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start, begin, exact, scratch
 from headwise.scoring.losses import loss_of
-from headwise.search.anchors import Anchors, guesser
+from headwise.search.anchors import Anchors, Guesses
 from headwise.search.contract import Found, Left, affordable, best_of
 from headwise.search.gated import trained_cost
 from headwise.search.genome import GeneticSettings
@@ -123,7 +123,7 @@ def _greedy(
             width=settings.width,
             max_heads=settings.max_heads,
             left=left,
-            guess=guesser(anchors, evaluate.objective) if anchors else None,
+            guess=Guesses(anchors, evaluate.objective) if anchors else None,
             pairs=Pairs(start.deltas) if start.deltas else None,
             second=True,
         )
