@@ -1,6 +1,6 @@
 """Put what a benchmark prints between two marks of a document.
 
-    python benchmarks/racing.py | python benchmarks/into_docs.py docs/racing.md width-8
+    python benchmarks/fronts.py … | python benchmarks/into_docs.py docs/fronts.md kept
 
 replaces what lies between the lines `<!-- measured: width-8 -->` and `<!-- end -->`.
 """

@@ -16,7 +16,7 @@ from headwise.towers import load
 
 CLOCK = {"device", "seconds", "inference", "seconds_per_ffe", "source", "folder", "data", "found_on", "model"}
 SMALL = "--controls 2 --finalists 4 --max-heads 3"
-SEARCHES = "--budget 5 --population 12 --epochs 2 --strategy greedy,genetic,screened,taylor,bp"
+SEARCHES = "--budget 40 --population 12 --epochs 2 --strategy greedy,ga,bp"
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,13 @@ def folder(tmp_path_factory) -> Path:
 
 COMMANDS = {
     "refine": f"refine demo pairs.csv -o OUT --operator uniform,mean {SMALL} {SEARCHES}",
-    "refine, raced": f"refine demo pairs.csv -o OUT --strategy greedy --race {SMALL}",
     "refine, labels": f"refine demo birds.csv -o OUT --templates plain {SMALL} {SEARCHES}",
     "refine, a mixture": f"refine demo mix:mix.json -o OUT --no-sweep {SMALL} {SEARCHES}",
     "refine, soft": "refine demo pairs.csv -o OUT --operator zero --keep-soft --strategy bp",
-    "sweep": "sweep demo pairs.csv --operator cls_row --taylor",
+    "sweep": "sweep demo pairs.csv --operator cls_row --first-order",
     "evaluate": "evaluate demo pairs.csv mix:mix.json --mask mask",
     "merge": "merge demo mask -o OUT",
-    "compare": "compare demo pairs.csv -o OUT --off-domain old.csv --seeds 1 --budget 4",
+    "compare": "compare demo pairs.csv -o OUT --keep-domain old.csv --repeats 1 --budget 40",
     "transfer": "transfer demo --mask mask --on pairs.csv --on old.csv -o OUT",
     "front": "front demo pairs.csv -o OUT --keep-domain old.csv --budget 30",
 }

@@ -98,13 +98,13 @@ def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):
     assert "give fitness, templates and class names in the file" in err
 
 
-GRADIENTS = ["--strategy", "bp,taylor", "--no-sweep", "--controls", "2", "--finalists", "2", "--json"]
+GRADIENTS = ["--strategy", "bp", "--no-sweep", "--controls", "2", "--finalists", "2", "--json"]
 
 
 def test_gradients_are_taken_of_a_mixture_too_and_resume(mixture, run, tmp_path):
     code, found, err = run("refine", "demo", f"mix:{mixture}", "-o", tmp_path / "out", *GRADIENTS)
     assert code == 0, err
-    assert {strategy["name"] for strategy in found["strategies"]} >= {"bp", "taylor"}
+    assert {strategy["name"] for strategy in found["strategies"]} >= {"bp"}
     assert run("refine", "demo", f"mix:{mixture}", "-o", tmp_path / "out", *GRADIENTS)[1] == found
 
 

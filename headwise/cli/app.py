@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
+from headwise.cli.options import refuse_former
 from headwise.errors import HeadwiseError
 from headwise.wording import command_line
 
@@ -58,6 +59,7 @@ def main() -> None:
     # sleep instead of spinning, so that a shared machine is not several times slower (docs/performance.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        refuse_former(sys.argv[1:])
         app()
     except HeadwiseError as error:
         print(f"headwise: {error}", file=sys.stderr)

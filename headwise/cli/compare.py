@@ -9,11 +9,15 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    ExactOption,
+    KeepOption,
     LevelOption,
+    MaxHeadsOption,
     ModelArgument,
     OperatorOption,
     OutOption,
     PairsArgument,
+    SplitByOption,
     SplitColumns,
     Where,
     given,
@@ -22,7 +26,6 @@ from headwise.cli.options import (
 )
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the splits and statistics.")]
-SplitByOption = Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")]
 
 
 @grouped
@@ -30,22 +33,27 @@ def compare(
     model: ModelArgument,
     pairs: PairsArgument,
     out: OutOption,
-    methods: Annotated[
+    strategy: Annotated[
         str | None,
         typer.Option(
-            "--methods",
-            help="Comma-separated, of: best single head, greedy, genetic, screened, taylor, bp, bp soft, lora, adapter, "
-            "layernorm, logit. By default all.",
+            "--strategy",
+            help="Comma-separated, of: greedy, ga, bp (searches), lora, adapter, layernorm, logit (baselines). By default "
+            "all.",
         ),
     ] = None,
-    off_domain: Annotated[
-        list[str] | None,
-        typer.Option("--off-domain", help="Another source that the change must not break; may be given several times."),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of every method that draws random numbers.")] = 5,
+    keep_domain: KeepOption = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="Runs, with other seeds, of what draws random numbers.")
+    ] = 5,
     budget: Annotated[
-        float, typer.Option("--budget", help="Most FFE of a search or training, beyond the sweep.")
-    ] = 200.0,
+        float | None,
+        typer.Option(
+            "--budget",
+            help="Most FFE of each search before the test split, what it starts from included, and of each training.",
+        ),
+    ] = None,
+    exact: ExactOption = False,
+    max_heads: MaxHeadsOption = None,
     operator: OperatorOption = "uniform",
     epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
     level: LevelOption = 0.05,
@@ -65,22 +73,29 @@ def compare(
     from headwise.jobs.steps.contest import CompareSettings
 
     base = CompareSettings()
-    search = replace(base.search, operators=names(operator), level=level, seed=seed)
+    search = replace(
+        base.search,
+        operators=names(operator),
+        level=level,
+        seed=seed,
+        budget=budget,
+        exact=exact,
+        max_heads=max_heads,
+    )
     search = replace(search, gradient=replace(search.gradient, **given({"epochs": epochs})))
     settings = replace(
         base,
-        seeds=seeds,
-        budget=budget,
+        repeats=repeats,
         search=search,
         training=replace(base.training, **given({"epochs": epochs})),
-        **given({"methods": names(methods) if methods is not None else None}),
+        **given({"strategies": names(strategy) if strategy is not None else None}),
     )
     found = run(
         model,
         pairs,
         out,
         settings=settings,
-        off_domain=off_domain or (),
+        keep=keep_domain or (),
         goal=aim.goal,
         machine=where.machine,
         split_by=split_by,

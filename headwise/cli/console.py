@@ -106,6 +106,15 @@ def _notes(one: Mapping) -> list[str]:
     return notes
 
 
+def print_plan(results: Mapping) -> None:
+    """What each stage of a run would cost."""
+    rows = [(s["stage"], f"{s['ffe']:.1f}", f"{s['most']:.1f}", f"{s['minutes']:.2f}") for s in results["stages"]]
+    bounded = results["stages"][:-1]
+    ffe, minutes = sum(s["ffe"] for s in bounded), sum(s["minutes"] for s in bounded)
+    rows.append(("all before the test split", f"{ffe:.1f}", f"{results['budget']:.1f}", f"{minutes:.2f}"))
+    print_table("Plan; nothing was searched", ("stage", "FFE, about", "at most", "minutes, about"), rows)
+
+
 def print_refined(results: Mapping, folder: object) -> None:
     """The outcome of a refine: the test table, the verdict, where it was written."""
     rows, shown = [], _shown(results)
@@ -127,8 +136,6 @@ def print_refined(results: Mapping, folder: object) -> None:
         out.print("No sweep was run; first-order scores ranked the heads.", highlight=False)
     if results["kept"]:
         print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
-    if raced := kept.race_sentence(results):
-        out.print(raced, highlight=False, soft_wrap=True)
     for sentence in (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ())):
         if sentence:
             out.print(sentence, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:
     from headwise.cli.console import Terminal
@@ -51,6 +53,29 @@ CacheOption = Annotated[
         help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
     ),
 ]
+StrategyOption = Annotated[
+    str,
+    typer.Option("--strategy", help="Searches, in this order: greedy, ga (AAT-GA), bp (AAT-BP, learned gates)."),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        help="Most FFE (passes of the whole tower over a split) of everything before the test split; by default the "
+        "sweep and 200 more for each operator.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None, typer.Option("--max-minutes", help="Most minutes of everything before the test split.")
+]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="AAT-GA runs every mask instead of estimating most while estimates agree.")
+]
+MaxHeadsOption = Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what each stage will cost in FFE and minutes here, and stop.")
+]
+SplitByOption = Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")]
 KeepOption = Annotated[
     list[str] | None,
     typer.Option("--keep-domain", help="Pairs that a mask must not break; may be given several times."),
@@ -114,6 +139,25 @@ LabelOption = Annotated[str | None, typer.Option("--label", help="The label colu
 def given(options: dict[str, object]) -> dict[str, Any]:
     """The options that were set."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+FORMER = {
+    "--race": "Racing saved nothing and is gone; leave --race out.",
+    "--methods": "Write --strategy.",
+    "--off-domain": "Write --keep-domain.",
+    "--seeds": "Write --repeats.",
+    "--taylor": "Write --first-order.",
+}
+
+
+def refuse_former(arguments: Sequence[str]) -> None:
+    """
+    Raises:
+        HeadwiseError: an option by a name that it no longer has, with what to write instead.
+    """
+    for argument in arguments:
+        if (name := argument.partition("=")[0]) in FORMER:
+            raise HeadwiseError(f"There is no option {name} any more. {FORMER[name]}")
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -10,14 +10,21 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    BudgetOption,
+    DryRunOption,
+    ExactOption,
     JsonOption,
     KeepOption,
     LevelOption,
+    MaxHeadsOption,
+    MinutesOption,
     ModelArgument,
     OperatorOption,
     OutOption,
     PairsArgument,
+    SplitByOption,
     SplitColumns,
+    StrategyOption,
     Where,
     given,
     grouped,
@@ -33,16 +40,17 @@ def refine(
     pairs: PairsArgument,
     out: OutOption,
     operator: OperatorOption = "uniform",
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="Searches after the sweep: greedy, genetic, screened, taylor, bp.")
-    ] = "greedy,genetic",
+    strategy: StrategyOption = "greedy,ga",
+    budget: BudgetOption = None,
+    max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
     no_sweep: Annotated[
         bool, typer.Option("--no-sweep", help="Skip the sweep: first-order scores rank the heads (one gradient pass).")
     ] = False,
-    budget: Annotated[float, typer.Option("--budget", help="Most FFE (passes of the whole tower) for AAT-GA.")] = 200.0,
-    max_heads: Annotated[int | None, typer.Option("--max-heads", help="Most heads to suppress.")] = None,
+    exact: ExactOption = False,
+    max_heads: MaxHeadsOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, searches, controls and statistics.")] = 0,
-    split_by: Annotated[str, typer.Option("--split-by", help="auto, given, group or image.")] = "auto",
+    split_by: SplitByOption = "auto",
     population: Annotated[int | None, typer.Option(help="AAT-GA: masks per generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="AAT-GA: most generations.")] = None,
     patience: Annotated[
@@ -65,9 +73,6 @@ def refine(
     max_loss: Annotated[
         float | None, typer.Option("--max-loss", help="Most points a kept domain may lose on its pick split; 0.5.")
     ] = None,
-    race: Annotated[
-        bool, typer.Option("--race", help="Greedy: drop candidates on growing subsets once they cannot win.")
-    ] = False,
     width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
@@ -83,8 +88,7 @@ def refine(
     """
     from headwise.cli import console
     from headwise.jobs.refine import refine as run
-    from headwise.jobs.steps.settings import Settings
-    from headwise.search.racing import RaceSettings
+    from headwise.jobs.steps.settings import STRATEGIES, Settings, check_strategies
 
     asked = {
         "population": population,
@@ -105,8 +109,10 @@ def refine(
         "k": max_heads if gates == "top_k" else None,
     }
     chosen = set(names(strategy))
-    if given(asked) and not chosen & {"genetic", "front"}:
-        raise HeadwiseError(f"--{', --'.join(given(asked))}: about AAT-GA; add genetic to --strategy.")
+    check_strategies(names(strategy), STRATEGIES)
+    if (given(asked) or exact) and "ga" not in chosen:
+        about = [*given(asked), *(["exact"] if exact else [])]
+        raise HeadwiseError(f"--{', --'.join(about)}: about AAT-GA; add ga to --strategy.")
     if "bp" not in chosen and (given(learned) or keep_soft or recompute or autocast):
         raise HeadwiseError(
             "--gates, --learning-rate, --epochs, --batch, --penalty, --keep-soft, --recompute and --autocast are about "
@@ -114,16 +120,19 @@ def refine(
         )
     if max_loss is not None and not keep_domain:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
-    if (race or width is not None) and "greedy" not in chosen:
-        raise HeadwiseError("--race and --width are about the greedy search; add greedy to --strategy.")
+    if width is not None and "greedy" not in chosen:
+        raise HeadwiseError("--width is about the greedy search; add greedy to --strategy.")
     base = Settings()
     settings = replace(
         base,
-        **given({"max_loss": max_loss, "width": width, "race": RaceSettings(seed=seed) if race else None}),
+        **given({"max_loss": max_loss, "width": width}),
         operators=names(operator),
         strategies=names(strategy),
+        budget=budget,
+        max_minutes=max_minutes,
         sweep=not no_sweep,
-        genetic=replace(base.genetic, budget=budget, **given(asked)),
+        exact=exact,
+        genetic=replace(base.genetic, **given(asked)),
         gradient=replace(base.gradient, recompute=recompute, autocast=autocast, **given(learned)),
         keep_soft=keep_soft,
         max_heads=max_heads,
@@ -141,10 +150,13 @@ def refine(
         machine=where.machine,
         split_by=split_by,
         keep=keep_domain or (),
+        dry_run=dry_run,
         reporter=where.reporter,
         **columns.keywords,
     )
-    if where.as_json:
+    if dry_run and not where.as_json:
+        console.print_plan(found.results)
+    elif where.as_json:
         console.print_json(found.results)
     else:
         console.print_refined(found.results, out)
@@ -154,7 +166,9 @@ def demo(
     out: OutOption = Path("demo-out"),
     operator: OperatorOption = "uniform",
     seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
-    budget: Annotated[float, typer.Option("--budget", help="Most FFE for AAT-GA.")] = 100.0,
+    budget: BudgetOption = None,
+    max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """The main job on the packaged model and pairs: a few minutes on two cores."""
@@ -162,11 +176,13 @@ def demo(
     from headwise.jobs.refine import refine as run
     from headwise.jobs.steps.settings import Settings
 
-    base = Settings()
-    settings = replace(base, operators=names(operator), seed=seed, genetic=replace(base.genetic, budget=budget))
+    settings = Settings(operators=names(operator), seed=seed, budget=budget, max_minutes=max_minutes)
     reporter = console.Terminal(quiet=as_json)
-    found = run("demo", "demo", out, settings=settings, reporter=reporter, machine=machine("auto", "cpu", None))
-    if as_json:
+    where = machine("auto", "cpu", None)
+    found = run("demo", "demo", out, settings=settings, dry_run=dry_run, reporter=reporter, machine=where)
+    if dry_run and not as_json:
+        console.print_plan(found.results)
+    elif as_json:
         console.print_json(found.results)
     else:
         console.print_refined(found.results, out)

@@ -28,8 +28,8 @@ def sweep(
     columns: Columns,
     aim: Aim,
     where: Where,
-    taylor: Annotated[
-        bool, typer.Option("--taylor", help="First-order scores beside the sweep, from one gradient pass.")
+    first_order: Annotated[
+        bool, typer.Option("--first-order", help="First-order scores beside the sweep, from one gradient pass.")
     ] = False,
 ) -> None:
     """The effect of suppressing every single head, on all the pairs given."""
@@ -43,7 +43,7 @@ def sweep(
         out,
         operator=operator,
         goal=aim.goal,
-        taylor=taylor,
+        first_order=first_order,
         machine=where.machine,
         reporter=where.reporter,
         **columns.keywords,

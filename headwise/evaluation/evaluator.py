@@ -55,21 +55,6 @@ class Evaluator:
         """FFE that asking for these masks would add to `spent`."""
         return ffe(self.tower, self._new(masks))
 
-    def learn(self, scores: Sequence[tuple[Mask, Score]], cost: float) -> None:
-        """Take over whole scores on this split that a race made, with what the race cost.
-
-        Raises:
-            HeadwiseError: a study that cannot be written.
-        """
-        self.spent += cost
-        known = {mask.key: score for mask, score in scores}
-        if self.study:  # what another run has recorded stands, so that a resumed run sees the same bits
-            self.study.put(self.split, scores)
-            known |= self._recorded([mask for mask, _ in scores])
-        self._scores.update(known)
-        if self.progress:
-            self.progress(cost)
-
     def __call__(self, masks: Sequence[Mask]) -> list[Score]:
         """The masks' scores, in their order.
 

@@ -16,6 +16,7 @@ from headwise.data.splits import evaluation_part, split
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import total_of
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.contest import (
     BACKWARD,
@@ -39,6 +40,7 @@ from headwise.jobs.steps.opening import (
 from headwise.jobs.steps.progress import Reporter, Silent
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
+from headwise.jobs.steps.settings import SEARCH_FFE, check_model
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.trained import Place, run_baseline
@@ -51,7 +53,7 @@ def compare(
     out: str | Path,
     *,
     settings: CompareSettings | None = None,
-    off_domain: Sequence[PairsLike] = (),
+    keep: Sequence[PairsLike] = (),
     goal: Goal | None = None,
     machine: Machine | None = None,
     split_by: str = "auto",
@@ -62,10 +64,10 @@ def compare(
 
     Arguments:
         model, pairs, goal, machine, split_by, reporter, columns: as for `refine`. The split is that of seed 0;
-            the seeds of the settings are the methods'.
+            repeats of the strategies have seeds of their own.
         out: folder for `compare.md`, `compare.json`, `compare.png` and the study; the same call continues there.
         settings: what to compare.
-        off_domain: more sources; what every change does to them (their test images, where they have splits).
+        keep: pairs of other domains; what every change does to them (their test images, where they have splits).
 
     Returns:
         What `compare.json` holds: docs/results-format.md.
@@ -78,11 +80,13 @@ def compare(
     reporter, settings, folder = reporter or Silent(), settings or CompareSettings(), Path(out)
     check_folder(folder)
     machine = machine or Machine()
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    check_model(ready, settings.search)
+    given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.search.seed)
     bench = prepared(ready, given, splits, folder / "study.sqlite", goal, machine, reporter)
     domains = []
-    for source in off_domain:
+    for source in keep:
         rule = {"equal_captions": given.equal_captions}
         other = apart(evaluation_part(read_pairs(source, reporter, rule)), given, reporter)
         domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
@@ -94,8 +98,8 @@ def compare(
     baselines = [
         run_baseline(bench, name, seed, training, places, settings.search.level)
         for name in BASELINES
-        if name in settings.methods
-        for seed in range(settings.seeds)
+        if name in settings.strategies
+        for seed in range(settings.repeats)
     ]
     table = Standings(bench, domains, settings, runs, baselines)
     results = {
@@ -111,9 +115,9 @@ def compare(
             "off_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },
         "settings": {
-            "methods": list(settings.methods),
-            "seeds": settings.seeds,
-            "budget": settings.budget,
+            "strategies": list(settings.strategies),
+            "repeats": settings.repeats,
+            "budget": max(total_of(bench, replace(settings.search, operators=(o,))) for o in settings.search.operators),
             "operators": list(settings.search.operators),
             "dtype": bench.layout.dtype,
             "device": bench.layout.device,
@@ -138,7 +142,7 @@ def compare(
 def _possible(
     bench: Bench, domains: Sequence[Domain], settings: CompareSettings
 ) -> tuple[CompareSettings, list[dict[str, str]]]:
-    """The methods that these data allow, and why the others are left out.
+    """The strategies that these data allow, and why the others are left out.
 
     Raises:
         HeadwiseError: none is left.
@@ -147,18 +151,19 @@ def _possible(
     if captions_or_none(bench) is not None and plain:
         return settings, []
     why = "needs captions, and a source here has none"
-    out = [name for name in settings.methods if name in NEED_CAPTIONS]
-    left = tuple(name for name in settings.methods if name not in out)
+    out = [name for name in settings.strategies if name in NEED_CAPTIONS]
+    left = tuple(name for name in settings.strategies if name not in out)
     if not left:
-        raise HeadwiseError(f"Nothing is left to compare: {', '.join(out)}: {why}. Name searches among the methods.")
-    return replace(settings, methods=left), [{"method": name, "why": why} for name in out]
+        raise HeadwiseError(f"Nothing is left to compare: {', '.join(out)}: {why}. Name a search with --strategy, too.")
+    return replace(settings, strategies=left), [{"method": name, "why": why} for name in out]
 
 
 def _within(settings: CompareSettings) -> FitSettings:
     """The baselines' settings with no more epochs than the budget pays for."""
     training = settings.training
     epoch = BACKWARD * (1 - training.holdout) + training.holdout
-    return replace(training, epochs=max(1, min(training.epochs, int(settings.budget / epoch))))
+    budget = SEARCH_FFE if settings.search.budget is None else settings.search.budget
+    return replace(training, epochs=max(1, min(training.epochs, int(budget / epoch))))
 
 
 def _places(bench: Bench, domains: Sequence[Domain]) -> dict[str, Place]:

@@ -7,6 +7,8 @@ limit is given, one mask that is tested once. The search is `search/fronts.py`.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import open_budget
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
@@ -32,14 +35,16 @@ from headwise.jobs.steps.opening import (
     prepared,
     read_pairs,
 )
+from headwise.jobs.steps.planning import timing
 from headwise.jobs.steps.progress import Reporter, Silent, metered
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
-from headwise.jobs.steps.settings import Settings, check_level
+from headwise.jobs.steps.settings import Settings, check_heads, check_level, check_model, within
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
+from headwise.search.contract import ROUNDING
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
 from headwise.search.genome import GeneticSettings
 from headwise.towers.probes import described
@@ -50,7 +55,10 @@ class FrontSettings:
     """
     Arguments:
         operator: what suppressed heads emit.
-        genetic: NSGA-II uses population, generations, uniform, flip, good, max_heads and budget.
+        genetic: NSGA-II uses population, generations, uniform, flip, good and max_heads.
+        budget: most FFE of everything before the test split, all domains together: the sweep (or first-order scores),
+            greedy, NSGA-II, the pick splits. None: the sweep, and `SEARCH_FFE` more.
+        max_minutes: most minutes of all that, on this machine; None: no limit.
         size: choose a mask with at most this many heads; None: any number.
         max_loss: choose a mask that costs every kept domain at most these points on its pick split.
         level: among kept domains: the chance of choosing a mask where none is better.
@@ -62,8 +70,10 @@ class FrontSettings:
 
     operator: str = "uniform"
     genetic: GeneticSettings = field(
-        default_factory=lambda: GeneticSettings(population=24, generations=200, elites=1, immigrants=0, budget=200.0)
+        default_factory=lambda: GeneticSettings(population=24, generations=200, elites=1, immigrants=0)
     )
+    budget: float | None = None
+    max_minutes: float | None = None
     size: int | None = None
     max_loss: float | None = None
     level: float = stats.LEVEL
@@ -73,10 +83,21 @@ class FrontSettings:
         check_level(self.level)
         object.__setattr__(self, "operator", canonical_operator(self.operator))
         object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed))
-        if self.size is not None and self.size < 1:
-            raise HeadwiseError(f"size is {self.size}; a mask to choose has at least 1 head.")
-        if self.max_loss is not None and not 0 <= self.max_loss <= 100:
-            raise HeadwiseError(f"max_loss is {self.max_loss} points; it must lie between 0 and 100.")
+        within("size", self.size, 1, math.inf, "heads")
+        within("max_loss", self.max_loss, 0, 100, "points")
+        assert self.searching  # checks the others
+
+    @property
+    def searching(self) -> Settings:
+        """What the front starts from, and what bounds it: settings of the main job."""
+        return Settings(
+            operators=(self.operator,),
+            strategies=("greedy",),
+            max_heads=self.genetic.max_heads,
+            budget=self.budget,
+            max_minutes=self.max_minutes,
+            seed=self.seed,
+        )
 
     @property
     def chooses(self) -> bool:
@@ -136,18 +157,22 @@ def front(
     from headwise.report.front import front_png, front_text
 
     check_installed()
+    began = time.monotonic()
     reporter, settings, machine = reporter or Silent(), settings or FrontSettings(), machine or Machine()
     if settings.max_loss is not None and not keep:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    check_model(ready, settings.searching)
+    check_heads("size", settings.size, ready.tower.grid)
+    given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
-    mask, results = trade(bench, settings)
+    mask, results = trade(bench, settings, began)
     if folder is not None:
         if mask is not None:
             mask.save_pretrained(folder / "mask")
@@ -156,22 +181,25 @@ def front(
     return Fronted(mask, results, folder)
 
 
-def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
-    """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values."""
+def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> tuple[Mask | None, dict]:
+    """The job on a prepared bench: the chosen mask with its provenance, and the results as plain JSON values.
+
+    Arguments:
+        bench, settings: what to work on, and how.
+        began: `time.monotonic()` from when minutes count; by default now.
+    """
     from headwise.version import __version__
 
     say_before(bench)
     operator, grid = settings.operator, bench.tower.grid
     bench.tower.check_operator(operator)
     means = bench.means if operator == "mean" else None
-    evaluate = bench.evaluator("search")
+    wanted = settings.searching
+    budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
+    budget.reserved *= 2  # a front has more points than a search has finalists
+    evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means
-    start = search(
-        bench,
-        evaluate,
-        operator,
-        Settings(operators=(operator,), strategies=("greedy",), max_heads=settings.genetic.max_heads),
-    )
+    start = search(bench, evaluate, operator, wanted, budget.share(2))
     before = evaluate.spent
     options = {
         "ranking": start.start.ranking,
@@ -179,20 +207,21 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
     }
     with metered(bench.reporter, evaluate, f"NSGA-II ({operator})", None):
         if bench.kept:
-            keep = evaluators(bench, "search", means)
-            found = domain_front(evaluate, keep, grid, operator, settings.genetic, **options)
+            keep = [budget.watch(each) for each in evaluators(bench, "search", means)]
+            found = domain_front(evaluate, keep, grid, operator, settings.genetic, left=budget.share(1), **options)
         else:
-            found = size_front(evaluate, grid, operator, settings.genetic, **options)
-    masks = [point.mask for point in found.points]
-    judge = bench.evaluator("pick")
+            found = size_front(evaluate, grid, operator, settings.genetic, left=budget.share(1), **options)
+    judge = budget.watch(bench.evaluator("pick"))
     judge.means = means
+    points = _paid(found.points, budget.left() / (1 + len(bench.kept)))
+    masks = [point.mask for point in points]
     with metered(bench.reporter, judge, "The front on the pick split", None):
         base, *scores = judge([Mask.identity(grid), *masks])
     checked = check(bench, masks, means)
     changes = checked.changes if bench.kept else ((),) * len(masks)
     picked = [
         _Picked(point, score, change(score, base), kept)
-        for point, score, kept in zip(found.points, scores, changes, strict=True)
+        for point, score, kept in zip(points, scores, changes, strict=True)
     ]
     chosen = _choose(picked, found.identity, base, settings, bool(bench.kept)) if settings.chooses else None
     ffe = {"sweep and greedy": before, "front": found.ffe, "pick": judge.spent + checked.ffe}
@@ -233,6 +262,16 @@ def trade(bench: Bench, settings: FrontSettings) -> tuple[Mask | None, dict]:
         settings=results["settings"],
         scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},
     ), results
+
+
+def _paid(points: Sequence[Point], left: float) -> list[Point]:
+    """Points that the rest of the budget judges on the pick splits, each at most one FFE beside identity's; evenly
+    chosen of all, both ends among them."""
+    count = max(1, int(left + ROUNDING) - 1)
+    if len(points) <= count:
+        return list(points)
+    places = [round(i * (len(points) - 1) / max(1, count - 1)) for i in range(count)]
+    return [points[i] for i in dict.fromkeys(places)]
 
 
 def _choose(picked: Sequence[_Picked], identity: Point, base: Score, settings: FrontSettings, domains: bool) -> _Picked:

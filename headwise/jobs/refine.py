@@ -6,8 +6,9 @@ model. Each step has its file in `steps/`: opening, searching, choosing, results
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headwise.applied.merge import check_folds
@@ -18,6 +19,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
@@ -32,12 +34,13 @@ from headwise.jobs.steps.opening import (
     prepared,
     read_pairs,
 )
+from headwise.jobs.steps.planning import plan_json, plan_text, stages, timing
 from headwise.jobs.steps.progress import Reporter, Silent
 from headwise.jobs.steps.prospects import power_json, say_before, warnings
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
-from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.settings import Settings, check_model
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers.probes import described
 
@@ -67,6 +70,7 @@ def refine(
     machine: Machine | None = None,
     split_by: str = "auto",
     keep: Sequence[PairsLike] = (),
+    dry_run: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Refined:
@@ -82,18 +86,25 @@ def refine(
         machine: precision, device, cache.
         split_by: see `headwise.data.splits.split`.
         keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
+        dry_run: measure how fast the model runs here and say what each stage would cost; nothing is searched or
+            written, the mask is identity and the results are the plan (`planning.plan_json`).
         reporter: where progress goes.
         columns: passed to `headwise.read`: image, caption, split, group, skip_bad, …
 
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
+    began = time.monotonic()
     reporter, settings = reporter or Silent(), settings or Settings()
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
+    if dry_run:
+        folder = None
     machine = machine or Machine()
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    check_model(ready, settings)
+    given = read_pairs(pairs, reporter, columns)
     # for a fitness over groups they are an attribute that every split needs, not something to hold out
     splits = split(given, by=split_by, seed=settings.seed, keep_groups=goal is None or "group" not in goal.fitness)
     reporter.say(
@@ -101,41 +112,53 @@ def refine(
     )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
-    mask, results = find(bench, settings)
+    if dry_run:
+        speed = timing(bench)
+        budget = open_budget(bench, settings, speed.ffe, began)
+        return Refined(Mask.identity(bench.tower.grid), plan_json(stages(bench, settings, budget, speed), budget), None)
+    mask, results = find(bench, settings, began)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
     return Refined(mask, results, folder)
 
 
-def find(bench: Bench, settings: Settings) -> tuple[Mask, dict]:
+def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[Mask, dict]:
     """The main job on a prepared bench.
 
     Arguments:
         bench: from `headwise.jobs.steps.bench.prepare`.
         settings: how to search and select.
+        began: `time.monotonic()` from when minutes count; by default now.
 
     Returns:
         The chosen mask, carrying its provenance (identity when nothing beats it), and the results as plain
         JSON values (`docs/results-format.md`). Equal inputs give equal results, also after a resume.
 
     Raises:
-        HeadwiseError: an operator that the tower cannot use, or a study that cannot be written.
+        HeadwiseError: an operator that the tower cannot use, a budget that pays for nothing, or a study that cannot
+            be written.
     """
-    for operator in settings.operators:
-        bench.tower.check_operator(operator)
+    check_model(bench.model, settings)
+    speed = timing(bench)
+    budget = open_budget(bench, settings, speed.ffe, time.monotonic() if began is None else began)
+    bench.reporter.say(plan_text(stages(bench, settings, budget, speed), budget))
     say_before(bench)
-    evaluate = bench.evaluator("search")
+    evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = _means(bench, settings.operators)
+    if evaluate.means is not None:
+        evaluate.spent += 1.0  # the pass that the constants are the means of
     searched: list[Searched] = []
-    for operator in settings.operators:
-        searched.append(search(bench, evaluate, operator, settings, searched))
-    picked = pick(bench, searched, settings)
+    for i, operator in enumerate(settings.operators):
+        left = budget.share(len(settings.operators) - i)
+        searched.append(search(bench, evaluate, operator, settings, left, searched))
+    paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept)))
+    picked = pick(bench, searched, paid)
     reads = {"study": remember_test(bench, picked.chosen.mask)}
     reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask])
     tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
     kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.operators), settings.seed)
-    results = results_json(bench, settings, evaluate.spent, searched, picked, tested, kept, reads)
+    results = results_json(bench, settings, evaluate.spent, budget.total, searched, picked, tested, kept, reads)
     results["power"] = power_json(bench, picked, tested["table"])
     results["warnings"] = warnings(bench, picked.identity.search)
     mask = with_means(chosen.mask, bench.means) if chosen.mask.operator == "mean" else chosen.mask

@@ -17,7 +17,7 @@ from headwise.files import write_files
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.jobs.steps.progress import Reporter, Silent, metered
 from headwise.jobs.steps.results import first_order_json, sweep_json
-from headwise.jobs.steps.starting import first_order
+from headwise.jobs.steps.starting import first_order as score_heads
 from headwise.jobs.steps.tasks import Goal
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
@@ -32,7 +32,7 @@ def sweep(
     out: str | Path | None = None,
     *,
     operator: str = "uniform",
-    taylor: bool = False,
+    first_order: bool = False,
     goal: Goal | None = None,
     machine: Machine | None = None,
     reporter: Reporter | None = None,
@@ -43,7 +43,7 @@ def sweep(
     Arguments:
         out: a folder for `sweep.json`, `heads.png` and the study; None writes nothing.
         operator: what a suppressed head emits.
-        taylor: first-order scores too (one gradient pass), with their rank correlation with the sweep.
+        first_order: first-order scores too (one gradient pass), with their rank correlation with the sweep.
         others: as for `refine`.
 
     Returns:
@@ -75,7 +75,7 @@ def sweep(
         "data": {"source": given.name, "images": len(given), "captions": given.text_count},
         "settings": {"objective": dict(bench.objective("search").spec)},
         "sweep": sweep_json(swept, seed=0),
-        "first_order": first_order_json(first_order(bench, evaluate, operator), swept) if taylor else None,
+        "first_order": first_order_json(score_heads(bench, evaluate, operator), swept) if first_order else None,
         "ffe": evaluate.spent,
     }
     if folder is not None:

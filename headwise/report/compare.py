@@ -25,8 +25,8 @@ def comparison_text(results: Mapping[str, Any]) -> str:
         f"# Comparison on {short_name(data['source'])}",
         "",
         f"Model `{results['model']['name']}`, {sizes['search']:,} images to search or train on, {sizes['pick']:,} to "
-        f"pick on, {sizes['test']:,} to test on ({data['split_how']}). {counted(settings['seeds'], 'seed')}; a search or "
-        f"training may cost {settings['budget']:g} FFE (passes over the search split) beyond the sweep.",
+        f"pick on, {sizes['test']:,} to test on ({data['split_how']}). {counted(settings['repeats'], 'seed')}; a search or "
+        f"training may cost {settings['budget']:,.0f} FFE (passes over the search split), what it starts from included.",
         "",
         "![Change on the test split](compare.png)",
         "",

@@ -76,19 +76,3 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """A Markdown table; its first column is text."""
     lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
     return ["| " + " | ".join(map(cell, line)) + " |" for line in lines]
-
-
-def race_sentence(results: Results) -> str:
-    """What racing saved; empty where there was none."""
-    raced = [s["race"] for s in results.get("strategies", ()) if s.get("race")]
-    if not raced:
-        return ""
-    total = {name: sum(race[name] for race in raced) for name in ("masks", "dropped", "ffe", "ffe_without")}
-    saved = total["ffe_without"] - total["ffe"]
-    share = f" ({100 * saved / total['ffe_without']:.0f} %)" if total["ffe_without"] else ""
-    return (
-        f"Racing dropped {total['dropped']:,} of {counted(total['masks'], 'mask')} of the greedy search before they "
-        f"had seen every image: {total['ffe']:.1f} FFE instead of {total['ffe_without']:.1f}, "
-        f"{saved:.1f} saved{share}. What was dropped could not have won at the level {raced[0]['alpha']:g}; the "
-        "survivors' scores are exact."
-    )

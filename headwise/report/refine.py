@@ -9,7 +9,7 @@ from typing import Any
 
 from headwise.files import write_files
 from headwise.report.heatmap import heatmap_png
-from headwise.report.kept import kept_section, race_sentence
+from headwise.report.kept import kept_section
 from headwise.report.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
 
 REPORT_FILE = "report.md"
@@ -57,7 +57,6 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
         kept_section=lambda: kept_section(results),
-        race_sentence=lambda: race_sentence(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=lambda text: shlex.quote(str(text)),
         dump=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
@@ -100,18 +99,16 @@ def _chosen_heads(results: Results) -> list[dict[str, Any]]:
 
 
 def _notes(one: Results) -> str:
-    """What else a strategy has to say: why it ended, how good its estimates were."""
+    """What else a strategy has to say: why it ended, how far its estimates agreed with exact runs."""
     notes = [f"ended by: {one['why']}"] if "why" in one else []
     if "best_epoch" in one:
         notes.append(f"gates of epoch {one['best_epoch']}")
     if "estimated" in one:
-        guess, better = (
-            "undefined" if one[name] is None else f"{one[name]:.2f}"
-            for name in ("correlation", "corrected_correlation")
-        )
-        notes.append(
-            f"{one['estimated']} masks estimated; with the exact fitness r = {guess}, from the nearest mask run {better}"
-        )
+        agreement = one["agreement"]
+        how = "not known" if agreement is None else f"{agreement:.2f}"
+        notes.append(f"{one['estimated']} masks estimated; rank agreement with exact runs {how}")
+        if one["exact_after"] is not None:
+            notes.append(f"exact runs alone after {one['exact_after']:.1f} FFE")
     return "; ".join(notes)
 
 

@@ -1,14 +1,21 @@
-"""Estimates that start from the nearest mask that was run, instead of from the unchanged model alone."""
+"""Estimates that start from the nearest mask that was run, instead of from the unchanged model alone.
+
+ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       e, Δ: (N, E); A: the run mask with the fewest other heads
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.search.deltas import HeadDeltas
+
+if TYPE_CHECKING:
+    from headwise.scoring.objectives import Score
 
 Embed = Callable[[Sequence[Mask]], Iterable[tuple[Mask, torch.Tensor]]]
 
@@ -73,3 +80,23 @@ class Anchors:
             for head in anchor:
                 weights[head] = weights.get(head, 0.0) - 1.0
         return self.changes.moved(total / len(anchors), {h: w / len(anchors) for h, w in weights.items() if w})
+
+
+class Guesses:
+    """Estimated scores for a search that asks step by step (`greedy.py`).
+
+    Arguments:
+        anchors: estimated embeddings; an evaluator's `observe`.
+        objective: embeddings → score.
+    """
+
+    def __init__(self, anchors: Anchors, objective: Callable[[torch.Tensor], Score]):
+        self.anchors, self.objective = anchors, objective
+
+    def learn(self, run: Sequence[Mask]) -> None:
+        """Masks that one evaluate call ran: all of them become anchors, so that a continued run makes the same."""
+        self.anchors.keep(run)
+
+    def __call__(self, masks: Sequence[Mask]) -> list[tuple[float, float]]:
+        """Estimated (fitness, −loss)."""
+        return [self.objective(self.anchors.embeddings(mask)).order for mask in masks]

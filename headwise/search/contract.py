@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from headwise.scoring.objectives import Score
 
 Order = tuple[float, float, int, str]
+Left = Callable[[], float]  # FFE that may still be spent, by everybody together; math.inf: no limit
+ROUNDING = 1e-9  # FFE: sums of fractions round
 
 
 class Evaluate(Protocol):
@@ -56,14 +59,25 @@ def best_of(found: Iterable[Found]) -> Found:
     return min(found, key=lambda item: item.order)
 
 
-def affordable(evaluate: Evaluate, masks: Sequence[Mask], left: float | None) -> Sequence[Mask]:
-    """The longest prefix of the masks whose evaluation costs at most `left` FFE (None: all of them)."""
-    if left is None or evaluate.cost(masks) <= left:
+def purse(evaluate: Evaluate, budget: float | None, left: Left | None) -> Left:
+    """What one search may still spend: its own budget from now on, and what is left of everybody's."""
+    start = evaluate.spent
+
+    def remaining() -> float:
+        own = math.inf if budget is None else budget - (evaluate.spent - start)
+        return own if left is None else min(own, left())
+
+    return remaining
+
+
+def affordable(evaluate: Evaluate, masks: Sequence[Mask], left: float) -> Sequence[Mask]:
+    """The longest prefix of the masks whose evaluation costs at most `left` FFE."""
+    if evaluate.cost(masks) <= left + ROUNDING:
         return masks
     low, high = 0, len(masks) - 1  # the cost of a prefix never falls as it grows
     while low < high:
         middle = (low + high + 1) // 2
-        if evaluate.cost(masks[:middle]) <= left:
+        if evaluate.cost(masks[:middle]) <= left + ROUNDING:
             low = middle
         else:
             high = middle - 1

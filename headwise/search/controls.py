@@ -1,4 +1,8 @@
-"""Layer-matched random masks: what suppressing as many heads at the same depths does by chance."""
+"""Layer-matched random masks: what suppressing as many heads at the same depths does by chance.
+
+Every row of the grid keeps its own gates (H of them) in a random order; all orders are equally likely, none is drawn
+twice, and the mask itself is left out. The null of a permutation test within layers.
+"""
 
 from __future__ import annotations
 

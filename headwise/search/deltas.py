@@ -1,4 +1,9 @@
-"""What each head does to every image's embedding, and the sum of it as a free estimate of any mask."""
+"""What each head does to every image's embedding, and the sum of it as a free estimate of any mask.
+
+    Δ_h = e({h}) − e(∅)       ê(S) = e(∅) + Σ_{h ∈ S} Δ_h       e, Δ: (N, E)
+
+Exact for single heads; of several it leaves out how they interact (`anchors.py` puts some of that back).
+"""
 
 from __future__ import annotations
 

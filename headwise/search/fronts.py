@@ -1,4 +1,10 @@
-"""Fronts: score against number of suppressed heads, and score on one domain against another (NSGA-II)."""
+"""Fronts: score against number of suppressed heads, and score on one domain against another (NSGA-II).
+
+    maximise (f(S), −|S|)  or  (f(S), min over kept domains k of f_k(S) − f_k(∅))       over S ⊆ {1 … H}
+
+f, f_k: exact fitness on the search splits. Masks of which no other is better in both values. NSGA-II is Deb et al. 2002
+(IEEE Trans. Evol. Comp. 6) as pymoo has it; genomes and first population are AAT-GA's (`genome.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ import numpy as np
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.search.contract import Evaluate
+from headwise.search.contract import ROUNDING, Evaluate, Left
 from headwise.search.genetic import DEFAULTS
 from headwise.search.genome import Breeder, GeneticSettings
 
@@ -73,12 +79,14 @@ def size_front(
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
+    left: Left | None = None,
 ) -> Front:
     """The highest fitness for every number of suppressed heads.
 
     Arguments:
         evaluate, grid, operator, ranking, seeds: as `genetic`.
         settings: population, generations, uniform, flip, good, max_heads, budget and seed are used.
+        left: FFE that may still be spent, besides the settings' own budget.
 
     Raises:
         HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
@@ -87,7 +95,7 @@ def size_front(
     def values(mask: Mask, scores: Scores, _: Scores) -> Values:
         return scores[0].fitness, -float(mask.size)
 
-    return _nsga2([evaluate], values, Breeder(grid, operator, settings, ranking), seeds)
+    return _nsga2([evaluate], values, Breeder(grid, operator, settings, ranking), seeds, left)
 
 
 def domain_front(
@@ -99,6 +107,7 @@ def domain_front(
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
+    left: Left | None = None,
 ) -> Front:
     """The highest fitness on one domain for every change on others that must not get worse.
 
@@ -107,7 +116,7 @@ def domain_front(
     Arguments:
         evaluate: exact scores on the domain to improve.
         keep: exact scores on each domain that must not get worse.
-        grid, operator, ranking, seeds, settings: as `size_front`; the budget is for all domains together.
+        grid, operator, ranking, seeds, left, settings: as `size_front`; the budget is for all domains together.
 
     Raises:
         HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
@@ -117,7 +126,7 @@ def domain_front(
         changes = [score.fitness - base.fitness for score, base in zip(scores[1:], identity[1:], strict=True)]
         return scores[0].fitness, min(changes)
 
-    return _nsga2([evaluate, *keep], values, Breeder(grid, operator, settings, ranking), seeds)
+    return _nsga2([evaluate, *keep], values, Breeder(grid, operator, settings, ranking), seeds, left)
 
 
 def _nsga2(
@@ -125,17 +134,17 @@ def _nsga2(
     values: Callable[[Mask, Scores, Scores], Values],
     breeder: Breeder,
     seeds: Sequence[Mask],
+    left: Left | None,
 ) -> Front:
     algorithm, fill = _algorithm(breeder, seeds)
     budget = breeder.settings.budget
     start = sum(domain.spent for domain in domains)
     known: dict[str, Point] = {}
 
-    def left() -> float:
-        return np.inf if budget is None else budget - (sum(domain.spent for domain in domains) - start)
-
     def afford(masks: list[Mask]) -> list[Mask]:
-        while masks and sum(domain.cost(masks) for domain in domains) > left():
+        own = np.inf if budget is None else budget - (sum(domain.spent for domain in domains) - start)
+        can_spend = own if left is None else min(own, left())
+        while masks and sum(domain.cost(masks) for domain in domains) > can_spend + ROUNDING:
             masks = masks[:-1]
         return masks
 
@@ -152,7 +161,7 @@ def _nsga2(
 
     why = "budget"
     if not learn([Mask.identity(breeder.grid, breeder.operator)]):
-        raise HeadwiseError(f"Front: a budget of {budget} FFE does not pay for identity. Raise it.")
+        raise HeadwiseError("Front: the budget does not pay for identity on every domain. Raise it.")
     while algorithm.has_next():
         infill = algorithm.ask()
         if infill is None or len(infill) == 0:

@@ -1,4 +1,12 @@
-"""AAT-GA: a genetic search over binary masks, without gradients."""
+"""AAT-GA: a genetic search over binary masks, without gradients.
+
+    maximise f(m) over m ∈ {0, 1}^H       m_h = 1: head h is suppressed; f: exact fitness on the search split
+
+A generation of P masks makes the next: tournaments choose parents, crossover (head by head, or whole layers) and
+mutation make children, the E best survive. Implements the technique of AAT (arXiv 2507.00537), which names a genetic
+algorithm over attention masks; the operators and sizes are this library's own (`genome.py`, docs/defaults.md).
+`estimated.py` is the same search with most masks estimated instead of run.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +16,7 @@ from dataclasses import dataclass
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.search.contract import Evaluate, Found, Order, affordable, best_of
+from headwise.search.contract import Evaluate, Found, Left, Order, affordable, best_of, purse
 from headwise.search.genome import DEFAULTS, Breeder, GeneticSettings, Genome
 
 
@@ -69,6 +77,7 @@ def genetic(
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
     heads: Sequence[Head] = (),
+    left: Left | None = None,
     progress: Callable[[Generation], None] | None = None,
 ) -> Genetic:
     """Search binary masks for the highest fitness.
@@ -85,13 +94,14 @@ def genetic(
             the path of the greedy search. Masks of another operator, soft masks and masks that are too large are
             left out.
         heads: those that may be suppressed; empty: all of them.
+        left: FFE that may still be spent, besides the settings' own budget.
         progress: called after each generation.
 
     Raises:
         HeadwiseError: a budget that does not pay for a single mask.
     """
     breeder = Breeder(grid, operator, settings, ranking, heads)
-    start = evaluate.spent
+    start, remaining = evaluate.spent, purse(evaluate, settings.budget, left)
     archive: dict[Genome, Order] = {}  # sort keys alone: scores carry a rank for every query
     by_size: dict[int, Found] = {}
     history: list[Generation] = []
@@ -100,12 +110,10 @@ def genetic(
     stale, why = 0, ""
     while not why:
         masks = [breeder.mask(genome) for genome in newcomers]
-        left = None if settings.budget is None else settings.budget - (evaluate.spent - start)
-        paid = affordable(evaluate, masks, left)
+        can_spend = remaining()
+        paid = affordable(evaluate, masks, can_spend)
         if not paid and not archive:
-            raise HeadwiseError(
-                f"Genetic search: a budget of {settings.budget} FFE does not pay for a single mask. Raise it."
-            )
+            raise HeadwiseError(f"AAT-GA: a budget of {can_spend:.1f} FFE does not pay for a single mask. Raise it.")
         before = best_of(by_size.values()) if by_size else None
         for genome, mask, score in zip(newcomers, paid, evaluate(paid) if paid else [], strict=False):
             found = Found(mask, score)

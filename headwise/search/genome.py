@@ -60,7 +60,7 @@ class GeneticSettings:
     def __post_init__(self) -> None:
         def need(ok: bool, name: str, rule: str) -> None:
             if not ok:
-                raise HeadwiseError(f"Genetic search: {name} is {getattr(self, name)}; it must be {rule}.")
+                raise HeadwiseError(f"AAT-GA: {name} is {getattr(self, name)}; it must be {rule}.")
 
         for name in ("population", "tournament", "patience"):
             need(getattr(self, name) >= (2 if name == "population" else 1), name, "at least 1 (population: 2)")
@@ -139,6 +139,10 @@ class Breeder:
         # weighted sampling without replacement (Efraimidis and Spirakis 2006), weight 1/sqrt(rank)
         draw = [(self.random.random() ** math.sqrt(rank + 1), i) for rank, i in enumerate(self.good)]
         return tuple(sorted(i for _, i in sorted(draw, reverse=True)[: max(1, count)]))
+
+    def fresh(self, count: int, known: Sequence[Genome]) -> list[Genome]:
+        """Random combinations that are not among the known."""
+        return self._new(count, dict.fromkeys(known), self.combination)
 
     # ---- offspring
 

@@ -1,4 +1,12 @@
-"""AAT-BP: one gate per head, learned by back-propagation while every parameter of the model stays as it is."""
+"""AAT-BP: one gate per head, learned by back-propagation while every parameter of the model stays as it is.
+
+    minimise over θ ∈ R^H:  E over batches of L(e(g(θ))) + λ · (expected share of heads kept)
+
+g(θ) ∈ [0, 1]^H: gates, made by one of the forms of `gates.py`; e: a batch's embeddings under them, (B, E)
+(`gated.py`); L: the differentiable loss of the objective. Adam on θ; images held out choose the epoch. Implements the
+technique of AAT (arXiv 2507.00537), which learns attention gates by back-propagation; the forms are Louizos 2018
+(arXiv 1712.01312), Voita 2019 (arXiv 1905.09418) and Xie and Ermon 2019 (arXiv 1901.10517).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The exhaustive sweep: identity and every head suppressed alone."""
+"""The exhaustive sweep: identity and every head suppressed alone.
+
+    δ_h = f({h}) − f(∅)       h = 1 … H; f: exact fitness on the search split; δ_h > 0: the head was harmful
+
+The ablation of Michel et al. 2019 (arXiv 1905.10650, section 3) on a frozen encoder, with a sign: what suppressing
+gains is as interesting as what it costs.
+"""
 
 from __future__ import annotations
 

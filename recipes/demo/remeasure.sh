@@ -31,13 +31,13 @@ step demo "$python" -m headwise demo -o "$work/demo-out"
 step genetic "$python" benchmarks/defaults.py --images 100 --budget 100 --seeds 2 \
     --only "default,population 24,no crossover,uniform crossover only,flip every head with 3 %,tournament 6,no immigrants"
 step bp "$python" benchmarks/bp_defaults.py --images 120 --few --out "$work/bp.jsonl"
-step screened "$python" benchmarks/screened.py --images 150 --seeds 5 --folder "$work/screened" \
+step estimated "$python" benchmarks/estimated.py --images 150 --seeds 5 --folder "$work/estimated" \
     --pairs "demo,$work/openmoji/pairs.parquet"
-step screened-pixel "$python" benchmarks/screened.py --images 100 --seeds 5 --folder "$work/screened-pixel" \
+step estimated-pixel "$python" benchmarks/estimated.py --images 100 --seeds 5 --folder "$work/estimated-pixel" \
     --pairs "$work/pixel/pairs.parquet"
-step racing "$python" benchmarks/racing.py
+step plants "$python" benchmarks/plants.py --out "$work/plants.jsonl"
 step fronts "$python" benchmarks/fronts.py -o "$work/fronts" --keep-domain "$work/openmoji/pairs.parquet" --quiet
 step results-first "$python" benchmarks/results.py --data "$data" --work "$work/results" --pick 150 --test 500 \
-    --budget 24 --search 200 --target freehand --target openmoji --target gcompris
+    --budget 60 --search 200 --target freehand --target openmoji --target gcompris
 step results "$python" benchmarks/results.py --data "$data" --work "$work/results" --pick 150 --test 500 \
-    --budget 24 --search 100
+    --budget 60 --search 100

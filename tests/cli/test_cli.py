@@ -57,7 +57,7 @@ def test_refine_writes_every_artefact_and_prints_what_it_wrote(refined):
     }  # fmt: skip
     assert json.loads((out / "results.json").read_text()) == printed
     rows = {row["what"]: row for row in printed["test"]}
-    assert {"identity", "best single head", "genetic", "chosen"} <= set(rows)
+    assert {"identity", "best single head", "ga", "chosen"} <= set(rows)
     assert rows["identity"]["delta"] == 0
     assert sum(f["chosen"] for f in printed["finalists"]) == 1
     assert printed["finalists"][0]["mask"] == "identity"

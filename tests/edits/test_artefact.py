@@ -20,7 +20,7 @@ from headwise.errors import HeadwiseError
 from headwise.files import write_files
 
 GRID = Grid((2, 3, 1), pool=2)
-FACTS = {"base_model": "hf:some/clip", "weights_hash": "ab" * 16, "found_by": "genetic", "search": {"mean_recall": 0.3}}
+FACTS = {"base_model": "hf:some/clip", "weights_hash": "ab" * 16, "found_by": "ga", "search": {"mean_recall": 0.3}}
 
 
 def example(**facts) -> Mask:

@@ -20,8 +20,8 @@ from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
 
-METHODS = "best single head,greedy,genetic,screened,taylor,bp,bp soft,adapter,layernorm"
-SMALL = ["--methods", METHODS, "--seeds", "2", "--budget", "6", "--epochs", "2"]
+METHODS = "best single head,greedy,ga,bp,bp soft,adapter,layernorm"
+SMALL = ["--strategy", "greedy,ga,bp,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def other(tmp_path_factory) -> Path:
 
 
 def command(pairs: Path, other: Path, out: Path) -> list[str]:
-    arguments = ["demo", str(pairs), "-o", str(out), "--off-domain", str(other), *SMALL, "--json"]
+    arguments = ["demo", str(pairs), "-o", str(out), "--keep-domain", str(other), *SMALL, "--json"]
     return [sys.executable, "-m", "headwise", "compare", *arguments]
 
 
@@ -64,8 +64,8 @@ def test_every_method_has_a_row_and_the_files_are_there(compared):
     text = (out / "compare.md").read_text()
     assert all(f"| {method} |" in text for method in METHODS.split(","))
     runs = {row["method"]: row["runs"] for row in results["rows"]}
-    assert runs["genetic"] == runs["bp"] == runs["adapter"] == 2
-    assert runs["greedy"] == runs["taylor"] == 1  # they draw nothing at random
+    assert runs["ga"] == runs["bp"] == runs["adapter"] == 2
+    assert runs["greedy"] == runs["best single head"] == 1  # they draw nothing at random
 
 
 def test_scores_are_those_that_evaluate_gives(compared, pairs, other):
@@ -97,8 +97,9 @@ def test_costs_are_counted(compared):
     _, results = compared
     rows = {row["method"]: row for row in results["rows"]}
     assert rows["best single head"]["ffe"] == 0  # the sweep has it
-    assert rows["genetic"]["ffe"] > rows["greedy"]["ffe"] > 0  # greedy combinations seed it
-    assert rows["genetic"]["ffe"] <= rows["greedy"]["ffe"] + 6
+    assert rows["ga"]["ffe"] > 0 < rows["greedy"]["ffe"]
+    for name in ("greedy", "ga", "bp"):  # with the sweep of 36 heads, each at most what it was given
+        assert 45 - rows[name]["ffe"] > 15
     assert rows["adapter"]["trained"] == 192 * 192
     assert rows["bp"]["trained"] == 36
     assert rows["greedy"]["trained"] == 0
@@ -160,22 +161,28 @@ def test_a_damaged_file_of_a_baseline_is_never_read_as_another_result(tmp_path):
 
 def test_operators_are_rows_of_their_own(pairs, tmp_path):
     settings = CompareSettings(
-        methods=("best single head", "taylor"), seeds=1, search=Settings(operators=("zero", "mean"), controls=3)
+        strategies=("greedy",), repeats=1, search=Settings(operators=("zero", "mean"), controls=3, budget=40.0)
     )
     results = compare("demo", pairs, tmp_path / "out", settings=settings)
     rows = [(row["method"], row["operator"]) for row in results["rows"][2:]]
-    assert rows == [("best single head", "zero"), ("taylor", "zero"), ("best single head", "mean"), ("taylor", "mean")]
+    assert rows == [("best single head", "zero"), ("greedy", "zero"), ("best single head", "mean"), ("greedy", "mean")]
     assert len({row["test_by_search"]["delta"] for row in results["rows"][2:]}) > 1
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--methods", "magic"], "'magic' is not a method"),
-        (["--methods", ","], "No method was given"),
-        (["--seeds", "0"], "seeds is 0"),
+        (["--strategy", "magic"], "'magic' is not a strategy"),
+        (["--strategy", "screened"], "Write ga"),
+        (["--strategy", ","], "No strategy was given"),
+        (["--methods", "greedy"], "Write --strategy"),
+        (["--repeats", "0"], "repeats is 0"),
+        (["--seeds", "2"], "Write --repeats"),
         (["--budget", "1"], "at least 3 FFE"),
-        (["--off-domain", "nothing.csv"], "nothing.csv"),
+        (["--budget", "4"], "Give at least --budget 7"),
+        (["--max-heads", "99"], "has 36 heads"),
+        (["--keep-domain", "nothing.csv"], "nothing.csv"),
+        (["--off-domain", "nothing.csv"], "Write --keep-domain"),
         (["--operator", "nonsense"], "nonsense"),
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_pairs
+from headwise.search.screened import ScreenedSettings
 
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.opening import Machine
@@ -21,7 +22,6 @@ from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.settings import Settings
 from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
-from headwise.search.screened import ScreenedSettings
 
 GENETIC = GeneticSettings(population=6, generations=2, elites=2, immigrants=1, budget=8.0)
 SETTINGS = Settings(

@@ -8,15 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import write_pairs
 from safetensors import safe_open
 
 from headwise.cli.app import main
 
-ALL = "greedy,genetic,screened,taylor,bp"
+ALL = "greedy,ga,bp"
 OPERATORS = ("zero", "uniform", "mean")
-FEW = ["--budget", "4", "--max-heads", "2", "--epochs", "2", "--controls", "2", "--finalists", "4"]
+FEW = ["--budget", "100", "--max-heads", "2", "--epochs", "2", "--controls", "2", "--finalists", "4"]
 SMALL = [*FEW, "--population", "12"]
 
 
@@ -53,27 +54,17 @@ def test_every_strategy_runs_with_every_operator_and_all_compete(everything):
     assert results["finalists"][0]["mask"] == "identity"
 
 
-def test_cost_adds_up_and_changes_of_embeddings_come_with_the_sweep(everything):
+def test_cost_adds_up(everything):
     """Nothing but the unchanged model is asked for by two operators."""
     _, results = everything
-    parts, total = dict(results["ffe"]), results["ffe"]["search"]
-    del parts["search"], parts["test"]
-    assert total <= sum(parts.values()) <= total + 3
-    assert parts["first_order"] == 9  # one forward alone and one with its backward, for each operator
-    assert all(one["ffe_of_changes"] == 0 for one in results["strategies"] if one["name"] == "screened")
-
-
-def test_first_order_scores_stand_beside_the_sweep(everything):
-    out, results = everything
-    for first, sweep in zip(results["first_order"], results["sweep"], strict=True):
-        assert first["operator"] == sweep["operator"]
-        assert {row["head"] for row in first["heads"]} == {row["head"] for row in sweep["heads"]}
-        assert first["rank_correlation"]["loss"] > 0.5
-    report = (out / "report.md").read_text()
-    for first in results["first_order"]:
-        assert f"First-order scores ({first['operator']})" in report
-        assert f"{first['rank_correlation']['loss']:.2f} (by the loss)" in report
-    assert report.count("| first-order score |") == 3
+    ffe = results["ffe"]
+    parts = sum(ffe[name] for name in ("sweep", "means", *ALL.split(",")))
+    assert ffe["search"] <= parts <= ffe["search"] + 3
+    assert ffe["means"] == 1  # the pass that the constants are the means of
+    assert ffe["before_test"] == pytest.approx(ffe["search"] + ffe["pick"])
+    assert ffe["before_test"] <= ffe["budget"] == 100
+    assert "first_order" not in ffe
+    assert results["first_order"] == []  # there was a sweep
 
 
 def test_the_report_says_how_well_estimates_agree_with_exact_results(everything):
@@ -81,9 +72,10 @@ def test_the_report_says_how_well_estimates_agree_with_exact_results(everything)
     report = (out / "report.md").read_text()
     for one in results["strategies"]:
         line = next(x for x in report.splitlines() if x.startswith(f"| {one['name']} | {one['operator']} |"))
-        if one["name"] == "screened":
+        if one["name"] == "ga":
+            assert one["estimated"] > 0
             assert f"{one['estimated']} masks estimated" in line
-            assert one["correlation"] is None or f"r = {one['correlation']:.2f}" in line
+            assert one["agreement"] is None or f"rank agreement with exact runs {one['agreement']:.2f}" in line
 
 
 def test_lost_changes_are_collected_again_to_the_same_bytes(everything, pairs, capsys):
@@ -109,12 +101,12 @@ def test_without_the_sweep_first_order_scores_rank_the_heads(everything, pairs, 
     results = refine(pairs, tmp_path / "out", *SMALL, "--strategy", ALL, "--no-sweep")
     assert results["sweep"] == []
     (first,) = results["first_order"]
-    swept = everything[1]["first_order"][OPERATORS.index("uniform")]
-    assert first == {**swept, "rank_correlation": None}
+    assert first["rank_correlation"] is None
+    assert results["ffe"]["first_order"] == 3  # one forward alone and one with its backward
+    swept = {row["head"]: row["loss_delta"] for row in everything[1]["sweep"][OPERATORS.index("uniform")]["heads"]}
+    ranked = sorted(first["heads"], key=lambda row: -row["score"])
+    assert np.corrcoef([row["score"] for row in ranked], [-swept[row["head"]] for row in ranked])[0, 1] > 0.5
     assert results["ffe"]["sweep"] < 0.6 * everything[1]["ffe"]["sweep"] / 3
-    best = max(first["heads"], key=lambda row: row["score"])["head"]
-    cut = next(one for one in results["strategies"] if one["name"] == "taylor")["best"]
-    assert best in cut
     assert any(row["what"] == "best single head" for row in results["test"])
     report = (tmp_path / "out" / "report.md").read_text()
     assert "No sweep was run" in report
@@ -124,7 +116,7 @@ def test_without_the_sweep_first_order_scores_rank_the_heads(everything, pairs, 
 
 
 def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["headwise", "sweep", "demo", str(pairs), "--taylor"])
+    monkeypatch.setattr(sys, "argv", ["headwise", "sweep", "demo", str(pairs), "--first-order"])
     with pytest.raises(SystemExit):
         main()
     shown = capsys.readouterr().out
@@ -135,10 +127,10 @@ def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatc
 def test_labels_take_gradients_too(pairs, tmp_path):
     lines = [f"images/{i}.png,{'round' if i % 3 else 'square'}" for i in range(30)]
     (pairs.parent / "labels.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
-    options = [*FEW, "--strategy", "taylor,bp", "--templates", "plain", "--json"]
+    options = [*FEW, "--strategy", "greedy,bp", "--no-sweep", "--templates", "plain", "--json"]
     results = refine(pairs.parent / "labels.csv", tmp_path / "out", *options)
-    assert [one["name"] for one in results["strategies"]] == ["taylor", "bp"]
-    assert results["first_order"][0]["rank_correlation"]["loss"] > 0.5
+    assert [one["name"] for one in results["strategies"]] == ["greedy", "bp"]
+    assert len(results["first_order"][0]["heads"]) == 36
     assert "acc1" in results["test"][0]["metrics"]
 
 

@@ -81,13 +81,13 @@ RESULTS = {
     "sweep": [heads("uniform", 1), heads("zero", 2)],
     "finalists": [
         finalist("identity", "identity", 0, 0.0, 0.0),
-        finalist("uniform:L1.H2,L3.H5", "genetic", 2, 0.0214, 0.0175, chosen=True),
-        finalist("uniform:L0.H4,L1.H2,L3.H5", "genetic", 3, 0.0220, 0.0178),
+        finalist("uniform:L1.H2,L3.H5", "ga", 2, 0.0214, 0.0175, chosen=True),
+        finalist("uniform:L0.H4,L1.H2,L3.H5", "ga", 3, 0.0220, 0.0178),
         finalist("uniform:L1.H2", "best single head", 1, 0.0131, 0.0080),
     ],
     "chosen": {
         "mask": "uniform:L1.H2,L3.H5",
-        "found_by": "genetic",
+        "found_by": "ga",
         "size": 2,
         "operator": "uniform",
         "heads": ["L1.H2", "L3.H5"],
@@ -98,13 +98,22 @@ RESULTS = {
         measured("random heads", None, 2, -0.0105, [-0.0150, -0.0062], 0.0002, count=20),
         measured("best single head", "uniform:L1.H2", 1, 0.0069, [-0.0004, 0.0143], 0.068),
         measured("greedy", "uniform:L1.H2,L3.H5", 2, 0.0128, [0.0031, 0.0224], 0.0093),
-        measured("genetic", "uniform:L0.H4,L1.H2,L3.H5", 3, 0.0121, [0.0018, 0.0225], 0.0211),
+        measured("ga", "uniform:L0.H4,L1.H2,L3.H5", 3, 0.0121, [0.0018, 0.0225], 0.0211),
         measured("chosen", "uniform:L1.H2,L3.H5", 2, 0.0128, [0.0031, 0.0224], 0.0093),
     ],
     "test_reads": 1,
     "gap": {"search_delta": 0.0214, "test_delta": 0.0128, "gap": 0.0086},
     "mcnemar_i2t_r1": {"gained": 25, "lost": 12, "p": 0.0470},
-    "ffe": {"sweep": 30.2, "greedy": 41.5, "genetic": 200.0, "search": 271.7, "test": 23.4},
+    "ffe": {
+        "sweep": 30.2,
+        "greedy": 41.5,
+        "ga": 200.0,
+        "search": 271.7,
+        "pick": 6.1,
+        "budget": 280.0,
+        "before_test": 277.8,
+        "test": 23.4,
+    },
 }
 
 

@@ -39,7 +39,7 @@ def test_every_table_is_read_as_a_table_and_none_is_lost():
     assert ["text → image R@1", "14.12", "15.40", "+1.28", "", ""] in before_after
     assert found["head"][1][:3] == ["L1.H2", "0", "+1.31"]
     assert found["head (uniform), largest gain first"][1] == ["L1.H2", "+1.31", "0.004"]
-    assert found["mask"][2][:3] == ["uniform:L1.H2,L3.H5", "genetic", "2"]
+    assert found["mask"][2][:3] == ["uniform:L1.H2,L3.H5", "ga", "2"]
     assert found["mask"][2][-1] == "**chosen**"
     random_heads = ["random heads", "20", "2", "29.07", "−1.05", "−1.50 to −0.62", "< 0.001"]
     assert random_heads in found["what"]

@@ -12,6 +12,7 @@ import numpy as np
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import SPARE
 from headwise.jobs.steps.keeping import check
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.results import Finalist, Guard, Picked
@@ -20,8 +21,6 @@ from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
 from headwise.search.contract import Found, best_of
 from headwise.search.controls import controls
-
-SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
 
 
 def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Picked:
@@ -45,7 +44,7 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     choice = stats.choose(
         [f.pick for f in finalists], [f.mask.size for f in finalists], level=settings.level, seed=settings.seed
     )
-    return Picked(tuple(finalists), choice, guard)
+    return Picked(tuple(finalists), choice, guard, evaluate.spent)
 
 
 def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:

@@ -16,17 +16,19 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import Budget, divided, open_budget
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.searching import RUN, Strategy
-from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.settings import STRATEGIES as SEARCH_STRATEGIES
+from headwise.jobs.steps.settings import Settings, check_strategies, within
 from headwise.jobs.steps.starting import Start, begin
 from headwise.scoring import stats
 from headwise.scoring.objectives import Retrieval, Score
-from headwise.search.contract import Found, best_of
-from headwise.search.sweep import sweep
+from headwise.search.contract import Found, Left, best_of, purse
 
-SEARCHES = ("best single head", "greedy", "genetic", "screened", "taylor", "bp", "bp soft")
-SEEDED = frozenset({"genetic", "screened", "bp", "bp soft", *BASELINES})  # the others do the same for every seed
+STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
+ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
+SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
 NEED_CAPTIONS = frozenset(BASELINES)
 BACKWARD = 3.0  # FFE of a forward and a backward pass
 
@@ -36,48 +38,40 @@ class CompareSettings:
     """What to compare, and how.
 
     Arguments:
-        methods: of `SEARCHES` and `headwise.baselines.BASELINES`.
-        seeds: runs of every method that draws random numbers.
-        budget: most FFE of a method's own search or training, beyond the sweep (and the greedy search that seeds
-            AAT-GA).
-        search: settings of the searches; operators among them are compared one by one.
-        training: settings of the baselines.
+        strategies: searches and baselines, of `STRATEGIES`; the best single head is always among the rows.
+        repeats: runs of every strategy that draws random numbers, each with a seed of its own.
+        search: settings of the searches, of which each has the whole budget; operators are compared one by one.
+        training: settings of the baselines, whose epochs the budget bounds, too.
 
     Raises:
-        HeadwiseError: an unknown method, no seed, or a budget that pays for nothing.
+        HeadwiseError: an unknown strategy, no repeat, or a budget that pays for nothing.
     """
 
-    methods: tuple[str, ...] = (*SEARCHES, *BASELINES)
-    seeds: int = 5
-    budget: float = 200.0
+    strategies: tuple[str, ...] = STRATEGIES
+    repeats: int = 5
     search: Settings = field(default_factory=Settings)
     training: FitSettings = field(default_factory=FitSettings)
 
     def __post_init__(self) -> None:
-        known = (*SEARCHES, *BASELINES)
-        for name in self.methods:
-            if name not in known:
-                raise HeadwiseError(f"{name!r} is not a method. There are: {', '.join(known)}.")
-        if not self.methods:
-            raise HeadwiseError(f"No method was given. There are: {', '.join(known)}.")
-        if self.seeds < 1 or not self.budget >= BACKWARD:
+        object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
+        check_strategies(self.strategies, STRATEGIES)
+        within("repeats", self.repeats, 1, 1000)
+        if self.search.max_minutes is not None:
+            raise HeadwiseError("compare has no limit in minutes: it would compare what a clock allowed.")
+        if self.search.budget is not None and self.search.budget < BACKWARD:
             raise HeadwiseError(
-                f"seeds is {self.seeds} and budget {self.budget:g} FFE; seeds must be at least 1 and the budget at "
-                f"least {BACKWARD:g} FFE, one epoch of training."
+                f"budget is {self.search.budget:g} FFE; it must be at least {BACKWARD:g} FFE, one epoch of training."
             )
 
     def of(self, seed: int) -> Settings:
-        """The searches' settings for one seed, within the budget."""
-        base = self.search
-        epochs = max(1, min(base.gradient.epochs, int(self.budget / BACKWARD)))
-        return replace(
-            base,
-            seed=seed,
-            keep_soft=True,
-            genetic=replace(base.genetic, budget=self.budget),
-            screened=replace(base.screened, budget=self.budget),
-            gradient=replace(base.gradient, epochs=epochs),
-        )
+        """The searches' settings for one seed."""
+        return replace(self.search, seed=seed, keep_soft=True)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rows that are asked for."""
+        searches = {"best single head", *self.strategies, *(("bp soft",) if "bp" in self.strategies else ())}
+        return (*(name for name in ROWS if name in searches), *(n for n in BASELINES if n in self.strategies))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +83,7 @@ class Run:
         best: the best mask by the search split alone.
         chosen: what the pick split chose among the method's masks and identity.
         pick_delta: of the chosen mask, a fraction.
-        ffe: beyond the sweep; searches that seed it included.
+        ffe: beyond what all searches start from; searches that seed it included.
         evaluated: FFE of its exact evaluations.
         own: seconds beside them: the search's own work, or training. What ran before a kill is not in it.
         interrupted: it was killed and continued.
@@ -149,28 +143,29 @@ def run_searches(bench: Bench, settings: CompareSettings) -> list[Run]:
     """All searches that were asked for, for every operator and seed, in a fixed order.
 
     Raises:
-        HeadwiseError: an operator that the tower cannot use, or a search that the source does not fit.
+        HeadwiseError: an operator that the tower cannot use, or a budget that pays for nothing.
     """
     runs, unmasked = [], None
-    asked = tuple(name for name in ("screened", "taylor") if name in settings.methods)  # they need more than a sweep
+    names = ("best single head", *(name for name in SEARCH_STRATEGIES if name in settings.strategies))
     for operator in settings.search.operators:
         bench.tower.check_operator(operator)
-        evaluate = Timed.of(bench, "search", operator)
-        start = begin(bench, evaluate, operator, replace(settings.of(0), strategies=asked, sweep=True), unmasked)
+        evaluate, options = Timed.of(bench, "search", operator), replace(settings.of(0), operators=(operator,))
+        budget = open_budget(bench, options, math.nan, time.monotonic())
+        budget.watch(evaluate)
+        start = begin(bench, evaluate, operator, options, budget.share(1), unmasked)
         unmasked = start.deltas.identity if start.deltas else None
         _keep_rate(bench, evaluate)
-        for name in SEARCHES:
-            if name not in settings.methods or (name == "bp soft" and "bp" in settings.methods):
-                continue
-            for seed in range(settings.seeds if name in SEEDED else 1):
-                runs += _run(bench, settings, start, name, seed)
+        for name in names:
+            for seed in range(settings.repeats if name in SEEDED else 1):
+                runs += _run(bench, settings, start, budget, name, seed)
     return runs
 
 
-def _run(bench: Bench, settings: CompareSettings, start: Start, name: str, seed: int) -> list[Run]:
-    """One method; AAT-BP gives two runs, binary and soft."""
+def _run(bench: Bench, settings: CompareSettings, start: Start, budget: Budget, name: str, seed: int) -> list[Run]:
+    """One method; AAT-BP gives two runs, binary and soft. What all searches start from is in the budget of each."""
     evaluate, options, operator = Timed.of(bench, "search", start.operator), settings.of(seed), start.operator
-    sweep(evaluate, start.grid, operator)  # from the study: what all searches start from costs none of them
+    evaluate([Mask.identity(start.grid, operator), *(found.mask for found in start.singles)])  # from the study
+    left = purse(evaluate, budget.total - budget.reserved - start.cost, None)
     evaluate.seconds = evaluate.evaluated = 0.0
     key = f"compare: {name}, {operator}, seed {seed}, {_short(options)}"
     note = bench.study.read(key, {}) if bench.study else {}
@@ -178,7 +173,7 @@ def _run(bench: Bench, settings: CompareSettings, start: Start, name: str, seed:
     if bench.study and not note:
         bench.study.note(key, {"own": None})
     began = time.perf_counter()
-    found = _strategies(bench, evaluate, start, options, name)
+    found = _strategies(bench, evaluate, start, options, left, name)
     own = time.perf_counter() - began - evaluate.seconds
     if isinstance(note.get("own"), float):
         own = note["own"]  # a replay takes no time of its own
@@ -189,8 +184,6 @@ def _run(bench: Bench, settings: CompareSettings, start: Start, name: str, seed:
     _keep_rate(bench, evaluate)
     runs = []
     for method, strategy, seeding in found:
-        if method not in settings.methods:
-            continue
         chosen, delta = pick_from(bench, operator, strategy.masks, options)
         runs.append(
             Run(
@@ -211,23 +204,21 @@ def _run(bench: Bench, settings: CompareSettings, start: Start, name: str, seed:
 
 
 def _strategies(
-    bench: Bench, evaluate: Evaluator, start: Start, options: Settings, name: str
+    bench: Bench, evaluate: Evaluator, start: Start, options: Settings, left: Left, name: str
 ) -> list[tuple[str, Strategy, float]]:
     """What a method found, and the FFE of what seeded it."""
     if name == "best single head":
         return [(name, Strategy(name, (start.best,), 0.0), 0.0)]
-    if name == "genetic":
-        greedy = RUN["greedy"](bench, evaluate, start, options, [])
-        return [(name, RUN[name](bench, evaluate, start, options, [greedy]), greedy.ffe)]
-    if name == "taylor":
-        assert start.first is not None
-        return [(name, RUN[name](bench, evaluate, start, options, []), start.first.spent)]
-    if name in ("bp", "bp soft"):
-        both = RUN["bp"](bench, evaluate, start, options, [])
+    if name == "ga":
+        half = divided(left, lambda: evaluate.spent, 2)
+        greedy = RUN["greedy"](bench, evaluate, start, options, half, [])
+        return [(name, RUN[name](bench, evaluate, start, options, left, [greedy]), greedy.ffe)]
+    if name == "bp":
+        both = RUN["bp"](bench, evaluate, start, options, left, [])
         hard = tuple(found for found in both.masks if found.mask.is_binary)
         soft = tuple(found for found in both.masks if not found.mask.is_binary) or hard
-        return [("bp", replace(both, masks=hard), 0.0), ("bp soft", replace(both, masks=soft), 0.0)]
-    return [(name, RUN[name](bench, evaluate, start, options, []), 0.0)]
+        return [("bp", replace(both, masks=hard or (start.best,)), 0.0), ("bp soft", replace(both, masks=soft), 0.0)]
+    return [(name, RUN[name](bench, evaluate, start, options, left, []), 0.0)]
 
 
 def shortlist(found: Iterable[Found], most: int) -> list[Found]:

@@ -19,8 +19,8 @@ from headwise.jobs.steps.searching import Searched, number
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
+from headwise.search.first_order import FirstOrder, agreement
 from headwise.search.sweep import Sweep
-from headwise.search.taylor import Taylor, agreement
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class Guard:
 
 @dataclass(frozen=True)
 class Picked:
-    """All finalists, identity first, and the choice among them; with kept domains, what was checked on them."""
+    """All finalists, identity first, and the choice among them; with kept domains, what was checked on them; FFE of it."""
 
     finalists: tuple[Finalist, ...]
     choice: stats.Choice
     guard: Guard | None = None
+    ffe: float = 0.0
 
     @property
     def chosen(self) -> Finalist:
@@ -63,6 +64,7 @@ def results_json(
     bench: Bench,
     settings: Settings,
     search_ffe: float,
+    budget: float,
     searched: Sequence[Searched],
     picked: Picked,
     tested: dict,
@@ -114,9 +116,13 @@ def results_json(
                 name: sum(s.ffe for r in searched for s in r.strategies if s.name == name)
                 for name in settings.strategies
             },
+            **({"means": 1.0} if "mean" in settings.operators else {}),
             "search": search_ffe,
-            "test": tested["ffe"],
-            **({"kept": picked.guard.ffe + kept.ffe} if picked.guard else {}),
+            "pick": picked.ffe,
+            **({"kept": picked.guard.ffe} if picked.guard else {}),
+            "budget": budget,
+            "before_test": search_ffe + picked.ffe + (picked.guard.ffe if picked.guard else 0.0),
+            "test": tested["ffe"] + kept.ffe,
         },
     }
 
@@ -159,7 +165,7 @@ def sweep_json(swept: Sweep, seed: int) -> dict:
     }
 
 
-def first_order_json(first: Taylor, swept: Sweep | None) -> dict:
+def first_order_json(first: FirstOrder, swept: Sweep | None) -> dict:
     """First-order scores as plain JSON values, with their rank correlation with the sweep where there is one."""
     rank = agreement(first, swept) if swept else None
     return {

@@ -1,4 +1,8 @@
-"""The searches of one operator on the search split: what they start from, then every strategy that was asked for."""
+"""The searches of one operator on the search split: what they start from, then every strategy that was asked for.
+
+What is left of the budget is divided evenly among the strategies still to come; what one does not spend is the next
+one's.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,23 @@ import torch
 
 from headwise.checked import Damaged, load_tensors
 from headwise.edits.mask import Mask
-from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import divided
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start, begin, exact, scratch
 from headwise.scoring.losses import loss_of
-from headwise.search.contract import Found, best_of
+from headwise.search.anchors import Anchors, Guesses
+from headwise.search.contract import Found, Left, affordable, best_of
+from headwise.search.gated import trained_cost
+from headwise.search.genome import GeneticSettings
+from headwise.search.pairs import Pairs
 
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
+EPOCH_MARGIN = 0.05  # FFE: shares of images round
+CUTS_LEAST = 2.0  # FFE kept for cuts of the learned gates
+SEED_PAIRS = 4  # pairs of heads that AAT-GA tries alone, and as many on top of the best mask so far
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Searched:
     Arguments:
         start: the sweep, or what stood in for it.
         strategies: in the order of the settings.
-        unmasked: embeddings of the unchanged model, (N, E), where the screened search needed them.
+        unmasked: embeddings of the unchanged model, (N, E), where they are known.
     """
 
     start: Start
@@ -68,108 +79,137 @@ class Searched:
 
 
 def search(
-    bench: Bench, evaluate: Evaluator, operator: str, settings: Settings, before: Sequence[Searched] = ()
+    bench: Bench,
+    evaluate: Evaluator,
+    operator: str,
+    settings: Settings,
+    left: Left,
+    before: Sequence[Searched] = (),
 ) -> Searched:
-    """Sweep, then every strategy of the settings, in their order; later ones start from what earlier ones found.
+    """What the searches start from, then every strategy of the settings, in their order; later ones start from what
+    earlier ones found.
 
     Arguments:
         bench: from `headwise.jobs.steps.bench.prepare`.
         evaluate: of the search split.
         operator: what a suppressed head emits.
         settings: what to run.
+        left: FFE that all of this may still spend (`budget.Budget.share`).
         before: what the same evaluator found with other operators.
     """
-    start = begin(bench, evaluate, operator, settings, before[0].unmasked if before else None)
+    start = begin(bench, evaluate, operator, settings, left, before[0].unmasked if before else None)
     done: list[Strategy] = []
-    for name in settings.strategies:
-        done.append(RUN[name](bench, evaluate, start, settings, done))
+    for i, name in enumerate(settings.strategies):
+        part = divided(left, lambda: evaluate.spent, len(settings.strategies) - i)
+        done.append(RUN[name](bench, evaluate, start, settings, part, done))
     unmasked = start.deltas.identity if start.deltas else None
     return Searched(replace(start, deltas=None), tuple(done), unmasked)
 
 
-def _greedy(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
-    from headwise.jobs.steps.racing import Contest
+def _greedy(
+    bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, left: Left, _done: list[Strategy]
+) -> Strategy:
     from headwise.search.greedy import greedy
 
-    contest = Contest(bench, evaluate, start.identity, start.singles, settings.race) if settings.race else None
+    anchors = Anchors(start.deltas, evaluate.embeddings) if start.deltas else None
+    known = start.deltas.heads if start.deltas else start.ranking
     with metered(bench.reporter, evaluate, f"Greedy ({start.operator})", None):
+        evaluate.observe = anchors and anchors.observe
         found = greedy(
             evaluate,
             start.grid,
             start.operator,
-            start.ranking,
+            [head for head in start.ranking if head in set(known)],
             width=settings.width,
             max_heads=settings.max_heads,
-            contest=contest,
-        )
-    return Strategy("greedy", found.path, found.ffe, {"why": found.why, **({"race": contest.facts} if contest else {})})
-
-
-def _genetic(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
-    from headwise.search.genetic import genetic
-
-    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
-    seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", options.budget):
-        found = genetic(evaluate, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
-    facts = {"why": found.why, "generations": len(found.history)}
-    return Strategy("genetic", found.front, found.ffe, facts)
-
-
-def _screened(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
-    from headwise.search.anchors import Anchors
-    from headwise.search.screened import screened
-
-    assert start.deltas is not None  # `begin` made them
-    anchors = Anchors(start.deltas, evaluate.embeddings)
-    options = replace(settings.screened, seed=settings.seed, max_heads=settings.max_heads)
-    seeds = [found.mask for strategy in done for found in strategy.masks]
-    with metered(bench.reporter, evaluate, f"Screened AAT-GA ({start.operator})", options.budget):
-        evaluate.observe = anchors.observe
-        found = screened(
-            evaluate,
-            start.grid,
-            start.operator,
-            anchors,
-            evaluate.objective,
-            options,
-            ranking=start.ranking,
-            seeds=seeds,
-            heads=start.deltas.heads,
+            left=left,
+            guess=Guesses(anchors, evaluate.objective) if anchors else None,
+            pairs=Pairs(start.deltas) if start.deltas else None,
+            second=True,
         )
         evaluate.observe = None
+    return Strategy("greedy", found.masks, found.ffe, {"why": found.why})
+
+
+def _genetic(
+    bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, left: Left, done: list[Strategy]
+) -> Strategy:
+    """AAT-GA; on estimates unless every mask is to be run, or the heads' changes are not known."""
+    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
+    seeds = [found.mask for strategy in done for found in strategy.masks]
+    if start.deltas:
+        pairs = Pairs(start.deltas)
+        best = best_of([*start.singles, *(found for strategy in done for found in strategy.masks)]).mask
+        seeds += [*pairs(Mask.identity(start.grid, start.operator), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
+    with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", None):
+        if settings.exact or not start.deltas:
+            return _exact(evaluate, start, options, seeds, left)
+        return _estimated(evaluate, start, settings, options, seeds, left)
+
+
+def _exact(evaluate: Evaluator, start: Start, options: GeneticSettings, seeds: Sequence[Mask], left: Left) -> Strategy:
+    from headwise.search.genetic import genetic
+
+    found = genetic(evaluate, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds, left=left)
+    return Strategy("ga", found.front, found.ffe, {"why": found.why, "generations": len(found.history)})
+
+
+def _estimated(
+    evaluate: Evaluator,
+    start: Start,
+    settings: Settings,
+    options: GeneticSettings,
+    seeds: Sequence[Mask],
+    left: Left,
+) -> Strategy:
+    from headwise.search.estimated import estimated
+
+    assert start.deltas is not None
+    anchors = Anchors(start.deltas, evaluate.embeddings)
+    evaluate.observe = anchors.observe
+    found = estimated(
+        evaluate,
+        start.grid,
+        start.operator,
+        anchors,
+        evaluate.objective,
+        options,
+        settings.estimates,
+        ranking=start.ranking,
+        seeds=seeds,
+        heads=start.deltas.heads,
+        left=left,
+    )
+    evaluate.observe = None
     facts: dict[str, object] = {
         "why": found.why,
         "estimated": found.estimated,
-        "correlation": number(found.correlation),
-        "corrected_correlation": number(found.corrected),
-        "ffe_of_changes": 0.0,  # they come with the evaluations of single heads, which `Start.ffe` counts
+        "agreement": number(found.agreement),
+        "exact_after": found.exact_after,
     }
-    return Strategy("screened", found.by_size, found.ffe, facts)
+    return Strategy("ga", found.by_size, found.ffe, facts)
 
 
-def _taylor(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
-    first, spent = start.first, evaluate.spent
-    assert first is not None  # `begin` made them
-    most = min(settings.max_heads or start.grid.size, sum(score > 0 for score in first.scores.values()))
-    cuts = [Mask.suppress(start.grid, first.ranking[:size], start.operator) for size in range(1, max(most, 1) + 1)]
-    with metered(bench.reporter, evaluate, f"Heads by first-order score ({start.operator})", evaluate.cost(cuts)):
-        scores = evaluate(cuts)
-    found = tuple(Found(mask, score) for mask, score in zip(cuts, scores, strict=True))
-    return Strategy("taylor", found, evaluate.spent - spent)
-
-
-def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, _done: list[Strategy]) -> Strategy:
+def _gradient(
+    bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, left: Left, done: list[Strategy]
+) -> Strategy:
     from headwise.search.gradient import learn_gates
 
     tower, spent = exact(bench), evaluate.spent
+    options = replace(settings.gradient, seed=settings.seed)
+    holdout = options.holdout
+    epoch = trained_cost(options.recompute) * (1 - holdout) + holdout + EPOCH_MARGIN
+    epochs = min(options.epochs, math.floor((left() - CUTS_LEAST) / epoch)) if left() < math.inf else options.epochs
+    if epochs < 1:
+        identity = Found(Mask.identity(start.grid, start.operator), start.identity)
+        return Strategy("bp", (identity,), 0.0, {"why": "budget"})
     with metered(bench.reporter, evaluate, f"AAT-BP ({start.operator})", None):
         learned = learn_gates(
             tower,
             evaluate.pixels,
             loss_of(bench.objective("search"), tower.device),
             start.operator,
-            replace(settings.gradient, seed=settings.seed),
+            replace(options, epochs=epochs),
             means=evaluate.means,
             checkpoint=_sound(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
             about=bench.key,
@@ -177,14 +217,17 @@ def _gradient(bench: Bench, evaluate: Evaluator, start: Start, settings: Setting
         )
         evaluate.spent += learned.spent
         most = settings.max_heads or max(CUTS, learned.binary.size)
-        masks = [mask for mask in (*learned.cuts(most), learned.binary) if mask.size <= most]
+        masks = [learned.binary] if learned.binary.size <= most else []
         if settings.keep_soft:
             masks.append(learned.soft)
-        masks = list(dict.fromkeys(masks))
-        scores = evaluate(masks)
-    found = tuple(Found(mask, score) for mask, score in zip(masks, scores, strict=True))
+        masks = list(dict.fromkeys([*masks, *learned.cuts(most)]))
+        paid = affordable(evaluate, masks, left())
+        scores = evaluate(paid) if paid else []
+    found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
+    found = found or (Found(Mask.identity(start.grid, start.operator), start.identity),)
     gates = {str(head): learned.soft.gate(head) for head in learned.soft.grid}
-    facts: dict[str, object] = {"gates": gates, "best_epoch": learned.best}
+    why = "budget" if len(paid) < len(masks) or epochs < options.epochs else "patience or epochs"
+    facts: dict[str, object] = {"why": why, "gates": gates, "best_epoch": learned.best}
     return Strategy("bp", found, evaluate.spent - spent, facts)
 
 
@@ -200,32 +243,13 @@ def _sound(bench: Bench, name: str) -> Path | None:
     return path
 
 
-def _front(bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, done: list[Strategy]) -> Strategy:
-    from headwise.jobs.steps.keeping import evaluators
-    from headwise.search.fronts import domain_front
-
-    if not bench.kept:
-        raise HeadwiseError("The strategy front trades a domain against another. Give one with --keep-domain.")
-    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
-    seeds = [found.mask for strategy in done for found in strategy.masks]
-    keep = evaluators(bench, "search", evaluate.means)
-    with metered(bench.reporter, evaluate, f"Front ({start.operator})", None):
-        found = domain_front(evaluate, keep, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds)
-    points = [found.identity, *(p for p in found.keeping(settings.max_loss / 100) if p.mask.size)]
-    masks = tuple(Found(point.mask, point.scores[0]) for point in points)
-    return Strategy("front", masks, found.ffe, {"why": found.why, "points": len(found.points)})
-
-
 def number(value: float) -> float | None:
     """JSON has no nan."""
     return None if math.isnan(value) else value
 
 
-RUN: dict[str, Callable[[Bench, Evaluator, Start, Settings, list[Strategy]], Strategy]] = {
+RUN: dict[str, Callable[[Bench, Evaluator, Start, Settings, Left, list[Strategy]], Strategy]] = {
     "greedy": _greedy,
-    "genetic": _genetic,
-    "screened": _screened,
-    "taylor": _taylor,
+    "ga": _genetic,
     "bp": _gradient,
-    "front": _front,
 }

@@ -1,19 +1,30 @@
-"""The settings of the main job."""
+"""The settings of the main job: every value is checked when they are made, before a model or data are read."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
+from headwise.edits.heads import Grid
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.scoring.stats import LEVEL
+from headwise.search.estimated import EstimateSettings
 from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
-from headwise.search.racing import RaceSettings
-from headwise.search.screened import ScreenedSettings
+from headwise.towers.base import Model
 
-STRATEGIES = ("greedy", "genetic", "screened", "taylor", "bp", "front")
+STRATEGIES = ("greedy", "ga", "bp")
+FORMER = {
+    "genetic": "Write ga, its name now.",
+    "screened": "Write ga: it estimates by itself, as long as estimates agree with exact runs.",
+    "taylor": "First-order scores are how a search starts where there is no sweep: --no-sweep, with greedy or ga.",
+    "front": "Run the command `headwise front`; refine checks kept domains for every strategy.",
+    "race": "Racing saved nothing and is gone.",
+}
+SEARCH_FFE = 200.0  # for each operator beyond what it starts from, where no budget is given
 
 
 def check_level(level: float) -> None:
@@ -31,34 +42,42 @@ class Settings:
 
     Arguments:
         operators: what suppressed heads emit; with several, the pick split decides.
-        strategies: searches to run after the sweep, of `STRATEGIES`.
-        sweep: evaluate every head alone first; without it first-order scores rank the heads.
-        genetic, screened, gradient: the settings of AAT-GA, of its screened form and of AAT-BP; their seed and
-            max_heads are those below.
+        strategies: searches to run, of `STRATEGIES`; each later one starts from what the earlier ones found.
+        budget: most FFE of everything before the test split: what the searches start from, the searches, finalists
+            on the pick split and on kept domains. None: the sweep, and `SEARCH_FFE` more for each operator.
+        max_minutes: most minutes of all that, on this machine; None: no limit.
+        sweep: evaluate every head alone first, if the budget pays for it; otherwise first-order scores rank the
+            heads.
+        exact: AAT-GA runs every mask; otherwise it estimates most, as long as estimates agree with exact runs.
+        genetic, estimates, gradient: the settings of AAT-GA, of its estimates and of AAT-BP; their seed, max_heads
+            and budget are those here.
         keep_soft: AAT-BP's soft gates are a finalist too.
         width: candidates per step of the greedy search.
         max_heads: most heads to suppress.
         finalists: most masks that the pick split compares, besides identity.
         controls: layer-matched random masks on the test split.
-        race: compare the greedy search's candidates on growing subsets and drop those that cannot win; None: all
-            of them are evaluated whole.
         max_loss: most points that a kept domain may lose on its pick split; only with kept domains.
         level: the chance of choosing a mask where none is better: the pick split's max-T test.
         seed: of the searches, controls and statistics.
+
+    Raises:
+        HeadwiseError: a value out of its range, or a strategy that there is not.
     """
 
     operators: tuple[str, ...] = ("uniform",)
-    strategies: tuple[str, ...] = ("greedy", "genetic")
+    strategies: tuple[str, ...] = ("greedy", "ga")
+    budget: float | None = None
+    max_minutes: float | None = None
     sweep: bool = True
-    genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, budget=200.0))
-    screened: ScreenedSettings = field(default_factory=ScreenedSettings)
+    exact: bool = False
+    genetic: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24))
+    estimates: EstimateSettings = field(default_factory=EstimateSettings)
     gradient: GradientSettings = field(default_factory=GradientSettings)
     keep_soft: bool = False
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12
     controls: int = 20
-    race: RaceSettings | None = None
     max_loss: float = 0.5
     level: float = LEVEL
     seed: int = 0
@@ -67,16 +86,72 @@ class Settings:
         if not self.operators:
             raise HeadwiseError("No operator was given. Give one or more, such as uniform,zero.")
         object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical_operator, self.operators))))
-        for name in self.strategies:
-            if name not in STRATEGIES:
-                raise HeadwiseError(f"{name!r} is not a strategy. There are: {', '.join(STRATEGIES)}.")
-        if not 0 <= self.max_loss <= 100:
-            raise HeadwiseError(f"max_loss is {self.max_loss} points; it must lie between 0 and 100.")
+        object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
+        check_strategies(self.strategies, STRATEGIES)
         check_level(self.level)
-        for name, least in (("finalists", 1), ("controls", 1), ("width", 1)):
-            if getattr(self, name) < least:
-                raise HeadwiseError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        within("max_loss", self.max_loss, 0, 100, "points")
+        within("budget", self.budget, 0, math.inf, "FFE", above=True)
+        within("max_minutes", self.max_minutes, 0, math.inf, "minutes", above=True)
+        within("seed", self.seed, 0, 2**32 - 1)
+        for name, least, most in (("finalists", 1, 1000), ("controls", 1, 10_000), ("width", 1, 10_000)):
+            within(name, getattr(self, name), least, most)
+        within("max_heads", self.max_heads, 1, math.inf)
+
+    def check_grid(self, grid: Grid) -> None:
+        """
+        Raises:
+            HeadwiseError: more heads than the model has, or none that would be kept.
+        """
+        check_heads("max_heads", self.max_heads, grid)
+        check_heads("width", self.width if self.width != Settings.width else None, grid)
 
     def as_json(self) -> dict[str, object]:
         """As JSON gives it back, so that what was saved compares equal."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def check_model(model: Model, settings: Settings) -> None:
+    """What the settings ask of a model, before data are read.
+
+    Raises:
+        HeadwiseError: an operator that the tower cannot use, or more heads than it has.
+    """
+    for operator in settings.operators:
+        model.tower.check_operator(operator)
+    settings.check_grid(model.tower.grid)
+
+
+def check_strategies(given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Raises:
+        HeadwiseError: a name that there is not, with what to write in place of a former one, or no name at all.
+    """
+    given = list(given)
+    if not given:
+        raise HeadwiseError(f"No strategy was given. There are: {', '.join(known)}.")
+    for name in given:
+        if name not in known:
+            instead = FORMER.get(name, f"There are: {', '.join(known)}.")
+            raise HeadwiseError(f"{name!r} is not a strategy. {instead}")
+
+
+def within(name: str, value: float | None, least: float, most: float, unit: str = "", *, above: bool = False) -> None:
+    """
+    Raises:
+        HeadwiseError: a value that is not between `least` and `most` (or, with `above`, that is `least`). None may.
+    """
+    if value is None or (least <= value <= most and value < math.inf and not (above and value == least)):
+        return
+    bounds = f"above {least:g}" if above else f"at least {least:g}"
+    if most < math.inf:
+        bounds = f"between {least:g} and {most:g}"
+    raise HeadwiseError(f"{name} is {value:g}{' ' + unit if unit else ''}; it must be {bounds}.")
+
+
+def check_heads(name: str, value: int | None, grid: Grid) -> None:
+    """
+    Raises:
+        HeadwiseError: more heads than there are.
+    """
+    if value is not None and value > grid.size:
+        raise HeadwiseError(f"{name} is {value}, but the model has {grid.size} heads ({grid}).")

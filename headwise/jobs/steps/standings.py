@@ -15,7 +15,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.contest import SEARCHES, CompareSettings, Run, random_of, rate_of
+from headwise.jobs.steps.contest import ROWS, CompareSettings, Run, random_of, rate_of
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.trained import BaselineRun
 from headwise.scoring import stats
@@ -65,7 +65,7 @@ class Standings:
         if random_masks:
             rows.append(self._row("random heads", matched and matched.operator, evaluators, random_masks, random_masks))
         for operator in self.settings.search.operators:
-            for method in SEARCHES:
+            for method in ROWS:
                 runs = [run for run in self.runs if (run.method, run.operator) == (method, operator)]
                 if runs:
                     chosen, best = [run.chosen for run in runs], [run.best.mask for run in runs]
@@ -116,7 +116,7 @@ class Standings:
             "test_by_search": change(evaluators["test"], best),
             "off_domain": [change(evaluators[d.split], off(chosen)) for d in self.domains],
             "off_domain_by_search": [change(evaluators[d.split], off(best)) for d in self.domains],
-            "overlap": _overlap(best) if method in SEARCHES and len(best) > 1 else None,
+            "overlap": _overlap(best) if method in ROWS and len(best) > 1 else None,
             "ffe": None,
             "seconds": None,
             "trained": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.losses import loss_of
 from headwise.scoring.objectives import Score
-from headwise.search.contract import Found, best_of
+from headwise.search.contract import Found, Left, affordable, best_of
 from headwise.search.deltas import Collector, HeadDeltas, collect
+from headwise.search.first_order import FirstOrder
+from headwise.search.first_order import first_order as score_heads
 from headwise.search.sweep import Sweep, sweep
-from headwise.search.taylor import Taylor, taylor
 from headwise.towers.base import Tower
 
-SCREENED_SHARE = 1 / 3  # of the heads: without the sweep the screened search knows the changes by these alone
+SINGLES_SHARE = 1 / 3  # of the heads are run alone without the sweep: estimates know the changes by these alone
+MOST_BYTES = 4e9  # of heads' changes: above that there are no estimates
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Start:
         ranking: heads, the most harmful first: the sweep's order, or that of the first-order scores.
         singles: heads that were evaluated alone: all of them, or the first of the ranking.
         sweep: None where it was skipped.
-        first: first-order scores, where a strategy or the missing sweep asks for them.
-        deltas: how heads change the embeddings, for the screened search alone.
+        first: first-order scores, where there is no sweep.
+        deltas: how heads change the embeddings, for estimates and pairs; None where they would not fit into memory.
         ffe: of identity and `singles`.
     """
 
@@ -47,9 +50,14 @@ class Start:
     ranking: tuple[Head, ...]
     singles: tuple[Found, ...]
     sweep: Sweep | None
-    first: Taylor | None
+    first: FirstOrder | None
     deltas: HeadDeltas | None
     ffe: float
+
+    @property
+    def cost(self) -> float:
+        """FFE of all of it, first-order scores among them."""
+        return self.ffe + (self.first.spent if self.first else 0.0)
 
     @property
     def best(self) -> Found:
@@ -58,31 +66,47 @@ class Start:
 
 
 def begin(
-    bench: Bench, evaluate: Evaluator, operator: str, settings: Settings, unmasked: torch.Tensor | None = None
+    bench: Bench,
+    evaluate: Evaluator,
+    operator: str,
+    settings: Settings,
+    left: Left,
+    unmasked: torch.Tensor | None = None,
 ) -> Start:
-    """The sweep, or without it first-order scores and the first few heads of their ranking.
+    """The sweep; where it is not wanted or not paid for, first-order scores and the first heads of their ranking.
 
     Arguments:
-        bench, evaluate, operator, settings: as `searching.search`.
+        bench, evaluate, operator, settings, left: as `searching.search`.
         unmasked: embeddings of the unchanged model, (N, E), where a former operator's search knows them.
     """
-    grid, screened = bench.tower.grid, "screened" in settings.strategies
-    first = None
-    if "taylor" in settings.strategies or not settings.sweep:
+    grid = bench.tower.grid
+
+    def masks_of(heads: Sequence[Head]) -> list[Mask]:
+        return [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in heads)]
+
+    first, heads, title = None, tuple(grid), f"Sweep ({operator})"
+    sweeping = settings.sweep
+    if settings.sweep and (cost := evaluate.cost(masks_of(heads))) > (can_spend := left()):
+        sweeping = False
+        bench.reporter.say(
+            f"The sweep ({operator}) costs {cost:.1f} FFE and {can_spend:.1f} are left for it: first-order scores start "
+            "the search."
+        )
+    if not sweeping:
         first = first_order(bench, evaluate, operator)
-    if settings.sweep:
-        title, heads = f"Sweep ({operator})", tuple(grid)
-    else:
-        assert first is not None
-        count = math.ceil(SCREENED_SHARE * grid.size) if screened else 0
-        title, heads = f"First heads of the ranking ({operator})", first.ranking[: max(settings.width, count)]
-    masks = [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in heads)]
-    keep = Collector(grid, operator, heads, unmasked) if screened else None
+        wanted = first.ranking[: max(settings.width, math.ceil(SINGLES_SHARE * grid.size))]
+        paid = affordable(evaluate, masks_of(wanted), max(left() / 2, evaluate.cost(masks_of(wanted[:1]))))
+        title, heads = f"First heads of the ranking ({operator})", wanted[: max(1, len(paid) - 1)]
+    masks = masks_of(heads)
+    wanted_changes = set(settings.strategies) & {"greedy", "ga"}
+    width = max(block.width for block in bench.tower.blocks)  # of an embedding, about
+    fits = len(heads) * len(evaluate.pixels) * width * 2 <= MOST_BYTES
+    keep = Collector(grid, operator, heads, unmasked) if wanted_changes and fits else None
     with metered(bench.reporter, evaluate, title, evaluate.cost(masks)):
         evaluate.observe = keep
         identity, *scores = evaluate(masks)
         evaluate.observe = None
-    swept = sweep(evaluate, grid, operator) if settings.sweep else None
+    swept = sweep(evaluate, grid, operator) if sweeping else None
     return Start(
         grid=grid,
         operator=masks[1].operator,
@@ -127,11 +151,11 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
     return deltas
 
 
-def first_order(bench: Bench, evaluate: Evaluator, operator: str) -> Taylor:
+def first_order(bench: Bench, evaluate: Evaluator, operator: str) -> FirstOrder:
     """First-order scores on the evaluator's split; what they cost is added to what it spent."""
     tower = exact(bench)
     with metered(bench.reporter, evaluate, f"First-order scores ({operator})", None):
-        first = taylor(
+        first = score_heads(
             tower,
             evaluate.pixels,
             loss_of(bench.objective("search"), tower.device),

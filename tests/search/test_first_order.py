@@ -14,14 +14,14 @@ from headwise.evaluation.evaluator import Evaluator
 from headwise.scoring.losses import captions, loss_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Classification, Retrieval
+from headwise.search.first_order import agreement, first_order
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep
-from headwise.search.taylor import agreement, taylor
 
 
 def scores(case, operator, loss="softmax", bias=0.0, **options):
     memory = captions(case.texts, case.owner, len(case.images), loss=loss, scale=SCALE, bias=bias)
-    return taylor(case.tower, case.images, memory, operator, **options)
+    return first_order(case.tower, case.images, memory, operator, **options)
 
 
 def evaluator(case):
@@ -116,7 +116,7 @@ def test_labels_slope_of_the_cross_entropy_that_evaluation_reports(case):
     classes = torch.randn(5, case.texts.shape[1], generator=torch.Generator().manual_seed(3)).double()
     labels = np.arange(len(case.images)) % 5
     objective = Classification(classes, labels, scale=SCALE)
-    found = taylor(double.tower, double.images, loss_of(objective), "zero", chunk=7)
+    found = first_order(double.tower, double.images, loss_of(objective), "zero", chunk=7)
 
     def value(head, gate):
         mask = Mask.suppress(case.tower.grid, [head], "zero", gate)

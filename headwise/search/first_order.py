@@ -1,4 +1,11 @@
-"""Signed first-order scores: how fast the loss of the whole split falls as each head is suppressed."""
+"""Signed first-order scores: how fast the loss of the whole split falls as each head is suppressed.
+
+    s_h = ∂L(g)/∂g_h at g = 1 = Σ_n ⟨∂L/∂e_n, ∂e_n/∂g_h⟩       suppressing h (g_h → 0) changes L by about −s_h
+
+L: the loss of the whole split, e_n: an image's embedding, (E), g: one gate per head. After Michel et al. 2019
+(arXiv 1905.10650), who take the mean absolute value over batches as a head's importance; here the sign is kept, since
+harmful heads are looked for, and the gradient is that of the whole split.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from headwise.edits.heads import Grid, Head
@@ -15,12 +21,13 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.scoring.losses import Loss, check_images
 from headwise.search.gated import constants, frozen, gated, gather, trained_cost
+from headwise.search.ranks import spearman
 from headwise.search.sweep import Sweep
 from headwise.towers.base import Tower
 
 
 @dataclass(frozen=True)
-class Taylor:
+class FirstOrder:
     """First-order scores of every head that can be suppressed.
 
     Arguments:
@@ -44,7 +51,7 @@ class Taylor:
         return tuple(sorted(self.scores, key=lambda head: (-self.scores[head], head)))
 
 
-def taylor(
+def first_order(
     tower: Tower,
     pixels: Pixels,
     loss: Loss,
@@ -54,7 +61,7 @@ def taylor(
     chunk: int = 32,
     recompute: bool = False,
     progress: Callable[[float], None] | None = None,
-) -> Taylor:
+) -> FirstOrder:
     """∂loss/∂gate at gates of 1, for all heads at once, of the loss that searches break ties by
     (`headwise.scoring.losses.loss_of` names two exceptions).
 
@@ -116,10 +123,10 @@ def taylor(
         raise HeadwiseError(f"The loss ({value:g}) or its gradient is not finite. Check the model's weights.")
     able = [operator in block.operators for block in tower.blocks for _ in range(block.heads)]
     scores = {head: float(slope) for head, slope, can in zip(tower.grid, slopes, able, strict=True) if can}
-    return Taylor(tower.grid, operator, scores, value, 1.0 + trained_cost(recompute))
+    return FirstOrder(tower.grid, operator, scores, value, 1.0 + trained_cost(recompute))
 
 
-def agreement(first: Taylor, exact: Sweep) -> dict[str, float]:
+def agreement(first: FirstOrder, exact: Sweep) -> dict[str, float]:
     """Spearman's rank correlation of first-order scores with an exact sweep.
 
     Returns:
@@ -137,14 +144,6 @@ def agreement(first: Taylor, exact: Sweep) -> dict[str, float]:
         )
     scores = [first.scores[head] for head in heads]
     return {
-        "loss": _spearman(scores, [-effect.loss_delta for effect in exact.heads]),
-        "fitness": _spearman(scores, [effect.delta for effect in exact.heads]),
+        "loss": spearman(scores, [-effect.loss_delta for effect in exact.heads]),
+        "fitness": spearman(scores, [effect.delta for effect in exact.heads]),
     }
-
-
-def _spearman(a: list[float], b: list[float]) -> float:
-    from scipy.stats import rankdata
-
-    if len(set(a)) < 2 or len(set(b)) < 2:
-        return math.nan
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])  # equal values share their mean rank

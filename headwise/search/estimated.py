@@ -1,20 +1,30 @@
-"""Screened AAT-GA: a genetic search on free estimates, which start anew from every mask that is run exactly."""
+"""AAT-GA that runs few masks: most are estimated, as long as estimates and exact runs agree.
+
+    ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       A: the nearest mask to S that was run (`anchors.py`)
+
+ê(S), e(A), Δ_h: embeddings and their changes, (N, E); the objective makes a score of ê as of any embeddings. Each round
+runs the genetic search of `genetic.py` on such scores, which costs no FFE, and then the few most promising masks
+exactly. How far the estimates can be trusted is measured: Spearman's ρ between the predicted and the exact fitness of
+the last masks that were predicted before they were run. Below a limit the search goes on exactly, from what it has.
+A surrogate-assisted search as in Jin 2011 (Swarm and Evolutionary Computation 1); estimates and limit are this
+library's own (docs/defaults.md).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.anchors import Anchors
-from headwise.search.contract import Evaluate, Found, affordable, best_of
+from headwise.search.contract import Evaluate, Found, Left, affordable, best_of, purse
 from headwise.search.genetic import genetic
-from headwise.search.genome import GeneticSettings
+from headwise.search.genome import Breeder, GeneticSettings
+from headwise.search.ranks import spearman
 from headwise.search.surrogate import Surrogate
 
 if TYPE_CHECKING:
@@ -24,8 +34,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ScreenedSettings:
-    """
+class EstimateSettings:
+    """How AAT-GA uses estimates; what it searches with is in `GeneticSettings`.
+
     Arguments:
         rounds: most rounds of estimate, evaluate, learn.
         batch: exact evaluations per round. Few: every one makes the estimates near it better.
@@ -34,7 +45,9 @@ class ScreenedSettings:
         optimism: how many standard deviations of the estimates' errors are added for half of each batch, so that
             masks of which little is known are tried too.
         patience: stop after this many rounds without a new best.
-        max_heads, budget, seed: as in `GeneticSettings`.
+        probes: random combinations that are run first, to measure how well estimates rank masks.
+        agreement: the least rank correlation at which estimates are trusted.
+        window: over how many of the last masks it is measured.
 
     Raises:
         HeadwiseError: a value out of its range.
@@ -45,16 +58,16 @@ class ScreenedSettings:
     inner: GeneticSettings = field(default_factory=lambda: GeneticSettings(population=24, generations=8, elites=4))
     optimism: float = 1.0
     patience: int = 12
-    max_heads: int | None = None
-    budget: float | None = None
-    seed: int = 0
+    probes: int = 8
+    agreement: float = 0.3
+    window: int = 24
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "batch", "patience"):
-            if getattr(self, name) < 1:
-                raise HeadwiseError(f"Screened search: {name} is {getattr(self, name)}; it must be at least 1.")
-        if self.optimism < 0 or (self.budget is not None and self.budget <= 0):
-            raise HeadwiseError("Screened search: optimism must be 0 or more, and a budget above 0.")
+        for name, least in (("rounds", 1), ("batch", 1), ("patience", 1), ("probes", 0), ("window", 8)):
+            if getattr(self, name) < least:
+                raise HeadwiseError(f"Estimates: {name} is {getattr(self, name)}; it must be at least {least}.")
+        if not (self.optimism >= 0 and -1 <= self.agreement <= 1):
+            raise HeadwiseError("Estimates: optimism must be 0 or more, and agreement between -1 and 1.")
 
     @property
     def spec(self) -> dict[str, object]:
@@ -62,7 +75,8 @@ class ScreenedSettings:
         return asdict(self)
 
 
-DEFAULTS = ScreenedSettings()
+DEFAULTS = EstimateSettings()
+LEAST = 6  # masks before their agreement says anything
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Round:
         ffe: FFE spent by this search so far.
         best: best exact fitness so far.
         size: heads that the best mask suppresses.
-        error: root mean square of exact minus estimated fitness over this round's masks, before they were learned.
+        agreement: rank correlation of predicted and exact fitness, over the window; nan: too few masks.
     """
 
     number: int
@@ -85,22 +99,22 @@ class Round:
     ffe: float
     best: float
     size: int
-    error: float
+    agreement: float
 
 
 @dataclass(frozen=True, eq=False)
-class Screened:
+class Estimated:
     """
     Arguments:
         best: the best mask, by exact score.
         by_size: the best exactly evaluated mask of every size, fewest heads first.
-        history: one entry per round.
-        why: what ended it: `rounds`, `patience`, `budget` or `exhausted`.
-        ffe: exact evaluations (the sweep and the collection of deltas not counted).
+        history: one entry per round on estimates.
+        why: what ended it: `rounds`, `patience`, `budget`, `exhausted`, or after the fall back to exact runs
+            `exact: ` with what ended the exact search.
+        ffe: exact evaluations (the sweep and the collection of changes not counted).
         estimated: how many masks were estimated.
-        correlation: Pearson's between the fitness of the sum of single-head changes and the exact one, over the
-            masks that the search proposed (no single heads: their estimates are exact by construction).
-        corrected: the same for the estimates that the search used, each as it stood before the mask was evaluated.
+        agreement: rank correlation of predicted and exact fitness at the end of the estimates; nan: not known.
+        exact_after: FFE after which it went on exactly; None: it did not.
     """
 
     best: Found
@@ -109,87 +123,83 @@ class Screened:
     why: str
     ffe: float
     estimated: int
-    correlation: float
-    corrected: float
+    agreement: float
+    exact_after: float | None
 
 
-def screened(
+def estimated(
     evaluate: Evaluate,
     grid: Grid,
     operator: str,
     anchors: Anchors,
     objective: Callable[[torch.Tensor], Score],
-    settings: ScreenedSettings = DEFAULTS,
+    settings: GeneticSettings,
+    estimates: EstimateSettings = DEFAULTS,
     *,
     ranking: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
     heads: Sequence[Head] = (),
+    left: Left | None = None,
     progress: Callable[[Round], None] | None = None,
-) -> Screened:
-    """Search binary masks for the highest fitness with few exact evaluations.
-
-    Each round runs a genetic search on the estimates and evaluates the most promising masks exactly in one call.
-    Masks that were run are where the next estimates start from. The answer is the best exact result.
+) -> Estimated:
+    """Search binary masks for the highest fitness with few exact evaluations. The answer is the best exact result.
 
     Arguments:
         evaluate: exact scores on the search split.
-        grid, operator, ranking, seeds: as `genetic`. Seeds and the best single heads are evaluated exactly too
-            (free where the sweep or the greedy search did it).
+        grid, operator, settings, ranking, seeds, left: as `genetic`. Seeds and the best single heads are evaluated
+            exactly too (free where the sweep or the greedy search did it).
         anchors: estimated embeddings; they have to observe what `evaluate` runs, or to run it again.
         objective: embeddings → score, the same that `evaluate` uses.
-        settings: every setting of the search.
+        estimates: how estimates are used.
         heads: those that may be suppressed, all with an estimate; empty: all of them.
         progress: called after each round.
 
     Raises:
         HeadwiseError: a budget that does not pay for a single mask.
     """
-    start = evaluate.spent
+    start, remaining = evaluate.spent, purse(evaluate, settings.budget, left)
     surrogate = Surrogate(anchors, objective)
     found: dict[str, Found] = {}
-
-    def left() -> float | None:
-        return None if settings.budget is None else settings.budget - (evaluate.spent - start)
+    compared: list[tuple[float, float]] = []  # predicted before it was run, exact
 
     def learn(masks: Sequence[Mask]) -> int:
-        paid = affordable(evaluate, masks, left())
+        paid = affordable(evaluate, masks, remaining())
         run = [mask for mask in paid if evaluate.cost([mask]) > 0]  # of others no embeddings are to be had
+        guesses = [surrogate.predict(mask) for mask in run if mask.size > 1]
         results = [Found(mask, score) for mask, score in zip(paid, evaluate(paid) if paid else [], strict=True)]
         found.update({item.mask.key: item for item in results})
+        exact = [found[mask.key].score.fitness for mask in run if mask.size > 1]
+        compared.extend(zip(guesses, exact, strict=True))
         surrogate.learn(results, run)
         return len(paid)
 
+    def agreement() -> float:
+        last = compared[-estimates.window :]
+        return spearman([a for a, _ in last], [b for _, b in last]) if len(last) >= LEAST else math.nan
+
     allowed = set(heads or grid)
     ranking = [head for head in ranking if head in allowed]
-    singles = [Mask.suppress(grid, [head], operator) for head in ranking[: settings.batch]]
+    singles = [Mask.suppress(grid, [head], operator) for head in ranking[: estimates.batch]]
     most = settings.max_heads or grid.size
     fits = [m for m in seeds if m.is_binary and m.size <= most and m.with_operator(operator) == m]
     given = [mask for mask in fits if set(mask.heads) <= allowed]
     known = list({mask.key: mask for mask in (Mask.identity(grid, operator), *singles, *given)}.values())
+    can_spend = remaining()
     if not learn(known):
-        raise HeadwiseError(f"Screened search: a budget of {settings.budget} FFE does not pay for a single mask.")
-    proposed: list[tuple[float, float, float]] = []  # from the unchanged model, from the nearest mask, exact
+        raise HeadwiseError(f"AAT-GA: a budget of {can_spend:.1f} FFE does not pay for a single mask. Raise it.")
+    breeder = Breeder(grid, operator, replace(settings, seed=settings.seed * 1009 + 7), ranking, heads)
+    probes = [breeder.mask(genome) for genome in breeder.fresh(estimates.probes, [breeder.genome(m) for m in known])]
+    paid = learn(probes)
     history: list[Round] = []
-    best, stale, why = best_of(found.values()), 0, ""
-    while not why:
-        _explore(surrogate, grid, operator, settings, len(history), ranking, sorted(allowed), list(found.values()))
-        masks = surrogate.promising(settings.batch, settings.optimism, exclude=found)
-        before = [(objective(anchors.changes.embeddings(m)).fitness, surrogate.predict(m)) for m in masks]
+    best, stale, why = best_of(found.values()), 0, "budget" if paid < len(probes) else ""
+    while not why and not agreement() < estimates.agreement:
+        _explore(surrogate, grid, operator, settings, estimates, len(history), ranking, sorted(allowed), found)
+        masks = surrogate.promising(estimates.batch, estimates.optimism, exclude=found)
         paid = learn(masks)
-        exact = [found[mask.key].score.fitness for mask in masks[:paid]]
-        proposed += [(*guess, value) for guess, value in zip(before[:paid], exact, strict=True)]
-        misses = [value - guess[1] for guess, value in zip(before[:paid], exact, strict=True)]
         previous, best = best, best_of(found.values())
         stale = 0 if best is not previous else stale + 1
-        record = Round(
-            number=len(history),
-            estimated=surrogate.count,
-            evaluated=len(found),
-            ffe=evaluate.spent - start,
-            best=best.score.fitness,
-            size=best.mask.size,
-            error=float(np.sqrt(np.mean(np.square(misses)))) if misses else 0.0,
-        )
+        size, ffe = best.mask.size, evaluate.spent - start
+        record = Round(len(history), surrogate.count, len(found), ffe, best.score.fitness, size, agreement())
         history.append(record)
         if progress:
             progress(record)
@@ -197,22 +207,37 @@ def screened(
             why = "exhausted"
         elif paid < len(masks):
             why = "budget"
-        elif len(history) >= settings.rounds:
+        elif len(history) >= estimates.rounds:
             why = "rounds"
-        elif stale >= settings.patience:
+        elif stale >= estimates.patience:
             why = "patience"
+    trusted, exact_after = agreement(), None
+    everything = list(found.values())
+    if not why:
+        exact_after = evaluate.spent - start
+        why = "exact: budget"
+        if remaining() >= 1:
+            parents = [item.mask for item in sorted(everything, key=lambda item: item.order)][
+                : settings.population // 2
+            ]
+            options = replace(settings, budget=None)
+            exact = genetic(
+                evaluate, grid, operator, options, ranking=ranking, seeds=parents, heads=heads, left=remaining
+            )
+            everything += exact.by_size
+            why = f"exact: {exact.why}"
     by_size: dict[int, Found] = {}
-    for item in sorted(found.values(), key=lambda item: item.order):
+    for item in sorted(everything, key=lambda item: item.order):
         by_size.setdefault(item.mask.size, item)
-    return Screened(
-        best=best,
+    return Estimated(
+        best=best_of(everything),
         by_size=tuple(by_size[size] for size in sorted(by_size)),
         history=tuple(history),
         why=why,
         ffe=evaluate.spent - start,
         estimated=surrogate.count,
-        correlation=_correlation(proposed, 0),
-        corrected=_correlation(proposed, 1),
+        agreement=trusted,
+        exact_after=exact_after,
     )
 
 
@@ -220,21 +245,22 @@ def _explore(
     surrogate: Surrogate,
     grid: Grid,
     operator: str,
-    settings: ScreenedSettings,
+    settings: GeneticSettings,
+    estimates: EstimateSettings,
     number: int,
     ranking: Sequence[Head],
     heads: Sequence[Head],
-    found: list[Found],
+    found: dict[str, Found],
 ) -> None:
     """A genetic search on the estimates, then climbs from its best mask and from the best exact result.
 
     The surrogate remembers all that they look at. Without the climbs the first rounds' exact evaluations went to
     masks that a better search of the same estimates would have passed over.
     """
-    inner = replace(settings.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
-    parents = sorted(found, key=lambda item: item.order)[: settings.inner.population // 3]
-    promising = surrogate.promising(settings.inner.population // 3, 0.0, exclude={})
-    seeds = [*(item.mask for item in parents), *promising]
+    few = estimates.inner.population // 3
+    inner = replace(estimates.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
+    parents = sorted(found.values(), key=lambda item: item.order)[:few]
+    seeds = [*(item.mask for item in parents), *surrogate.promising(few, 0.0, exclude={})]
     genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads)
     singles = [Mask.suppress(grid, [head], operator) for head in heads]
     most = settings.max_heads or grid.size
@@ -251,11 +277,3 @@ def _climb(surrogate: Surrogate, mask: Mask, singles: Sequence[Mask], most: int)
         better = max(nearby, key=lambda near: (surrogate.predict(near), -near.size, near.key), default=None)
         if better is not None and surrogate.predict(better) <= value:
             better = None
-
-
-def _correlation(rows: list[tuple[float, float, float]], column: int) -> float:
-    """Pearson's correlation of a column with the last; not a number where there is no variation."""
-    guess, exact = np.array([row[column] for row in rows]), np.array([row[2] for row in rows])
-    if len(rows) < 2 or guess.std() == 0 or exact.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(guess, exact)[0, 1])

@@ -1,0 +1,169 @@
+"""What may be spent before the test split, in FFE and in minutes, and how it is divided.
+
+One FFE is a pass of the whole image tower over the split at hand (a gradient pass is two or three, `gated.py`). Every
+question "how much is left" has one answer for a run and its continuation: FFE follow from what was asked for, and what
+a clock said is kept in the study, question by question.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import ffe
+from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.study import Study
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.settings import SEARCH_FFE, Settings
+from headwise.search.contract import Left
+from headwise.search.gated import trained_cost
+
+FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
+PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
+SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+STEADY = 10.0  # FFE after which the rate is the run's own and not that of the short timing
+
+
+@dataclass
+class Clock:
+    """Seconds since a run began, the time before a kill included; every answer is kept in the study.
+
+    Arguments:
+        study: where answers are kept; None keeps none.
+        began: `time.monotonic()` when the command began.
+    """
+
+    study: Study | None
+    began: float
+    _asked: int = 0
+    _offset: float = 0.0
+
+    def __call__(self) -> float:
+        name = f"clock {self._asked}"
+        self._asked += 1
+        now = time.monotonic() - self.began
+        known = self.study.read(name) if self.study else None
+        if isinstance(known, float):
+            self._offset = known - now
+            return known
+        value = now + self._offset
+        if self.study:
+            self.study.note(name, value)
+        return value
+
+
+@dataclass
+class Budget:
+    """FFE that may be spent before the test split.
+
+    Arguments:
+        total: all of them.
+        minutes: most minutes; None: no limit.
+        rate: seconds of one FFE, from a short timing; used with `minutes` alone.
+        clock: seconds since the run began.
+        reserved: FFE kept for the finalists.
+    """
+
+    total: float
+    minutes: float | None
+    rate: float
+    clock: Callable[[], float]
+    reserved: float = 0.0
+    _spenders: list[Evaluator] = field(default_factory=list)
+
+    def watch(self, evaluate: Evaluator) -> Evaluator:
+        """Count what this evaluator spends."""
+        self._spenders.append(evaluate)
+        return evaluate
+
+    @property
+    def spent(self) -> float:
+        return sum(evaluate.spent for evaluate in self._spenders)
+
+    def left(self) -> float:
+        """FFE that are left of everything; with minutes no more than what the rest of them pays for."""
+        left = self.total - self.spent
+        if self.minutes is not None:
+            seconds = self.clock()
+            rate = seconds / self.spent if self.spent >= STEADY else self.rate
+            left = min(left, (60 * self.minutes - seconds) / rate)
+        return max(0.0, left)
+
+    def share(self, parts: int) -> Left:
+        """One of so many equal parts of what is left beside the reserve, from now on."""
+        return divided(lambda: self.left() - self.reserved, lambda: self.spent, parts)
+
+    def finalists(self, settings: Settings, kept: int) -> int:
+        """How many finalists the rest pays for, with a kept domain's checks; identity always comes with them."""
+        left = self.left()
+        most = settings.finalists
+        while most > 1 and picking(most, kept) > left:
+            most -= 1
+        return most
+
+
+def divided(left: Left, spent: Callable[[], float], parts: int) -> Left:
+    """One of so many equal parts of what is left now; never more than what is left then."""
+    part, start = max(0.0, left()) / parts, spent()
+    if parts == 1 and not math.isfinite(part):
+        return left
+    return lambda: max(0.0, min(part - (spent() - start), left()))
+
+
+def picking(finalists: int, kept: int) -> float:
+    """Most FFE of so many finalists and identity on the pick split, and of what is checked on kept domains."""
+    return finalists + 1.0 + kept * (SPARE * finalists + 1.0)
+
+
+def starting_cost(bench: Bench, operator: str) -> float:
+    """FFE of the sweep."""
+    grid = bench.tower.grid
+    return ffe(bench.tower, [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)])
+
+
+def least(bench: Bench, settings: Settings) -> float:
+    """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
+    means = float("mean" in settings.operators)
+    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, len(bench.kept))
+
+
+def total_of(bench: Bench, settings: Settings) -> float:
+    """The budget in FFE: what was given, or the sweep and `SEARCH_FFE` for each operator and the finalists."""
+    if settings.budget is not None:
+        return settings.budget
+    start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.operators)
+    return start + SEARCH_FFE * len(settings.operators) + picking(settings.finalists, len(bench.kept))
+
+
+def open_budget(bench: Bench, settings: Settings, rate: float, began: float) -> Budget:
+    """The budget of a run.
+
+    Arguments:
+        bench, settings: of the run.
+        rate: seconds of one FFE on this machine; a run that goes on is given what its first part measured.
+        began: `time.monotonic()` when the command began.
+
+    Raises:
+        HeadwiseError: a budget, or minutes, that do not pay for the least that a run takes.
+    """
+    total, fewest = total_of(bench, settings), least(bench, settings)
+    if total < fewest:
+        raise HeadwiseError(
+            f"A budget of {total:g} FFE is too small: first-order scores, one head for each operator and one finalist "
+            f"take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
+        )
+    budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
+    can_spend = budget.left()
+    if can_spend < fewest:
+        needed = math.ceil(10 * (settings.max_minutes + (fewest - can_spend) * rate / 60)) / 10
+        raise HeadwiseError(
+            f"{settings.max_minutes:g} minutes are too few: after reading and preparing they pay for {can_spend:.1f} FFE "
+            f"here, and the least that a run takes is {fewest:.1f} FFE. Give at least --max-minutes {needed:g}."
+        )
+    whole = picking(settings.finalists, len(bench.kept))
+    budget.reserved = max(picking(1, len(bench.kept)), min(whole, PICK_SHARE * can_spend))
+    return budget

@@ -1,0 +1,186 @@
+"""The plan of a run: what each stage costs in FFE and about how many minutes that takes here, from a short timing.
+
+Takes a prepared bench and settings; evaluates a few masks on a few images and keeps nothing of them. How much a search
+really spends depends on what it finds, so every stage has two figures: `about`, what such searches spent where they
+were measured (docs/defaults.md), and `most`, which the budget allows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from headwise.edits.mask import Mask
+from headwise.evaluation.engine import embed, ffe
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import FIRST_ORDER, Budget, picking, starting_cost
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring.objectives import Objective
+from headwise.search.gated import trained_cost
+
+IMAGES = 64  # of the search split that are timed, at most
+SECONDS = 2.0  # that a timing of them may take
+TIMED_HEADS = 4
+# what searches spend before they end by themselves, from docs/defaults.md
+GREEDY_STEP, GREEDY_STEPS = 0.6, 5.0  # FFE of a candidate, steps
+GA_ROUNDS = 22.0  # rounds of two masks on estimates, probes and pairs among them
+GA_ESTIMATES = 190.0  # estimates a round
+SHARED = 0.6  # of a pass: what a mask costs beside others that share its first layers
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the plan.
+
+    Arguments:
+        name: what is done.
+        about, most: FFE.
+        minutes: for `about`.
+    """
+
+    name: str
+    about: float
+    most: float
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds on this machine.
+
+    Arguments:
+        ffe: of one FFE on the search split.
+        score: of turning the embeddings of one mask into a score.
+    """
+
+    ffe: float
+    score: float
+
+
+def timing(bench: Bench) -> Speed:
+    """A few masks on a few images of the search split, and the objective on random embeddings; a study keeps it."""
+    known = bench.study.read("speed") if bench.study else None
+    if isinstance(known, list):
+        return Speed(*known)
+    grid, tower = bench.tower.grid, bench.tower
+    operator = next((o for o in ("uniform", "zero") if o in tower.operators), "zero")
+    heads = list(grid)
+    some = heads[:: max(1, len(heads) // TIMED_HEADS)][:TIMED_HEADS]
+    masks = [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in some)]
+    indices, cost = bench.indices("search"), ffe(tower, masks)
+
+    def run(count: int) -> tuple[float, int]:
+        """Seconds of all masks on so many images, and the width of an embedding."""
+        began, width = time.perf_counter(), 0
+        for _, embeddings in embed(tower, bench.cache.take(indices[:count]), masks, bench.layout):
+            width = embeddings.shape[-1]
+        return time.perf_counter() - began, width
+
+    run(1)  # the first call is slower
+    once, width = run(min(4, len(indices)))
+    count = min(len(indices), IMAGES, max(4, int(4 * SECONDS / max(once, 1e-6))))
+    seconds = min(run(count)[0] for _ in range(2)) / cost * len(indices) / count
+    speed = Speed(seconds, _score_seconds(bench.objective("search"), len(indices), width))
+    if bench.study:
+        bench.study.note("speed", [speed.ffe, speed.score])
+    return speed
+
+
+def _score_seconds(objective: Objective, images: int, width: int) -> float:
+    embeddings = torch.randn(images, width, generator=torch.Generator().manual_seed(0))  # (N, E)
+    objective(embeddings)
+    began = time.perf_counter()
+    objective(embeddings)
+    return time.perf_counter() - began
+
+
+def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> list[Stage]:
+    """The plan, in the order in which it is run; the last line is the test split, which the budget does not bound."""
+    sizes = {name: len(bench.indices(name)) for name in ("search", "pick", "test")}
+    kept, grid, total = len(bench.kept), bench.tower.grid, budget.total
+    out: list[Stage] = []
+    left = total - budget.reserved
+
+    def add(name: str, about: float, most: float, passes: float, scores: float, images: int) -> None:
+        share = images / sizes["search"]
+        seconds = passes * speed.ffe * share + scores * speed.score * share**2
+        out.append(Stage(name, about, most, seconds / 60))
+
+    for i, operator in enumerate(settings.operators):
+        part = left / (len(settings.operators) - i)
+        sweep = starting_cost(bench, operator)
+        if settings.sweep and sweep <= part:
+            start = sweep
+            add(f"sweep ({operator})", sweep, sweep, sweep, grid.size + 1, sizes["search"])
+        else:
+            heads = max(settings.width, math.ceil(grid.size / 3))
+            start = FIRST_ORDER + min(1 + SHARED * heads, (part - FIRST_ORDER) / 2)
+            add(f"first-order scores, first heads ({operator})", start, start, start, heads, sizes["search"])
+        rest = part - start
+        for k, name in enumerate(settings.strategies):
+            share = rest / (len(settings.strategies) - k)
+            about, scores = _expected(bench, settings, name, share)
+            add(f"{name} ({operator})", about, share, about, scores, sizes["search"])
+            rest -= about
+        left -= part - rest
+    finalists = settings.finalists
+    while finalists > 1 and picking(finalists, kept) > budget.reserved:
+        finalists -= 1
+    about = 1 + SHARED * finalists
+    add("finalists on the pick split", about, finalists + 1.0, about, finalists + 1, sizes["pick"])
+    for domain in bench.kept:
+        about = 1 + SHARED * 3 * finalists
+        images = len(domain.indices("pick"))
+        add(f"kept domain {domain.pairs.name}", about, 3.0 * finalists + 1, about, 3 * finalists + 1, images)
+    tested = 1 + SHARED * (settings.controls + len(settings.strategies) + 2)
+    add("test split (outside the budget)", tested, tested, tested, tested / SHARED, sizes["test"])
+    return out
+
+
+def _expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple[float, float]:
+    """FFE that a strategy is likely to spend of its share, and how many scores are computed."""
+    if name == "greedy":
+        about = min(share, settings.width * GREEDY_STEP * GREEDY_STEPS)
+        return about, about / GREEDY_STEP + GREEDY_STEPS * bench.tower.grid.size
+    if name == "ga" and settings.exact:
+        return share, share / SHARED
+    if name == "ga":
+        about = min(share, GA_ROUNDS * settings.estimates.batch * GREEDY_STEP)
+        return about, about / SHARED + GA_ROUNDS * GA_ESTIMATES
+    options = settings.gradient
+    epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
+    about = min(share, epoch * options.epochs / 2 + 12 * SHARED)
+    return about, about / SHARED
+
+
+def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:
+    """The plan as a table: stage, about FFE, at most FFE, minutes; the sum of what the budget bounds last."""
+    rows = [(s.name, f"{s.about:.1f}", f"{s.most:.1f}", f"{s.minutes:.1f}") for s in found]
+    bounded = found[:-1]
+    about, minutes = sum(s.about for s in bounded), sum(s.minutes for s in bounded)
+    rows.append(("all before the test split", f"{about:.1f}", "", f"{minutes:.1f}"))
+    return rows
+
+
+PLAN_COLUMNS = ("stage", "FFE, about", "at most", "minutes")
+
+
+def plan_json(found: Sequence[Stage], budget: Budget) -> dict[str, object]:
+    """The plan as plain JSON values."""
+    rows = [{"stage": s.name, "ffe": s.about, "most": s.most, "minutes": s.minutes} for s in found]
+    return {"budget": budget.total, "max_minutes": budget.minutes, "stages": rows}
+
+
+def plan_text(found: Sequence[Stage], budget: Budget) -> str:
+    """The plan in lines for a terminal or a log."""
+    head = f"Plan: {budget.total:.1f} FFE before the test split"
+    if budget.minutes is not None:
+        head += f", within {budget.minutes:g} minutes"
+    width = max(len(s.name) for s in found) + 2
+    lines = [f"  {name:<{width}}{about:>8} FFE{f', at most {most}' if most else '':<18}{minutes:>7} min"
+             for name, about, most, minutes in plan_rows(found)]  # fmt: skip
+    return "\n".join([head + ":", *lines])
