@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwise.applied.merge import check_folds
+from headwise.applied.fold import check_folds
 from headwise.applied.merge import merge as write_merged
 from headwise.data.splits import NAMES, split
 from headwise.edits.mask import Mask
