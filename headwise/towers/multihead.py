@@ -65,4 +65,5 @@ def multihead_live(edit: Edit) -> Callable:
 
 
 def is_multihead(module: nn.Module) -> bool:
+    """Whether attention is torch's own, which is called with query, key and value and returns a pair."""
     return isinstance(module, nn.MultiheadAttention)
