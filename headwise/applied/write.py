@@ -18,6 +18,7 @@ from headwise.errors import HeadwiseError
 from headwise.towers.base import Model
 from headwise.towers.stored import Stored, read_header, stored
 
+Tensors = dict[str, torch.Tensor]
 DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
@@ -59,14 +60,14 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
     places = {name: _key(name, keys) for name in wanted}
     by_key = {key: name for name, key in places.items()}
     originals = {change.name: change.parameter for change in changes}
-    values: dict[str, torch.Tensor] = {}
-    rounding, counts = 0.0, {}
+    values: Tensors = {}
+    rounding, counts = 0.0, dict[torch.dtype, int]()
+    saved: dict[Path, tuple[Tensors, dict[str, str]]] = {}
     for file in files:
-        header = read_header(file)
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: Tensors = {}
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                tensor = opened.get_tensor(key)
+                tensor = opened.get_tensor(key).clone()  # not a view of the file, which is about to be replaced
                 dtype = _dtype(key, tensor, layout)
                 if key in by_key:
                     name = by_key[key]
@@ -82,7 +83,8 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
                 tensors[key] = tensor.contiguous()
                 if tensor.is_floating_point():
                     counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
-        _replace(file, tensors, dict(header.get("__metadata__", {})), layout)
+        saved[file] = tensors, dict(read_header(file).get("__metadata__", {}))
+    _put(saved, layout)
     _keep_dtype_in_configs(folder, layout)
     return Written(values, tuple(sorted(counts, key=lambda dtype: -counts[dtype])), rounding)
 
@@ -143,27 +145,31 @@ def _rounding(full: torch.Tensor, cast: torch.Tensor, name: str) -> float:
     return float((cast.to(full.dtype) - full).abs().max()) / largest if largest else 0.0
 
 
-def _replace(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], layout: Stored | None) -> None:
-    """Write the tensors in place of a file that the library saved: in one file, or in as many as they came in."""
-    file.unlink()
-    if layout is None or not layout.metadata:
-        save_file(tensors, file, metadata)
+def _put(saved: Mapping[Path, tuple[Tensors, dict[str, str]]], layout: Stored | None) -> None:
+    """Write the tensors in place of the files that the library saved: in as many files as they came in."""
+    for file in saved:
+        file.unlink()
+    everything = {key: tensor for tensors, _ in saved.values() for key, tensor in tensors.items()}
+    known = set() if layout is None else {key for keys in layout.shards.values() for key in keys}
+    if layout is not None and layout.index is not None and set(everything) <= known:
+        folder, (_, metadata) = next((file.parent, one) for file, one in saved.items())
+        for name, keys in layout.shards.items():
+            shard = {key: everything[key] for key in keys if key in everything} | _others(layout, everything, (name,))
+            save_file(shard, folder / name, {**metadata, **layout.metadata[name]})
+        (folder / layout.index.name).write_bytes(layout.index.read_bytes())
         return
-    if layout.index is None or not set(tensors) <= set(layout.dtypes):
-        (kept, *_) = layout.metadata.values()
-        save_file({**tensors, **_others(layout, tensors, tuple(layout.shards))}, file, {**metadata, **kept})
-        return
-    for name, keys in layout.shards.items():
-        shard = {key: tensors[key] for key in keys if key in tensors} | _others(layout, tensors, (name,))
-        save_file(shard, file.parent / name, {**metadata, **layout.metadata[name]})
-    (file.parent / layout.index.name).write_bytes(layout.index.read_bytes())
+    for file, (tensors, metadata) in saved.items():
+        kept = {} if layout is None or len(layout.metadata) != 1 else next(iter(layout.metadata.values()))
+        whole = len(saved) == 1 and layout is not None and bool(layout.metadata) and set(everything) <= known
+        others = _others(layout, everything, tuple(layout.shards)) if layout is not None and whole else {}
+        save_file({**tensors, **others}, file, {**metadata, **kept})
 
 
 def _others(layout: Stored, tensors: Mapping[str, torch.Tensor], shards: Sequence[str]) -> dict[str, torch.Tensor]:
     """Tensors of the source that the library does not save (buffers of older versions), as they are there."""
     found: dict[str, torch.Tensor] = {}
-    if not layout.others or not set(tensors) <= {key for keys in layout.shards.values() for key in keys}:
-        return found  # other names: another layout of the same weights
+    if not layout.others:
+        return found
     with ExitStack() as stack:
         for name in shards:
             opened: Any = stack.enter_context(safe_open(layout.folder / name, "pt"))
