@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -36,6 +37,11 @@ class Steps:
             self.turn.notify_all()
 
 
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal but for the last bits, which may depend on a thread's share of the cores."""
+    return torch.allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
 def in_threads(*jobs) -> None:
     with ThreadPoolExecutor(len(jobs)) as pool:
         for job in [pool.submit(job) for job in jobs]:
@@ -57,12 +63,10 @@ def two_masks(model: nn.Module) -> tuple[Mask, Mask]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("order", ["aabbab", "abaabb", "ababab", "abbbaa", "aabbba"])
-def test_overlapping_contexts_of_two_threads_see_their_own_masks_and_leave_nothing(name, order):
-    """Each thread's three steps are: enter, run, leave. A third thread runs the model plainly all the while."""
+def test_overlapping_contexts_of_two_threads_see_their_own_masks_and_leave_nothing(name):
+    """Each thread's three steps are: enter, run, leave. A third thread runs the model plainly before and after."""
     model = built(name)
-    images, masks, before = pictures(tower_of(model), 2), two_masks(model), footprint(model)
-    steps, seen = Steps(order), {}
+    images, masks, before = pictures(tower_of(model), 1), two_masks(model), footprint(model)
     with torch.inference_mode():
         plain = call(model, images, name)
         alone = {}
@@ -71,33 +75,27 @@ def test_overlapping_contexts_of_two_threads_see_their_own_masks_and_leave_nothi
                 alone[who] = call(model, images, name)
             assert not torch.allclose(alone[who], plain, atol=1e-4)
     assert not torch.allclose(alone["a"], alone["b"], atol=1e-4)
-    done = threading.Event()
 
-    def masked(who: str, mask: Mask) -> None:
+    def masked(steps: Steps, who: str, mask: Mask) -> None:
         with torch.inference_mode():
             steps.take(who)
-            with apply(model, mask):
+            with apply(model, mask, probe=False):
                 steps.take(who)
-                seen[who] = call(model, images, name)
+                assert same(call(model, images, name), alone[who])
                 steps.take(who)
-            assert torch.equal(call(model, images, name), plain)
 
-    def unmasked() -> None:
+    def unmasked(steps: Steps) -> None:
         with torch.inference_mode():
-            assert torch.equal(call(model, images, name), plain)
-            done.wait(60)
-            assert torch.equal(call(model, images, name), plain)
+            steps.take("p")
+            assert same(call(model, images, name), plain)
 
-    def both() -> None:
-        try:
-            in_threads(lambda: masked("a", masks[0]), lambda: masked("b", masks[1]))
-        finally:
-            done.set()
-
-    in_threads(both, unmasked)
-    for who in "ab":
-        assert torch.equal(seen[who], alone[who])
-    assert footprint(model) == before
+    for order in ("abpabab", "abaapbb", "aabpbab", "abbpbaa"):
+        steps = Steps(order)
+        jobs = [partial(masked, steps, who, mask) for who, mask in zip("ab", masks, strict=True)]
+        in_threads(*jobs, partial(unmasked, steps))
+        assert footprint(model) == before, order
+    with torch.inference_mode():
+        assert same(call(model, images, name), plain)
 
 
 def test_many_threads_at_once_on_one_model():
@@ -122,7 +120,7 @@ def test_many_threads_at_once_on_one_model():
         together.wait(60)
         for _ in range(10):
             with apply(model, mask, probe=False):
-                assert torch.equal(embed(), wanted)
+                assert same(embed(), wanted)
 
     in_threads(
         *[lambda mask=mask, wanted=wanted: work(mask, wanted) for mask, wanted in zip(masks, alone, strict=True)]
@@ -160,12 +158,12 @@ def test_generators_may_interleave_and_be_closed_elsewhere():
     one, two = masked("L0.H0"), masked("L0.H1")
     first, second = next(one), next(two)
     one.close()  # the outer one ends first
-    assert torch.equal(next(two), second)
-    assert not torch.equal(first, second)
+    assert same(next(two), second)
+    assert not same(first, second)
     threading.Thread(target=two.close).start()
     while two.gi_frame is not None:  # closed by a thread that never entered it
         pass
-    assert torch.equal(model(pixel_values=images).image_embeds, plain)
+    assert same(model(pixel_values=images).image_embeds, plain)
     assert footprint(model) == before
 
 
@@ -187,9 +185,9 @@ def test_tasks_of_asyncio_have_masks_of_their_own():
         with apply(model, Mask.suppress(grid, [head])):
             mine.set()
             await other.wait()  # both are inside
-            assert torch.equal(embed(), alone[head])
-            assert torch.equal(await asyncio.to_thread(embed), alone[head])  # runs in a copy of the context
-        assert torch.equal(embed(), plain)
+            assert same(embed(), alone[head])
+            assert same(await asyncio.to_thread(embed), alone[head])  # runs in a copy of the context
+        assert same(embed(), plain)
 
     async def main() -> None:
         a, b = asyncio.Event(), asyncio.Event()
@@ -210,8 +208,8 @@ def test_a_thread_started_inside_sees_the_mask_in_a_copy_of_the_context_alone():
 
     with apply(model, Mask.suppress(tower_of(model).grid, ["L0.H0"])), ThreadPoolExecutor(1) as pool:
         masked = embed()
-        assert torch.equal(pool.submit(embed).result(), plain)
-        assert torch.equal(pool.submit(contextvars.copy_context().run, embed).result(), masked)
+        assert same(pool.submit(embed).result(), plain)
+        assert same(pool.submit(contextvars.copy_context().run, embed).result(), masked)
 
 
 @torch.no_grad()
@@ -241,11 +239,11 @@ def test_copies_carry_the_mask_of_who_makes_them_and_pickles_none():
 
     in_threads(owner, other)
     for name in ("copied", "pickled", "replica"):
-        assert torch.equal(of(made[name]), plain), name
+        assert same(of(made[name]), plain), name
     for name in ("mine", "my_replica"):
-        assert torch.equal(of(made[name]), made["masked"]), name
-    assert torch.equal(of(copy.deepcopy(made["mine"])), made["masked"])
-    assert torch.equal(of(pickle.loads(made["plain"])), plain)  # as its state dict: the model itself
+        assert same(of(made[name]), made["masked"]), name
+    assert same(of(copy.deepcopy(made["mine"])), made["masked"])
+    assert same(of(pickle.loads(made["plain"])), plain)  # as its state dict: the model itself
     assert [type(module) for module in made["copied"].modules()] == [type(module) for module in model.modules()]
     with pytest.raises(HeadwiseError, match="cannot be pickled"):
         pickle.dumps(made["mine"])
@@ -268,8 +266,8 @@ def test_torchs_own_threads_work_for_the_thread_that_called_them():
     plain = model(pixel_values=images).image_embeds
     with apply(model, Mask.suppress(tower_of(model).grid, ["L0.H0"])):
         masked = model(pixel_values=images).image_embeds
-        assert torch.equal(forked(images), masked)
-    assert torch.equal(forked(images), plain)
+        assert same(forked(images), masked)
+    assert same(forked(images), plain)
     assert threading.get_ident() not in threads
 
 
@@ -311,7 +309,7 @@ def test_a_compiled_model_shared_by_threads():
 
         in_threads(lambda: run("a", masks[0]), lambda: run("b", masks[1]))
         with torch.no_grad():
-            assert torch.equal(compiled(images), plain)
+            assert same(compiled(images), plain)
     finally:
         torch.compiler.reset()
 
@@ -337,10 +335,10 @@ def test_a_forward_that_somebody_else_put_on_a_module_survives():
         masked = model(pixel_values=images).image_embeds
         kept = attention.forward
         attention.forward = wrap(kept, "inside")
-        assert torch.equal(model(pixel_values=images).image_embeds, masked)
+        assert same(model(pixel_values=images).image_embeds, masked)
         assert calls == ["inside"]
         attention.forward = kept
     assert vars(attention)["forward"] is patched
-    assert not torch.equal(masked, plain)
-    assert torch.equal(model(pixel_values=images).image_embeds, plain)
+    assert not same(masked, plain)
+    assert same(model(pixel_values=images).image_embeds, plain)
     assert calls == ["inside", "before"]
