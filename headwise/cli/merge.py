@@ -55,12 +55,12 @@ def merge(
                 "relative_difference": report.relative_difference,
                 "dtype": report.dtype,
                 "images": report.images,
+                "rounding": report.rounding,
             }
         )
         return
     console.out.print(
-        f"Written to {report.folder} in {report.dtype}. Largest difference to the masked model: "
-        f"{report.largest_difference:.2e} ({report.relative_difference:.2e} relative) on {report.images} images.",
+        f"Written to {report.folder} {report.sentence}",
         highlight=False,
         soft_wrap=True,
     )

@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.applied.merge import check_folds
-from headwise.applied.merge import merge as write_merged
-from headwise.data.splits import NAMES, split
+from headwise.data.splits import split
 from headwise.edits.mask import Mask
-from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
-from headwise.files import write_files
+from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
@@ -28,7 +25,6 @@ from headwise.jobs.steps.opening import (
     ModelLike,
     PairsLike,
     check_folder,
-    dump,
     kept_benches,
     load_model,
     prepared,
@@ -173,40 +169,3 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         settings=results["settings"],
         scores={"search": chosen.search.metrics, "pick": chosen.pick.metrics, "test": tested["table"][-1]},
     ), results
-
-
-# ---- artefacts
-
-
-def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> None:
-    """The mask, the report, the results and the merged model; each appears whole or not at all."""
-    from headwise.report.card import model_card
-    from headwise.report.refine import write_report
-
-    card = model_card(results)
-    mask.save_pretrained(folder, card=card)
-    try:
-        check_folds(bench.model.tower, mask)
-    except HeadwiseError as reason:
-        reporter.say(f"No model/ was written. {reason}")
-    else:
-        report = write_merged(
-            bench.model,
-            mask,
-            folder / "model",
-            pixels=bench.cache.take(bench.splits.test[:32]),
-            card=model_card(results, merged=True),
-            overwrite=True,
-        )
-        reporter.say(
-            f"Merged model: largest difference to the masked model {report.largest_difference:.2e} "
-            f"({report.relative_difference:.2e} relative) on {report.images} images."
-        )
-    write_report(results, folder)
-    write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
-
-
-def splits_json(bench: Bench) -> dict[str, object]:
-    """Which image was in which split, by the names that the source gives them."""
-    names = {name: [bench.pairs.ids[i] for i in bench.indices(name)] for name in NAMES}
-    return {"source": bench.pairs.name, "how": bench.splits.how, "hash": bench.splits.hash, **names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +74,8 @@ def load(
             forms = "".join(f"\n  {form}" for form in NAMES.values())
             raise HeadwiseError(f"{name!r} is not a model name. Write demo, a folder, or one of these forms:{forms}")
         library, reference = _folder(Path(name))
-    return _checked(_library(library).load(reference, device=device, overrides=overrides))
+    model = _checked(_library(library).load(reference, device=device, overrides=overrides))
+    return replace(model, source=f"{library}:{reference}")
 
 
 def _checked(model: Model) -> Model:

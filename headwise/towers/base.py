@@ -170,6 +170,8 @@ class Model:
         reading: how the text tower reads texts; None where that is not known.
         notes: what a user should know of how the model was read; `load` and `wrap` say it.
         overrides: what was done otherwise than its files say.
+        source: what it was loaded by, `LIBRARY:REFERENCE`, so that what is saved is stored as it was there; empty for
+            a model object that was given.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Model:
     reading: Reading | None = None
     notes: tuple[str, ...] = ()
     overrides: Overrides = field(default_factory=Overrides)
+    source: str = ""
 
 
 def weights_hash(module: nn.Module, *, skip: tuple[str, ...] = ()) -> str:

@@ -24,6 +24,26 @@ Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (z, v) → z
 
 
 @dataclass(frozen=True)
+class Edit:
+    """What a live mask does to one row of heads.
+
+    z' = A'·v, plus a constant where heads emit one.
+
+    Arguments:
+        values: head outputs z (B, H, Q, d) and values v (B, H, N, d) → z'.
+        weights: attention A (B, H, Q, N) → A'.
+        constant: what the heads emit beside A'·v, (H, 1, d); None: nothing.
+    """
+
+    values: Transform
+    weights: Callable[[torch.Tensor], torch.Tensor]
+    constant: torch.Tensor | None = None
+
+
+UNEDITED = Edit(lambda z, v: z, lambda a: a)
+
+
+@dataclass(frozen=True)
 class HeadWeights:
     """The library's own parameters that folding writes to, as views (H heads of d values, width D)."""
 
@@ -39,8 +59,8 @@ class Block:
     A library's file in `towers/` subclasses this and uses the library's own modules and parameters.
 
     Arguments:
-        module: the library's block, whose forward a live mask replaces. Its parameters are looked up when they are
-            used: a DataParallel replica or a deep copy has others (see `on`).
+        module: the library's block. Its parameters are looked up when they are used: a DataParallel replica or a deep
+            copy has others (see `on`).
         heads, head_dim, width: H, d and D.
         folds: the operators that fold exactly into this block's weights.
         operators: the operators that are defined for this block.
@@ -106,19 +126,19 @@ class Block:
         other.module = module
         return other
 
-    def live(self, transform: Transform) -> Callable:
-        """A `forward` for the module's class that passes the head outputs through `transform`.
+    @property
+    def site(self) -> nn.Module:
+        """The module whose forward a live mask replaces: the attention itself, so that everything around it, the
+        block's outputs, its hooks and what the library records, stays the library's own."""
+        return self.module
 
-        It computes with the module that it is called on: DataParallel calls replicas on other devices.
+    def live(self, edit: Edit) -> Callable:
+        """A `forward` for the site's class with edited head outputs.
+
+        It takes and returns what the library's own forward does, calls the submodules that the library calls, and
+        computes with the module that it is called on: DataParallel calls replicas on other devices.
         """
-
-        def forward(module: nn.Module, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            refuse_tensors(module, (*args, *kwargs.values()))
-            block = self.on(module)
-            z, v = block.attend(x)  # (B, H, N, d) twice
-            return block.finish(x, transform(z, v))
-
-        return forward
+        raise NotImplementedError
 
     @cached_property
     def _finish_parameters(self) -> int:
@@ -179,14 +199,14 @@ class PoolBlock(Block):
         """From the pooling heads' outputs to the embedding; see `Block.finish`."""
         return self.project(z)
 
-    def live(self, transform: Transform) -> Callable:
+    def live(self, edit: Edit) -> Callable:
         """See `Block.live`."""
 
         def forward(module: nn.Module, h: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-            refuse_tensors(module, (*args, *kwargs.values()))
+            refuse_masks(module, (*args, *kwargs.values()))
             block = self.on(module)
             z, v = block.look(h, None)  # (B, H, Q, d), (B, H, N, d)
-            return block.after(block.project(transform(z, v)))
+            return block.after(block.project(edit.values(z, v)))
 
         return forward
 
@@ -201,12 +221,12 @@ def join_heads(z: torch.Tensor) -> torch.Tensor:
     return z.transpose(1, 2).flatten(2)
 
 
-def refuse_tensors(module: nn.Module, extra: Sequence[object]) -> None:
+def refuse_masks(module: nn.Module, extra: Sequence[object]) -> None:
     """
     Raises:
-        HeadwiseError: a block is called with an attention mask, which a head mask would drop.
+        HeadwiseError: attention is called with a mask, or as causal, which a head mask would drop.
     """
-    if any(isinstance(value, torch.Tensor) for value in extra):
+    if any(isinstance(value, torch.Tensor) or value is True for value in extra):
         raise HeadwiseError(
             f"{type(module).__name__} was called with an attention mask while a head mask is applied; image towers "
             "attend to all tokens. Call the model without one."

@@ -12,6 +12,24 @@ from headwise.towers.base import Model, Tower
 from headwise.towers.probes import changed
 
 
+def check_present(tower: Tower) -> None:
+    """
+    Raises:
+        HeadwiseError: weights that are not in memory, or are kept as integers.
+    """
+    for name, parameter in tower.parts.named_parameters():
+        if parameter.is_meta:
+            raise HeadwiseError(
+                f"{tower.family}: the weights are not in memory ({name} is on the device 'meta'), as after offloading "
+                "with device_map. Load the model without offloading (device_map=None)."
+            )
+        if not parameter.is_floating_point():
+            raise HeadwiseError(
+                f"{tower.family}: {name} is kept as {str(parameter.dtype).removeprefix('torch.')}: the model is "
+                "quantized. Load it in float32, float16 or bfloat16 (without a quantization_config)."
+            )
+
+
 def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
     """
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,9 @@ from torch import nn
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, rows
-from headwise.towers.blocks import Block, HeadWeights, PoolBlock, Transform, join_heads, split_heads
-from headwise.towers.tools import attention, refuse_unknown
+from headwise.towers.blocks import Block, Edit, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
+from headwise.towers.multihead import MULTIHEAD_PARTS, multihead_live
+from headwise.towers.tools import attention, edited_attention, refuse_unknown
 
 
 class ClipBlock(Block):
@@ -39,12 +39,35 @@ class ClipBlock(Block):
         x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
 
-    def live(self, transform: Transform) -> Callable:
-        forward = super().live(transform)
-        returns = inspect.signature(type(self.module).forward).return_annotation
-        if "tuple" not in str(returns):
-            return forward
-        return lambda *args, **kwargs: (forward(*args, **kwargs),)  # Chinese-CLIP, AltCLIP before transformers 5.6
+    @property
+    def site(self) -> nn.Module:
+        """The attention; see `Block.site`."""
+        return self.module.self_attn
+
+    def live(self, edit: Edit) -> Callable:
+        """See `Block.live`."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        def forward(
+            attn: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor | None]:
+            refuse_masks(attn, (attention_mask,))
+            q, k, v = (
+                split_heads(project(hidden_states), attn.num_heads)  # (B, H, N, d)
+                for project in (attn.q_proj, attn.k_proj, attn.v_proj)
+            )
+            dropout = attn.dropout if attn.training else 0.0
+            kernel = ALL_ATTENTION_FUNCTIONS.get(attn.config._attn_implementation)
+            if kernel is None:  # "eager", the one that every model has of its own and that returns its attention
+                z, weights = edited_attention(q, k, v, edit, scale=attn.scale, dropout=dropout, explicit=True)
+            else:
+                z, weights = kernel(attn, q, k, v, None, scaling=attn.scale, dropout=dropout, **kwargs)
+                z = edit.values(z.transpose(1, 2), v)  # (B, H, N, d)
+                if weights is not None and weights.dim() == 4:  # (B, H, N, N); flex attention gives its normaliser
+                    weights = edit.weights(weights)
+            return attn.out_proj(join_heads(z)), weights
+
+        return forward
 
     def weights(self) -> HeadWeights:
         attn = self.module.self_attn
@@ -56,6 +79,7 @@ class SiglipPool(PoolBlock):
 
     def __init__(self, head: Any, norm: Any):
         refuse_unknown(head, ("probe", "attention", "layernorm", "mlp"), "transformers")
+        refuse_unknown(head.attention, MULTIHEAD_PARTS, "torch")
         heads, width = head.attention.num_heads, head.attention.embed_dim
         super().__init__(head, heads, width // heads, width, before=norm, latents=1)
 
@@ -73,6 +97,15 @@ class SiglipPool(PoolBlock):
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
         return y[:, 0]
+
+    @property
+    def site(self) -> nn.Module:
+        """The attention; see `Block.site`."""
+        return self.module.attention
+
+    def live(self, edit: Edit) -> Callable:
+        """See `Block.live`."""
+        return multihead_live(edit)
 
     def weights(self) -> HeadWeights:
         attn, width = self.module.attention, self.width

@@ -13,8 +13,9 @@ from headwise.edits.heads import Grid
 from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower
-from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, split_heads
-from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown
+from headwise.towers.blocks import Block, Edit, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
+from headwise.towers.multihead import MULTIHEAD_PARTS, is_multihead, multihead_live, projections
+from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown, unhooked
 
 BLOCK_PARTS = ("ln_1", "attn", "ln_attn", "ls_1", "ln_2", "mlp", "ls_2")
 ATTENTION_PARTS = (
@@ -49,12 +50,7 @@ class OpenClipBlock(Block):
             q, k = norm(q), attn.ln_k(k)
         drop = getattr(attn, "attn_drop", None)
         p = (drop.p if drop is not None else attn.dropout) if attn.training else 0.0
-        z = attention(q, k, v, dropout=p)  # (B, H, Q, d)
-        if (scale := getattr(attn, "head_scale", None)) is not None:
-            z, v = z * scale, v * scale
-        if (norm := active(getattr(attn, "ln_inner", None))) is not None:
-            z = split_heads(norm(join_heads(z)), self.heads)  # (B, H, Q, d)
-        return z, v
+        return self._scaled(attn, attention(q, k, v, dropout=p), v)  # (B, H, Q, d), (B, H, N, d)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         block, attn = self.module, self.module.attn
@@ -63,6 +59,37 @@ class OpenClipBlock(Block):
             y = y if extra is None else extra(y)
         x = x + block.ls_1(y)  # (B, Q, D)
         return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+
+    @property
+    def site(self) -> nn.Module:
+        """The attention; see `Block.site`."""
+        return self.module.attn
+
+    def live(self, edit: Edit) -> Callable:
+        """See `Block.live`."""
+        if is_multihead(self.module.attn):
+            return multihead_live(edit)
+        alone = returns_alone(self.module.attn, self.width)
+
+        def forward(attn: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            refuse_masks(attn, [value for value in (*args, *kwargs.values()) if value is not x])  # k and v may be x
+            q, k, v = packed_qkv(x, attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, None)  # (B, H, N, d)
+            q, k = attn.ln_q(q), attn.ln_k(k)
+            z = attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)  # (B, H, N, d)
+            z, v = self._scaled(attn, z, v)
+            y = attn.out_drop(attn.out_proj(join_heads(edit.values(z, v))))  # (B, N, D)
+            return y if alone else (y, *[None] * kwargs.get("need_weights", False))
+
+        return forward
+
+    @staticmethod
+    def _scaled(attn: Any, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What leaves the scales and the norm between attention and out-projection, (B, H, ·, d) each."""
+        if (scale := getattr(attn, "head_scale", None)) is not None:
+            z, v = z * scale, v * scale
+        if isinstance(norm := getattr(attn, "ln_inner", None), nn.Module):
+            z = split_heads(norm(join_heads(z)), attn.num_heads)  # (B, H, Q, d)
+        return z, v
 
     def weights(self) -> HeadWeights:
         attn, inner = self.module.attn, self.heads * self.head_dim
@@ -76,21 +103,25 @@ class AttentionalPoolerBlock(PoolBlock):
 
     def __init__(self, module: Any, *, before: Callable, read: slice | None):
         refuse_unknown(module, ("query", "attn", "ln_q", "ln_k"), "open_clip")
+        refuse_unknown(module.attn, MULTIHEAD_PARTS, "torch")
         latents, width = module.query.shape
         heads = module.attn.num_heads
         super().__init__(
             module, heads, width // heads, width, before=before, latents=latents, read=read, class_token=True
         )
 
-    def _projections(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        attn = self.module.attn
-        if attn.in_proj_weight is None:
-            return attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight
-        return attn.in_proj_weight.chunk(3)
+    @property
+    def site(self) -> nn.Module:
+        """The attention; see `Block.site`."""
+        return self.module.attn
+
+    def live(self, edit: Edit) -> Callable:
+        """See `Block.live`."""
+        return multihead_live(edit)
 
     def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
         pooler = self.module
-        weights, biases = self._projections(), pooler.attn.in_proj_bias.chunk(3)
+        weights, biases = projections(pooler.attn), pooler.attn.in_proj_bias.chunk(3)
         h = pooler.ln_k(h)  # (B, N, D')
         query = pooler.query if read is None else pooler.query[read]
         query = pooler.ln_q(query).unsqueeze(0).expand(len(h), -1, -1)  # (B, Q, D)
@@ -104,8 +135,17 @@ class AttentionalPoolerBlock(PoolBlock):
         return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
-        out = self.module.attn.out_proj
-        return HeadWeights(out.weight, out.bias, self._projections()[0], self.module.attn.in_proj_bias[: self.width])
+        attn = self.module.attn
+        query = projections(attn)[0]
+        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, query, attn.in_proj_bias[: self.width])
+
+
+@torch.no_grad()
+def returns_alone(attn: Any, width: int) -> bool:
+    """Whether an attention of open_clip's own returns its output alone, or first in a tuple, by version."""
+    parameter = attn.in_proj_weight
+    x = torch.zeros(1, 1, width, device=parameter.device, dtype=parameter.dtype)  # (1, 1, D)
+    return isinstance(type(attn).forward(unhooked(attn), x), torch.Tensor)
 
 
 # ---- the native ViT

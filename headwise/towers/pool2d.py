@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from headwise.edits.heads import Grid
 from headwise.edits.operators import FOLDABLE
 from headwise.towers.base import Tower
-from headwise.towers.blocks import HeadWeights, PoolBlock, Transform, join_heads, split_heads
+from headwise.towers.blocks import Edit, HeadWeights, PoolBlock, join_heads, split_heads
 from headwise.towers.tools import attention, packed_qkv
 
 
@@ -50,7 +51,8 @@ class Pool2dBlock(PoolBlock):
             q, k, v = (split_heads(p(t), self.heads) for p, t in ((query, h[:, :1]), (key, h), (value, h)))
         rotary = getattr(pool, "pos_embed", None)
         if isinstance(rotary, nn.Module):  # the query is the mean, which has no position
-            k = self._rotate(k, rotary).type_as(v)
+            side = round((k.shape[2] - 1) ** 0.5)
+            k = self._rotate(k, rotary, (side, side)).type_as(v)
         return attention(q, k, v), v  # (B, H, 1, d), (B, H, N, d)
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
@@ -64,11 +66,38 @@ class Pool2dBlock(PoolBlock):
         bias = None if pool.qkv.bias is None else pool.qkv.bias[: self.width]
         return HeadWeights(out.weight, out.bias, pool.qkv.weight[: self.width], bias)
 
-    def live(self, transform: Transform) -> Callable:
-        def forward(module: nn.Module, features: torch.Tensor) -> torch.Tensor:
-            block = self.on(module)
-            z, v = block.look(block.tokens(features), None)  # (B, H, 1, d), (B, H, N, d)
-            return block.project(transform(z, v))[:, 0]  # (B, E)
+    def live(self, edit: Edit) -> Callable:
+        """See `Block.live`."""
+        if hasattr(self.module, "c_proj"):
+            return self._open_clip_live(edit)
+
+        def forward(pool: Any, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+            block = self.on(pool)
+            h = block.tokens(features)  # (B, N, C)
+            if getattr(pool, "qkv", None) is not None:
+                projected = pool.qkv(h).chunk(3, dim=-1)
+            else:
+                projected = [project(h) for project in block._separate()]
+            q, k, v = (split_heads(t, block.heads) for t in projected)  # (B, H, N, d)
+            if isinstance(rotary := getattr(pool, "pos_embed", None), nn.Module):
+                height, width = features.shape[-2:]
+                q, k = (block._rotate(t, rotary, (height, width)).type_as(v) for t in (q, k))
+            z = edit.values(attention(q, k, v), v)  # (B, H, N, d): as the library does, every position is a query
+            y = pool.drop(join_heads(z))
+            return pool._pool(y if pre_logits else pool.proj(y), *features.shape[-2:])  # (B, E)
+
+        return forward
+
+    def _open_clip_live(self, edit: Edit) -> Callable:
+        def forward(pool: Any, features: torch.Tensor) -> torch.Tensor:
+            block = self.on(pool)
+            h = block.tokens(features)  # (B, N, C)
+            q, k, v = (
+                split_heads(F.linear(t, project.weight, project.bias), block.heads)  # (B, H, ·, d); never called there
+                for project, t in zip(block._separate(), (h[:, :1], h, h), strict=True)
+            )
+            z = edit.values(attention(q, k, v), v)  # (B, H, 1, d)
+            return F.linear(join_heads(z), pool.c_proj.weight, pool.c_proj.bias)[:, 0]  # (B, E)
 
         return forward
 
@@ -76,11 +105,10 @@ class Pool2dBlock(PoolBlock):
         pool = self.module
         return (pool.q_proj, pool.k_proj, pool.v_proj) if hasattr(pool, "q_proj") else (pool.q, pool.k, pool.v)
 
-    def _rotate(self, k: torch.Tensor, rotary: Any) -> torch.Tensor:
+    def _rotate(self, k: torch.Tensor, rotary: Any, shape: tuple[int, int]) -> torch.Tensor:
         from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
-        side = round((k.shape[2] - 1) ** 0.5)
-        rope = rotary.get_embed((side, side))
+        rope = rotary.get_embed(shape)
         rope = torch.cat(rope, dim=-1) if isinstance(rope, tuple) else rope
         half = {"half": True} if getattr(self.module, "rotate_half", False) else {}
         return torch.cat([k[:, :, :1], apply_rot_embed_cat(k[:, :, 1:], rope, **half)], dim=2)

@@ -11,15 +11,16 @@ from torch import nn
 from headwise.edits.operators import FOLDABLE, OPERATORS
 from headwise.towers.base import rows
 from headwise.towers.blocks import (
+    UNEDITED,
     Block,
+    Edit,
     HeadWeights,
     PoolBlock,
-    Transform,
     join_heads,
-    refuse_tensors,
+    refuse_masks,
     split_heads,
 )
-from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown
+from headwise.towers.tools import active, attention, edited_attention, packed_qkv, refuse_unknown
 
 BLOCK_PARTS = (*("norm1", "attn", "ls1", "gamma_1", "drop_path1", "norm2", "mlp", "ls2", "gamma_2", "drop_path2"),)
 ATTENTION_PARTS = (
@@ -65,17 +66,15 @@ class TimmBlock(Block):
         prefix = getattr(attn, "num_prefix_tokens", 0)
         # rotation needs each query's position, so only prefix rows can be computed alone
         alone = queries is not None and (rope is None or (queries.stop is not None and queries.stop <= prefix))
-        q, k, v = self._qkv(h, queries if alone else None)  # (B, H, ·, d)
+        q, k, v = _qkv(attn, h, queries if alone else None)  # (B, H, ·, d)
         q, k = attn.q_norm(q), attn.k_norm(k)
         if rope is not None:
-            q, k = (q if alone else self._rotate(q, rope, prefix)), self._rotate(k, rope, prefix)
+            q, k = (q if alone else _rotate(attn, q, rope)), _rotate(attn, k, rope)
             q, k = q.type_as(v), k.type_as(v)
         if queries is not None and not alone:
             q = q[:, :, queries]  # (B, H, Q, d)
         z = attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)  # (B, H, Q, d)
-        if (norm := active(getattr(attn, "norm", None))) is not None:
-            z = split_heads(norm(join_heads(z)), self.heads)  # (B, H, Q, d)
-        return z, v
+        return _normed_output(attn, z), v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Norm or gate of the heads, projection, LayerScale, MLP; see `Block.finish`."""
@@ -101,45 +100,74 @@ class TimmBlock(Block):
                 query_bias = attn.qkv.bias[:inner]
         return HeadWeights(attn.proj.weight, attn.proj.bias, query, query_bias)
 
-    def live(self, transform: Transform) -> Callable:
+    @property
+    def site(self) -> nn.Module:
+        """The attention; see `Block.site`."""
+        return self.module.attn
+
+    def live(self, edit: Edit) -> Callable:
         """See `Block.live`."""
 
-        def forward(
-            module: nn.Module, x: torch.Tensor, *args: object, rope: torch.Tensor | None = None, **kwargs: object
-        ) -> torch.Tensor:
-            refuse_tensors(module, (*args, *kwargs.values()))
-            block = self.on(module)
-            z, v = block.attend(x, rope=rope)  # (B, H, N, d) twice; the caller's resolution may be another
-            return block.finish(x, transform(z, v))
+        def forward(attn: Any, x: torch.Tensor, *args: Any, rope: torch.Tensor | None = None, **kwargs: Any) -> Any:
+            refuse_masks(attn, (*args, *kwargs.values()))
+            q, k, v = _qkv(attn, x, None)  # (B, H, N, d)
+            q, k = attn.q_norm(q), attn.k_norm(k)
+            if rope is not None:  # the caller's: its resolution may be another than the tower's own
+                q, k = _rotate(attn, q, rope).type_as(v), _rotate(attn, k, rope).type_as(v)
+            norm = getattr(attn, "norm", None)
+            normed = active(norm) is not None  # then what leaves the norm is edited, not the attention
+            inner = UNEDITED if normed else edit
+            dropout = attn.attn_drop.p if attn.training else 0.0
+            explicit = not attn.fused_attn  # then the library calls attn_drop on the attention
+            z, _ = edited_attention(q, k, v, inner, dropout=dropout, drop=attn.attn_drop, explicit=explicit)
+            y = join_heads(z)  # (B, N, H·d)
+            y = y if norm is None else norm(y)
+            if normed:
+                y = join_heads(edit.values(split_heads(y, attn.num_heads), v))
+            if (gate := getattr(attn, "gate", None)) is not None:
+                y = y * gate(x).sigmoid()
+            return attn.proj_drop(attn.proj(y))  # (B, N, D)
 
         return forward
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.post_norm else self.module.norm1(x)
 
-    def _qkv(self, h: torch.Tensor, queries: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        attn = self.module.attn
-        if attn.qkv is not None:
-            bias = attn.qkv.bias
-            if getattr(attn, "q_bias", None) is not None:  # EVA has no bias for keys: a buffer of zeros
-                bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
-            return packed_qkv(h, attn.qkv.weight, bias, self.heads, queries)
-        q = split_heads(attn.q_proj(rows(h, queries)), self.heads)  # (B, H, Q, d)
-        groups = getattr(attn, "num_kv_groups", 1)  # query heads that share a key head
-        k, v = (split_heads(proj(h), self.heads // groups) for proj in (attn.k_proj, attn.v_proj))
-        return q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (B, H, N, d)
-
-    def _rotate(self, t: torch.Tensor, rope: torch.Tensor, prefix: int) -> torch.Tensor:
-        from timm.layers.pos_embed_sincos import apply_rot_embed_cat
-
-        half = {"half": True} if getattr(self.module.attn, "rotate_half", False) else {}
-        return torch.cat([t[:, :, :prefix], apply_rot_embed_cat(t[:, :, prefix:], rope, **half)], dim=2)
-
     def _scale(self, y: torch.Tensor, layer_scale: str, gamma: str) -> torch.Tensor:
         if hasattr(self.module, layer_scale):
             return getattr(self.module, layer_scale)(y)
         vector = getattr(self.module, gamma)
         return y if vector is None else vector * y
+
+
+def _qkv(attn: Any, h: torch.Tensor, queries: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Query, key and value heads, (B, H, ·, d) each, by the modules that timm calls where it calls them."""
+    if attn.qkv is not None:
+        separate = getattr(attn, "q_bias", None) is not None  # EVA has no bias for keys: a buffer of zeros
+        bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias)) if separate else attn.qkv.bias
+        if queries is not None or (separate and not getattr(attn, "qkv_bias_separate", False)):
+            return packed_qkv(h, attn.qkv.weight, bias, attn.num_heads, queries)
+        packed = attn.qkv(h) + bias if separate else attn.qkv(h)  # (B, N, 3·H·d)
+        q, k, v = (split_heads(t, attn.num_heads) for t in packed.chunk(3, dim=-1))
+        return q, k, v
+    q = split_heads(attn.q_proj(rows(h, queries)), attn.num_heads)  # (B, H, Q, d)
+    groups = getattr(attn, "num_kv_groups", 1)  # query heads that share a key head
+    k, v = (split_heads(proj(h), attn.num_heads // groups) for proj in (attn.k_proj, attn.v_proj))
+    return q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (B, H, N, d)
+
+
+def _rotate(attn: Any, t: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
+    from timm.layers.pos_embed_sincos import apply_rot_embed_cat
+
+    prefix = getattr(attn, "num_prefix_tokens", 0)
+    half = {"half": True} if getattr(attn, "rotate_half", False) else {}
+    return torch.cat([t[:, :, :prefix], apply_rot_embed_cat(t[:, :, prefix:], rope, **half)], dim=2)
+
+
+def _normed_output(attn: Any, z: torch.Tensor) -> torch.Tensor:
+    """Head outputs after the norm over all heads, where there is one, (B, H, Q, d)."""
+    norm = active(getattr(attn, "norm", None))
+    return z if norm is None else split_heads(norm(join_heads(z)), attn.num_heads)
 
 
 class LatentPool(PoolBlock):

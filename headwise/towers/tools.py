@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection
-from types import ModuleType
+from types import MethodType, ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, evaluating, rows
-from headwise.towers.blocks import split_heads
+from headwise.towers.blocks import Edit, split_heads
 
 
 def attention(
@@ -19,6 +20,40 @@ def attention(
 ) -> torch.Tensor:
     """Head outputs A·v, (B, H, Q, d), by torch's fused kernels."""
     return nn.functional.scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
+
+
+def edited_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    edit: Edit,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    drop: nn.Module | None = None,
+    explicit: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Head outputs under a live mask, and the attention that they come from.
+
+    Arguments:
+        q, k, v: (B, H, Q, d), (B, H, N, d), (B, H, N, d).
+        edit: of this row.
+        scale: of the scores; None: 1/√d.
+        dropout: of the attention.
+        drop: a dropout module that the library calls on the attention, in place of `dropout`; its hooks see A'.
+        explicit: compute the attention matrix, as the library does here; else torch's fused kernels.
+
+    Returns:
+        z' (B, H, Q, d), and A' (B, H, Q, N); None for A' where it was not computed.
+    """
+    if not explicit:
+        return edit.values(attention(q, k, v, scale=scale, dropout=dropout), v), None
+    scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (B, H, Q, N)
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    weights = edit.weights(weights)
+    weights = nn.functional.dropout(weights, dropout) if drop is None else drop(weights)
+    z = weights @ v  # (B, H, Q, d)
+    return (z if edit.constant is None else z + edit.constant.to(z)), weights
 
 
 def packed_qkv(
@@ -60,6 +95,38 @@ def refuse_unknown(module: nn.Module, known: Collection[str], library: str) -> N
             f"{type(module).__name__} of {library} has parts that headwise does not know: {', '.join(unknown)}. "
             f"It knows: {', '.join(sorted(known))}. Computing without them would give wrong numbers."
         )
+
+
+def unhooked(module: nn.Module) -> Any:
+    """A module of the same structure on the same parameters, in eval mode, without anybody's hooks.
+
+    To run something that the user's hooks must not see and other threads must not notice: no parameter is copied,
+    and nothing of the module itself is written.
+    """
+    twins: dict[nn.Module, nn.Module] = {}
+
+    def twin(one: nn.Module) -> nn.Module:
+        if one in twins:
+            return twins[one]
+        other = twins[one] = one.__new__(type(one))
+        other.__dict__ = {
+            name: value.copy() if isinstance(value, dict) else value for name, value in one.__dict__.items()
+        }
+        for name, value in other.__dict__.items():
+            if "_hooks" in name and isinstance(value, dict):
+                value.clear()
+        forward = other.__dict__.get("forward")
+        if hasattr(one, "_hf_hook"):  # accelerate's, which is tied to the module itself
+            other.__dict__.pop("forward", None)
+        elif isinstance(forward, MethodType) and forward.__self__ is one:
+            other.__dict__["forward"] = MethodType(forward.__func__, other)
+        other.__dict__.pop("_compiled_call_impl", None)
+        other.__dict__["training"] = False
+        for name, child in one._modules.items():
+            other._modules[name] = None if child is None else twin(child)
+        return other
+
+    return twin(module)
 
 
 def need(package: str, extra: str) -> ModuleType:

@@ -11,7 +11,8 @@ import torch
 from conftest import randomise
 
 from headwise.applied import live
-from headwise.applied.merge import folded, merge
+from headwise.applied.fold import folded
+from headwise.applied.merge import merge
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -255,13 +256,21 @@ def test_a_vision_tower_alone_merges(clip_module, images, tmp_path):
     assert (embed(load(f"hf:{report.folder}").tower, images) - masked).abs().max() < 1e-5
 
 
-def test_a_low_precision_model_is_measured_against_float32(model, tmp_path):
+def test_a_low_precision_model_is_folded_in_float32_and_measured_against_it(model, images, tmp_path):
     half = wrap(copy.deepcopy(model.module).bfloat16(), processor(), name="hf:half")
+    full = wrap(copy.deepcopy(half.module).float(), processor())
     mask = folding_masks(model.tower.grid)["soft mean"]
-    with pytest.raises(HeadwiseError, match=r"held in bfloat16: load it in float32"):
-        merge(half, mask, tmp_path / "merged")
-    assert list(tmp_path.iterdir()) == []
-    assert merge(half, folding_masks(model.tower.grid)["zero"], tmp_path / "exact").dtype == "bfloat16"
+    report = merge(half, mask, tmp_path / "merged", pixels=images)
+    assert report.dtype == "bfloat16"
+    assert 0 < report.rounding < 2**-8  # a bfloat16 has 8 bits, and is cast once
+    merged = load(f"hf:{report.folder}").tower
+    with live.apply(full, mask, check_weights=False):
+        masked = embed(full.tower, images)
+    assert (embed(merged, images) - masked).abs().max() <= report.largest_difference
+    assert report.relative_difference > 1e-5  # said, not hidden
+    exact = merge(half, folding_masks(model.tower.grid)["zero"], tmp_path / "exact")
+    assert (exact.dtype, exact.rounding) == ("bfloat16", 0.0)
+    assert exact.relative_difference < 1e-5
 
 
 def test_a_difference_is_an_error_and_leaves_nothing(model, tmp_path):

@@ -367,7 +367,11 @@ def test_a_full_disk_leaves_nothing_half_written(pairs, refined, tmp_path):
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         assert "No space left" in done.stderr
-        assert not (small / "out" / "results.json").exists()  # it comes last: there only when all is there
+        assert "Missing: model/." in done.stderr
+        for name in ("results.json", "splits.json", "head_mask.json", "report.md", "heads.png"):  # all that has room
+            whole = (refined[0] / name).read_bytes()
+            assert name == "report.md" or (small / "out" / name).read_bytes() == whole, name
+        assert "is the refined model" not in (small / "out" / "report.md").read_text()
         assert not (small / "out" / "model").exists()
         leftovers = [p for p in (small / "out").rglob("*") if "partial" in p.name]
         assert not leftovers

@@ -10,6 +10,7 @@ import torch
 from second_device import second_device
 from torch import nn
 
+from headwise.applied.fold import folded
 from headwise.applied.live import apply
 from headwise.edits.mask import Mask
 from headwise.edits.operators import suppress
@@ -159,6 +160,34 @@ def folding_is_exact(tower: Tower) -> None:
                 weights.out[:, :d] = 0
                 theirs = tower.encode(images)
             assert difference(embed(tower, images, mask), theirs) < 1e-5, f"mean {head}"
+
+
+def folded_equals_live_and_comes_off(tower: Tower, module: nn.Module) -> int:
+    """Before = after, bit for bit, and inside the weights give what the mask in place gives; how many masks folded."""
+    images, count = pictures(tower, 2), 0
+    means = engine.head_means(tower, images, PLAN)
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    with torch.inference_mode():
+        before = tower.encode(images)
+    for operator in ("zero", "mean", "uniform"):
+        gates = [[1.0] * block.heads for block in tower.blocks]
+        for row, block in zip(gates, tower.blocks, strict=True):
+            if operator in block.folds:
+                row[0], row[-1] = 0.0, 0.0 if operator == "uniform" else 0.3
+        mask = Mask(tower.grid, tuple(map(tuple, gates)), operator)
+        if mask.is_identity or operator not in tower.operators:
+            continue
+        mask = engine.with_means(mask, means)
+        with apply(module, mask), torch.inference_mode():
+            masked = tower.encode(images)
+        with folded(tower, mask), torch.inference_mode():
+            inside = tower.encode(images)
+        with torch.inference_mode():
+            assert torch.equal(tower.encode(images), before), operator
+        assert difference(inside, masked) < min(1e-5, difference(masked, before) / 10), operator  # and not vacuous
+        assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items()), operator
+        count += 1
+    return count
 
 
 def another_device_agrees(tower: Tower) -> None:

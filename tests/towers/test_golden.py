@@ -42,6 +42,11 @@ def test_what_is_said_to_fold_folds(name):
     golden.folding_is_exact(tower_of(built(name)))
 
 
+def test_folded_weights_equal_the_mask_in_place_and_come_off(name):
+    tower = tower_of(built(name))
+    assert golden.folded_equals_live_and_comes_off(tower, built(name)) >= bool(tower.foldable)
+
+
 def test_gate_gradients_equal_finite_differences(name):
     golden.gate_gradients_equal_finite_differences(tower_of(built(name)))
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from headwise.applied.merge import check_folds
+from headwise.applied.fold import check_folds
 from headwise.baselines import BASELINES
 from headwise.data.pairs import Pairs
 from headwise.edits.mask import Mask

@@ -1,0 +1,89 @@
+"""What refine leaves in its folder.
+
+In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, report.md and heads.png, each
+whole or not at all, and each whether or not another one can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from headwise.applied.fold import check_folds
+from headwise.applied.merge import merge
+from headwise.data.splits import NAMES
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.files import write_files
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.opening import dump
+from headwise.jobs.steps.progress import Reporter
+
+
+def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> None:
+    """Write everything that can be written.
+
+    Raises:
+        HeadwiseError: something could not be written; the message says what is missing, and why. All else is there.
+    """
+    from headwise.report.card import model_card
+    from headwise.report.heatmap import heatmap_png
+    from headwise.report.refine import HEATMAP_FILE, REPORT_FILE, report_text
+
+    def write_numbers() -> None:
+        write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
+
+    def write_report() -> None:
+        text = report_text(results, name=folder.resolve().name, merged="model/" in written)
+        write_files(folder, {REPORT_FILE: text})
+
+    steps: dict[str, Callable[[], object]] = {
+        "results.json": write_numbers,
+        "head_mask.json": lambda: mask.save_pretrained(folder, card=model_card(results)),
+        "model/": lambda: _write_model(bench, mask, results, folder, reporter),
+        REPORT_FILE: write_report,
+        HEATMAP_FILE: lambda: write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
+    }
+    written: list[str] = []
+    failed: dict[str, Exception] = {}
+    for name, step in steps.items():
+        try:
+            if step() is not False:
+                written.append(name)
+        except Exception as error:
+            failed[name] = error
+    if failed:
+        reasons = [str(e) if isinstance(e, HeadwiseError) else f"{type(e).__name__}: {e}" for e in failed.values()]
+        there = f"Written to {folder}: {', '.join(written)}. " if written else ""
+        raise HeadwiseError(
+            "\n".join(dict.fromkeys(reasons))
+            + f"\n{there}Missing: {', '.join(failed)}. The search is kept in study.sqlite: the same command writes what is "
+            "missing without searching again."
+        ) from next(iter(failed.values()))
+
+
+def _write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> bool:
+    """Whether the mask folds, and so a model was written."""
+    from headwise.report.card import model_card
+
+    try:
+        check_folds(bench.model.tower, mask)
+    except HeadwiseError as reason:
+        reporter.say(f"No model/ was written. {reason}")
+        return False
+    report = merge(
+        bench.model,
+        mask,
+        folder / "model",
+        pixels=bench.cache.take(bench.splits.test[:32]),
+        card=model_card(results, merged=True),
+        overwrite=True,
+    )
+    reporter.say(f"Merged model {report.sentence}")
+    return True
+
+
+def splits_json(bench: Bench) -> dict[str, object]:
+    """Which image was in which split, by the names that the source gives them."""
+    names = {name: [bench.pairs.ids[i] for i in bench.indices(name)] for name in NAMES}
+    return {"source": bench.pairs.name, "how": bench.splits.how, "hash": bench.splits.hash, **names}

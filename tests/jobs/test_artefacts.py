@@ -1,0 +1,55 @@
+"""What refine leaves behind when one of its artefacts cannot be written: everything else, and exit code 1."""
+
+import json
+
+import pytest
+from conftest import write_pairs
+
+from headwise.edits.mask import Mask
+
+QUICK = ["--strategy", "greedy", "--max-heads", "1", "--controls", "1", "--finalists", "2"]
+ALL = ["results.json", "splits.json", "head_mask.json", "report.md", "heads.png", "study.sqlite"]
+
+
+@pytest.fixture
+def refined(run, tmp_path):
+    """A finished run's folder, and the same command again."""
+    pairs, out = write_pairs(tmp_path / "pairs", 24), tmp_path / "out"
+    command = ["refine", "demo", pairs, "-o", out, *QUICK]
+    code, _, err = run(*command)
+    assert code == 0, err
+    for name in ("results.json", "splits.json", "head_mask.json", "report.md", "heads.png"):
+        (out / name).unlink()
+    return out, lambda: run(*command)
+
+
+def test_a_merge_that_fails_leaves_report_results_mask_and_study(refined):
+    out, again = refined
+    (out / "model" / "thesis.tex").write_text("mine")  # replacing the folder would delete it
+    code, _, err = again()
+    assert code == 1
+    assert "thesis.tex" in err
+    assert "Missing: model/." in err
+    assert "Traceback" not in err
+    assert all((out / name).is_file() for name in ALL)
+    assert "is the refined model" not in (out / "report.md").read_text()
+    assert json.loads((out / "results.json").read_text())["chosen"]["mask"]
+    assert Mask.from_pretrained(out)
+    assert (out / "model" / "thesis.tex").read_text() == "mine"
+    (out / "model" / "thesis.tex").unlink()
+    code, _, err = again()  # the cause is gone
+    assert code == 0, err
+    assert (out / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["heads.png", "report.md", "results.json", "head_mask.json"])
+def test_any_artefact_that_cannot_be_written_keeps_none_of_the_others(refined, name):
+    out, again = refined
+    (out / name).mkdir()  # a folder in the place of the file
+    (out / name / "x").write_text("")
+    code, _, err = again()
+    assert code == 1
+    assert f"Missing: {name}." in err
+    others = [other for other in ALL if other != name and not (name == "results.json" and other == "splits.json")]
+    assert all((out / other).is_file() for other in others)
+    assert (out / "model" / "model.safetensors").is_file()
