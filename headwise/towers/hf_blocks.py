@@ -36,8 +36,11 @@ class ClipBlock(Block):
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         layer = self.module
-        x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
+        x = x + self.branch(x, z)  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.module.self_attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def live(self, transform: Transform) -> Callable:
         forward = super().live(transform)
@@ -68,8 +71,11 @@ class SiglipPool(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
-        y = self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
+        y = self.branch(z, z)  # (B, 1, D)
         return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
         return y[:, 0]

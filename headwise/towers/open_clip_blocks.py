@@ -57,12 +57,16 @@ class OpenClipBlock(Block):
         return z, v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        block = self.module
+        x = x + self.branch(x, z)  # (B, Q, D)
+        return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         block, attn = self.module, self.module.attn
         y = attn.out_proj(join_heads(z))  # (B, Q, D)
         for extra in (getattr(attn, "out_drop", None), getattr(block, "ln_attn", None)):
             y = y if extra is None else extra(y)
-        x = x + block.ls_1(y)  # (B, Q, D)
-        return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+        return block.ls_1(y)  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
         attn, inner = self.module.attn, self.heads * self.head_dim
@@ -101,6 +105,9 @@ class AttentionalPoolerBlock(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        return self.branch(z, z)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
