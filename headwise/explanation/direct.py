@@ -73,7 +73,9 @@ def decompose(tower: Tower, images: torch.Tensor) -> Decomposition:
             kept = rows(x, queries)  # (B, Q, D)
             out = block.finish(kept, z)  # (B, Q, D)
             if row >= first:
-                parts = [part if queries is not None else _read(tower, row, part) for part in _shares(tower, row, kept, z)]
+                parts = [
+                    part if queries is not None else _read(tower, row, part) for part in _shares(tower, row, kept, z)
+                ]
                 after = out if queries is not None else _read(tower, row, out)
                 before = 0 if not block.tokenwise else kept if queries is not None else _read(tower, row, kept)
                 written.append((tower.grid.row_name(row), parts, after - before - sum(parts)))  # type: ignore[arg-type]

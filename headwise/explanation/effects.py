@@ -38,6 +38,11 @@ class Effects:
     identity: np.ndarray
     label: int
     scores: Mapping[str, Score]
+    keys: tuple[str, ...] = ()  # of the masks that remove each head
+
+    def score(self, row: int) -> Score:
+        """Without one head, on the images for checking."""
+        return self.scores[self.keys[row]]
 
     def of(self, row: int) -> np.ndarray:
         """One head's effects, (N, E) float32."""
@@ -101,4 +106,4 @@ def total_effects(
         study.put(SPLIT, scores)
         done |= {mask.key for mask in batch}
         study.note(DONE, sorted(done))
-    return Effects(heads, total, identity, label, study.get(SPLIT, everything) if objective else {})
+    return Effects(heads, total, identity, label, study.get(SPLIT, everything) if objective else {}, tuple(place))
