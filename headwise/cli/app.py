@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
+from headwise.cli import compare, evaluate, explain, front, look, merge, refine, sweep, transfer
 from headwise.errors import HeadwiseError
 from headwise.wording import command_line
 
@@ -42,6 +42,7 @@ app.command()(refine.refine)
 app.command()(refine.demo)
 app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
+app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(compare.compare)
 app.command()(transfer.transfer)

@@ -115,7 +115,7 @@ def attention_maps(tower: Tower, pixels: Pixels, wanted: Mapping[Head, Sequence[
     Returns:
         (images, side, side) float16 each, largest weight 1. Heads of a tower whose patches form no square have none.
     """
-    side, prefix = patch_grid(tower)
+    side, _ = patch_grid(tower)
     if side is None:
         return {}
     found = {head: np.zeros((len(images), side, side), np.float16) for head, images in wanted.items()}

@@ -60,7 +60,7 @@ def tokens(text: str) -> list[str]:
     """
     found: list[str] = []
     word = ""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFC", text).casefold()
     for i, character in enumerate(text):
         kind = unicodedata.category(character)
         if kind[0] in "LN" and not unspaced(character):

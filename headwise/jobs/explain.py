@@ -38,7 +38,16 @@ from headwise.jobs.steps.explaining import (
     find_labels,
     width_of,
 )
-from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, read_mask, read_pairs
+from headwise.jobs.steps.opening import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    check_folder,
+    dump,
+    load_model,
+    read_mask,
+    read_pairs,
+)
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, make_task
 from headwise.towers.base import Model
@@ -87,6 +96,7 @@ def explain(
     """
     reporter, machine = reporter or Silent(), machine or Machine()
     own_texts = read_texts(texts) if texts is not None else []
+    check_folder(Path(out))
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     chosen = None if mask is None else read_mask(mask, ready)
     if chosen is not None:
@@ -124,7 +134,7 @@ def opened(
     return Subject(model, tower, pairs, *draw(splits, pairs, most), task, cache, layout, reporter)
 
 
-def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, cache_dir: Path | None) -> Mapping:
+def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Machine) -> Mapping:
     """`explain` on what `refine` has open, for the mask that it chose."""
     layout = plan(bench.model.tower, dtype="float32", device=bench.layout.device)
     tower = bench.model.tower.cast(layout.device, torch.float32)
@@ -132,7 +142,7 @@ def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, cache_dir: 
     subject = Subject(
         bench.model, tower, bench.pairs, label, check, bench.task, bench.cache, layout, bench.reporter, edited=mask
     )
-    return explained(subject, folder, [], cache_dir, seed)
+    return explained(subject, folder, [], machine.cache_dir, seed)
 
 
 def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: Path | None, seed: int) -> Mapping:

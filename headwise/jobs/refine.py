@@ -17,6 +17,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
+from headwise.jobs.explain import explain_bench
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
@@ -64,6 +65,7 @@ def refine(
     machine: Machine | None = None,
     split_by: str = "auto",
     keep: Sequence[PairsLike] = (),
+    explain: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Refined:
@@ -79,6 +81,7 @@ def refine(
         machine: precision, device, cache.
         split_by: see `headwise.data.splits.split`.
         keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
+        explain: write what every head does, and whether the chosen ones differ, into `explanation/`; needs `out`.
         reporter: where progress goes.
         columns: passed to `headwise.read`: image, caption, split, group, skip_bad, …
 
@@ -101,6 +104,8 @@ def refine(
     mask, results = find(bench, settings)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
+        if explain:
+            explain_bench(bench, mask, folder / "explanation", settings.seed, machine)
     return Refined(mask, results, folder)
 
 

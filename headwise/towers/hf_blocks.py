@@ -40,6 +40,7 @@ class ClipBlock(Block):
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return self.module.self_attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def live(self, transform: Transform) -> Callable:
@@ -75,6 +76,7 @@ class SiglipPool(PoolBlock):
         return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:

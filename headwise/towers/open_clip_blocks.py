@@ -62,6 +62,7 @@ class OpenClipBlock(Block):
         return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         block, attn = self.module, self.module.attn
         y = attn.out_proj(join_heads(z))  # (B, Q, D)
         for extra in (getattr(attn, "out_drop", None), getattr(block, "ln_attn", None)):
@@ -108,6 +109,7 @@ class AttentionalPoolerBlock(PoolBlock):
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:

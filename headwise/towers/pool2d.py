@@ -57,6 +57,7 @@ class Pool2dBlock(PoolBlock):
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return _out(self.module)(join_heads(z))  # (B, 1, E)
 
     def weights(self) -> HeadWeights:

@@ -86,6 +86,7 @@ class TimmBlock(Block):
         return x + block.drop_path2(self._scale(block.mlp(block.norm2(x)), "ls2", "gamma_2"))  # (B, Q, D)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         block, attn = self.module, self.module.attn
         y = join_heads(z)  # (B, Q, H·d)
         if (gate := getattr(attn, "gate", None)) is not None:
@@ -182,6 +183,7 @@ class LatentPool(PoolBlock):
         return y if pool.mlp is None else y + pool.mlp(pool.norm(y))  # (B, Q, D)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return self.module.proj_drop(self.module.proj(join_heads(z)))  # (B, Q, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
