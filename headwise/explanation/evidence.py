@@ -159,17 +159,18 @@ def _cause_json(why: Cause | None) -> dict | None:
 
 
 def _add_q(rows: Sequence[Sequence[dict]], name: str) -> None:
-    """Benjamini and Hochberg over all texts of all heads: `q` beside every `p`."""
-    places = {}
+    """`q` beside every `p`: Benjamini and Hochberg over heads, for first texts, second texts, … by themselves."""
+    places: dict[int, dict[tuple, dict]] = defaultdict(dict)
     for head, texts in enumerate(rows):
         for k, text in enumerate(texts):
             holder = text if name == "p" else text["cause"]
             if holder is not None:
                 holder["q"] = None
                 if holder["p"] is not None:
-                    places[head, k] = holder
-    for key, q in benjamini_hochberg({key: holder["p"] for key, holder in places.items()}).items():
-        places[key]["q"] = q
+                    places[k][head, k] = holder
+    for own in places.values():
+        for key, q in benjamini_hochberg({key: holder["p"] for key, holder in own.items()}).items():
+            own[key]["q"] = q
 
 
 def repeated(heads: Sequence[dict]) -> list[dict]:

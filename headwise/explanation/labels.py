@@ -83,7 +83,7 @@ def axes(effects: np.ndarray, kept: float = KEPT, most: int = MOST_AXES) -> Axes
     if not len(power) or power[0] <= 1e-10 * max(float((x.double() ** 2).sum()), 1e-30):
         return Axes(mean, directions[:0], spread[:0], 0.0)
     shares = (power / power.sum()).cumsum(0)
-    count = min(most, int((shares < kept).sum()) + 1)
+    count = min(most, len(power), int((shares < kept).sum()) + 1)
     return Axes(mean, directions[:count], spread[:count], float(shares[count - 1]))
 
 

@@ -81,8 +81,8 @@ def patterns_json(heads: Sequence[Card], seed: int = 0) -> dict:
     )
     for o, outcome in enumerate(outcomes):
         for k, name in enumerate(names):
-            both = (float(properties[k][edited].mean()), float(properties[k][~edited].mean()))
-            means = both if outcome == "edited" else (None, None)
+            groups = (properties[k][edited], properties[k][~edited])
+            means = [float(own.mean()) for own in groups] if outcome == "edited" else (None, None)
             found["tests"].append(
                 {
                     "property": name,
