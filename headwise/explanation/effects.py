@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def total_effects(
 ) -> Effects:
     """Remove every head alone; effects go to the file, scores to the study, a set of masks at a time.
 
-    A run that was interrupted repeats at most one set.
+    A run that was interrupted repeats at most one set; what is damaged in the file is made again.
 
     Arguments:
         tower, pixels, layout, means, progress: as `engine.embed`; the images for labelling come first.
@@ -87,8 +88,10 @@ def total_effects(
     place = {mask.key: row for row, mask in enumerate(masks.values())}
     everything = [Mask.identity(tower.grid, operator), *masks.values()]
     total, identity = arrays.open("total"), arrays.open("identity")
-    found = study.read(DONE, [])
-    done = set(found) if isinstance(found, list) else set()
+    done = _intact(study, total, identity, place)
+    if objective is not None:
+        known = study.get(SPLIT, everything)
+        done = {key: crc for key, crc in done.items() if key in known}
     for batch in walks(everything):
         if all(mask.key in done for mask in batch):
             continue
@@ -104,6 +107,18 @@ def total_effects(
         total.flush()
         identity.flush()
         study.put(SPLIT, scores)
-        done |= {mask.key for mask in batch}
-        study.note(DONE, sorted(done))
+        done |= {mask.key: _crc(identity if mask.is_identity else total[place[mask.key]]) for mask in batch}
+        study.note(DONE, done)
     return Effects(heads, total, identity, label, study.get(SPLIT, everything) if objective else {}, tuple(place))
+
+
+def _intact(study: Study, total: np.ndarray, identity: np.ndarray, place: Mapping[str, int]) -> dict[str, int]:
+    """Masks that the study says are done and whose rows in the file have the checksum that it noted."""
+    found = study.read(DONE, {})
+    noted = found if isinstance(found, dict) else {}
+    rows = {"identity": identity, **{key: total[row] for key, row in place.items() if key in noted}}
+    return {key: crc for key, crc in noted.items() if key in rows and _crc(rows[key]) == crc}
+
+
+def _crc(row: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(row).data.cast("B"))

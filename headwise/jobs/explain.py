@@ -23,7 +23,7 @@ from headwise.explanation.examples import extremes
 from headwise.explanation.patterns import patterns_json
 from headwise.explanation.texts import read_texts
 from headwise.files import write_files
-from headwise.jobs.steps.bench import Bench, fingerprint
+from headwise.jobs.steps.bench import Bench, as_recorded, fingerprint
 from headwise.jobs.steps.explaining import (
     ARRAYS,
     MAPS,
@@ -102,6 +102,7 @@ def explain(
     if chosen is not None:
         check_fits(ready.tower, chosen, check_weights=check_weights)
     splits = split(given, by=split_by, seed=seed, keep_groups=goal is None or "group" not in goal.fitness)
+    as_recorded(Path(out) / STUDY, reporter)
     subject = opened(ready, given, splits, goal, machine, reporter, most_images)
     subject = replace(subject, operator=canonical_operator(operator), edited=chosen)
     return explained(subject, Path(out), own_texts, machine.cache_dir, seed)
@@ -152,9 +153,9 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
     subject.tower.check_operator(subject.operator)
     width = width_of(subject)
     arrays = arrays_for(subject, folder, width)
-    with Study(folder / STUDY, _fingerprint(subject)) as study:
+    with Study(folder / STUDY, _fingerprint(subject), subject.reporter.say) as study:
         if not arrays.begin():
-            study.note(DONE, [])
+            study.note(DONE, {})
         effects = find_effects(subject, arrays, study)
     direct = find_direct(subject, arrays)
     measured = find_attributes(subject, arrays, effects)

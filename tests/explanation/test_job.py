@@ -125,6 +125,18 @@ def test_the_same_call_again_runs_no_head(done, pairs, monkeypatch):
     assert (out / "explanation.json").read_bytes() == written
 
 
+def test_damaged_effects_are_made_again(done, pairs, tmp_path):
+    results, out, texts = done
+    shutil.copytree(out, tmp_path / "out")
+    path = tmp_path / "out" / "explanation.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 0xFF
+    path.write_bytes(data)
+    assert explain("demo", pairs, tmp_path / "out", texts=texts)["heads"] == results["heads"]
+    whole, again = load_file(out / "explanation.safetensors"), load_file(path)
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
 def test_another_operator_in_the_same_folder_is_refused(done, pairs):
     _, out, texts = done
     with pytest.raises(HeadwiseError, match="holds another study"):

@@ -66,7 +66,10 @@ def test_axes_hold_the_share_of_variance_that_was_asked_for(rng, texts):
 
 
 def test_a_planted_direction_is_found_and_random_heads_abstain(rng, texts):
-    heads = [planted(rng, texts, [7], noise=0.05), *(rng.normal(size=(N, E)) @ rng.normal(size=(E, E)) for _ in range(12))]
+    heads = [
+        planted(rng, texts, [7], noise=0.05),
+        *(rng.normal(size=(N, E)) @ rng.normal(size=(E, E)) for _ in range(12)),
+    ]
     found = label_all(lambda row: heads[row].astype(np.float32), len(heads), texts, draws=60)
     assert found[0].found.texts[0] == 7
     assert not found[0].abstains

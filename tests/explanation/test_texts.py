@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headwise.errors import HeadwiseError
-from headwise.explanation.texts import caption_ngrams, candidates, joined, presence, read_texts, shipped, tokens
+from headwise.explanation.texts import candidates, caption_ngrams, joined, presence, read_texts, shipped, tokens
 
 
 @pytest.mark.parametrize(
