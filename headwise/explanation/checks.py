@@ -65,15 +65,14 @@ def held_out(predictions: np.ndarray, truths: np.ndarray, *, paired: bool = Fals
         truths: (A, N); nan: an image that is left out of all.
 
     Returns:
-        r and p, (H, A).
+        r and p, (H, A); 0 and 1 where fewer than three images are left.
     """
     good = np.isfinite(truths).all(0) & np.isfinite(predictions).reshape(-1, predictions.shape[-1]).all(0)
-    x, y = _standard(predictions[..., good]), _standard(truths[:, good])  # (H, N) or (H, A, N); (A, N)
-    n = y.shape[1]
+    n = int(good.sum())
     if n < 3:
         shape = (len(predictions), len(truths))
         return Many(np.zeros(shape), np.ones(shape))
-
+    x, y = _standard(predictions[..., good]), _standard(truths[:, good])  # (H, N) or (H, A, N); (A, N)
     by_truth = np.ascontiguousarray(x.swapaxes(0, 1)) if paired else x  # (A, H, N)
 
     def correlate(order: np.ndarray | slice) -> np.ndarray:

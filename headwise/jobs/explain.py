@@ -50,8 +50,10 @@ from headwise.jobs.steps.opening import (
 )
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, make_task
+from headwise.processor import machine
 from headwise.towers.base import Model
 from headwise.towers.fits import check_fits
+from headwise.towers.probes import pixels_key
 
 MOST_IMAGES = 1000
 JSON_FILE, TEXT_FILE = "explanation.json", "explanation.md"
@@ -202,7 +204,7 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
 
 
 def _about(subject: Subject, seed: int) -> dict:
-    from headwise import __version__
+    from headwise.version import __version__
 
     tower, pairs = subject.tower, subject.pairs
     return {
@@ -247,7 +249,13 @@ def _fingerprint(subject: Subject) -> Mapping[str, object]:
         "label": len(subject.label),
     }
     if subject.task is None:
-        return {"model": subject.model.tower.weights_hash, "layout": repr(subject.layout), "explain": about}
+        keys = {"weights": subject.model.tower.weights_hash, "preprocessing": pixels_key(subject.model.preprocess)}
+        return {
+            "model": keys,
+            "precision": repr(subject.layout),
+            "machine": machine(subject.layout.device),
+            "explain": about,
+        }
     whole = Splits(subject.label, subject.check, (), "", about["images"])
     return {**fingerprint(subject.model, subject.pairs, whole, subject.task, subject.layout), "explain": about}
 

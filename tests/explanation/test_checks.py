@@ -98,6 +98,12 @@ def test_images_without_a_value_are_left_out(rng):
     )
 
 
+def test_without_images_nothing_is_found():
+    found = held_out(np.ones((2, 5)), np.full((3, 5), np.nan))
+    assert not found.r.any()
+    assert (found.p == 1).all()
+
+
 def test_under_the_null_the_smallest_p_is_small_as_often_as_it_says(rng):
     hits = sum(
         held_out(rng.normal(size=(3, 40)), rng.normal(size=(3, 40)), seed=seed).p.min() < 0.2 for seed in range(60)
