@@ -215,11 +215,11 @@ def text_span(effects: np.ndarray, embeddings: torch.Tensor, count: int = TEXTS,
     x = torch.from_numpy(np.asarray(effects, np.float32))
     _, _, directions = torch.linalg.svd(x, full_matrices=False)
     directions = directions[:rank]  # (r, E)
-    t = (embeddings.float() @ directions.T) @ directions  # (P, E)
-    x = x - x.mean(0)
+    t = embeddings.float() @ directions.T  # (P, r): all that follows happens in this span
+    x = (x - x.mean(0)) @ directions.T  # (N, r)
     chosen: list[int] = []
     for _ in range(min(count, len(t))):
-        best = int((x @ t.T).std(0).argmax())
+        best = int(((t @ (x.T @ x)) * t).sum(1).argmax())  # the variance of x along each text
         chosen.append(best)
         one = t[best].clone()
         norm = (one @ one).clamp_min(1e-12)
