@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headwise.edits.mask import Mask
     from headwise.errors import HeadwiseError
     from headwise.jobs.evaluate import evaluate
+    from headwise.jobs.explain import explain
     from headwise.jobs.merge import merge
     from headwise.jobs.refine import refine
     from headwise.jobs.steps.settings import Settings
@@ -35,6 +36,7 @@ _WHERE = {
     "Settings": "headwise.jobs.steps.settings",
     "apply": "headwise.applied.live",
     "evaluate": "headwise.jobs.evaluate",
+    "explain": "headwise.jobs.explain",
     "load": "headwise.towers",
     "merge": "headwise.jobs.merge",
     "read": "headwise.data.read",
@@ -51,6 +53,7 @@ __all__ = [
     "__version__",
     "apply",
     "evaluate",
+    "explain",
     "load",
     "merge",
     "read",

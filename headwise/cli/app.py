@@ -12,8 +12,12 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
 from headwise.cli.options import refuse_former
+=======
+from headwise.cli import compare, evaluate, explain, front, look, merge, refine, sweep, transfer
+>>>>>>> explain
 from headwise.errors import HeadwiseError
 from headwise.wording import command_line
 
@@ -43,6 +47,7 @@ app.command()(refine.refine)
 app.command()(refine.demo)
 app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
+app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(compare.compare)
 app.command()(transfer.transfer)

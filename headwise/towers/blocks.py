@@ -114,6 +114,20 @@ class Block:
         """
         raise NotImplementedError
 
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """What the head outputs alone add to the residual stream: out-projection and what follows it there.
+
+        Affine in z, but for norms. Of attention pooling: its vectors before the MLP.
+
+        Arguments:
+            x: as for `finish`.
+            z: as for `finish`.
+
+        Returns:
+            (B, Q, D).
+        """
+        raise NotImplementedError
+
     def weights(self) -> HeadWeights:
         """The parameters that folding a mask writes to."""
         raise NotImplementedError

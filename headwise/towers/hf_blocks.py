@@ -36,9 +36,10 @@ class ClipBlock(Block):
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         layer = self.module
-        x = x + layer.self_attn.out_proj(join_heads(z))  # (B, Q, D)
+        x = x + self.branch(x, z)  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
 
+<<<<<<< HEAD
     @property
     def site(self) -> nn.Module:
         """The attention; see `Block.site`."""
@@ -68,6 +69,18 @@ class ClipBlock(Block):
             return attn.out_proj(join_heads(z)), weights
 
         return forward
+=======
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
+        return self.module.self_attn.out_proj(join_heads(z))  # (B, Q, D)
+
+    def live(self, transform: Transform) -> Callable:
+        forward = super().live(transform)
+        returns = inspect.signature(type(self.module).forward).return_annotation
+        if "tuple" not in str(returns):
+            return forward
+        return lambda *args, **kwargs: (forward(*args, **kwargs),)  # Chinese-CLIP, AltCLIP before transformers 5.6
+>>>>>>> explain
 
     def weights(self) -> HeadWeights:
         attn = self.module.self_attn
@@ -92,8 +105,12 @@ class SiglipPool(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
-        y = self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
+        y = self.branch(z, z)  # (B, 1, D)
         return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
+        return self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
         return y[:, 0]

@@ -53,12 +53,17 @@ class OpenClipBlock(Block):
         return self._scaled(attn, attention(q, k, v, dropout=p), v)  # (B, H, Q, d), (B, H, N, d)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        block = self.module
+        x = x + self.branch(x, z)  # (B, Q, D)
+        return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         block, attn = self.module, self.module.attn
         y = attn.out_proj(join_heads(z))  # (B, Q, D)
         for extra in (getattr(attn, "out_drop", None), getattr(block, "ln_attn", None)):
             y = y if extra is None else extra(y)
-        x = x + block.ls_1(y)  # (B, Q, D)
-        return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
+        return block.ls_1(y)  # (B, Q, D)
 
     @property
     def site(self) -> nn.Module:
@@ -132,6 +137,10 @@ class AttentionalPoolerBlock(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        return self.branch(z, z)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:

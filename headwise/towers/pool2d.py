@@ -56,6 +56,10 @@ class Pool2dBlock(PoolBlock):
         return attention(q, k, v), v  # (B, H, 1, d), (B, H, N, d)
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        return self.branch(z, z)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         return _out(self.module)(join_heads(z))  # (B, 1, E)
 
     def weights(self) -> HeadWeights:

@@ -78,16 +78,20 @@ class TimmBlock(Block):
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Norm or gate of the heads, projection, LayerScale, MLP; see `Block.finish`."""
+        block = self.module
+        x = x + self.branch(x, z)  # (B, Q, D)
+        if self.post_norm:
+            return x + block.drop_path2(block.norm2(block.mlp(x)))  # (B, Q, D)
+        return x + block.drop_path2(self._scale(block.mlp(block.norm2(x)), "ls2", "gamma_2"))  # (B, Q, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
         block, attn = self.module, self.module.attn
         y = join_heads(z)  # (B, Q, H·d)
         if (gate := getattr(attn, "gate", None)) is not None:
             y = y * gate(self._normed(x)).sigmoid()
         y = attn.proj_drop(attn.proj(y))  # (B, Q, D)
-        if self.post_norm:
-            x = x + block.drop_path1(block.norm1(y))  # (B, Q, D)
-            return x + block.drop_path2(block.norm2(block.mlp(x)))  # (B, Q, D)
-        x = x + block.drop_path1(self._scale(y, "ls1", "gamma_1"))  # (B, Q, D)
-        return x + block.drop_path2(self._scale(block.mlp(block.norm2(x)), "ls2", "gamma_2"))  # (B, Q, D)
+        return block.drop_path1(block.norm1(y) if self.post_norm else self._scale(y, "ls1", "gamma_1"))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
         """See `Block.weights`."""
@@ -203,9 +207,12 @@ class LatentPool(PoolBlock):
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
         """Out-projection and MLP: head outputs (B, H, Q, d) → (B, Q, D)."""
-        pool = self.module
-        y = pool.proj_drop(pool.proj(join_heads(z)))  # (B, Q, D)
+        pool, y = self.module, self.branch(z, z)  # (B, Q, D)
         return y if pool.mlp is None else y + pool.mlp(pool.norm(y))  # (B, Q, D)
+
+    def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.branch`."""
+        return self.module.proj_drop(self.module.proj(join_heads(z)))  # (B, Q, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
         """The latents' rows as one, as the module pools them: (B, Q, D) → (B, D)."""

@@ -175,7 +175,7 @@ def prepare(
         HeadwiseError: a model without a text tower, an image that cannot be decoded, a study of something else.
     """
     reporter = reporter or Silent()
-    _as_recorded(study, reporter)
+    as_recorded(study, reporter)
     layout = plan(model.tower, dtype=dtype, device=device, chunk=chunk)
     reporter.say(
         f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
@@ -194,7 +194,7 @@ def prepare(
     return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key, cache_dir=cache_dir)
 
 
-def _as_recorded(study: Path | None, reporter: Reporter) -> None:
+def as_recorded(study: Path | None, reporter: Reporter) -> None:
     """Continue a study with the threads that it was begun with: sums of another number round differently."""
     there = ((recorded(study) if study else None) or {}).get("machine", {})
     if use_threads(there.get("threads", torch.get_num_threads())):
