@@ -88,7 +88,7 @@ def _scores(rng: np.random.Generator, finalists: int, images: int, captions: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--gain", type=float, default=0.0, help="true gain of every finalist, a fraction")
     parser.add_argument("--level", type=float, default=LEVEL)
     options = parser.parse_args()

@@ -20,7 +20,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import open_budget
+from headwise.jobs.steps.budget import least, open_budget
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
@@ -197,6 +197,11 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     wanted = settings.searching
     budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
     budget.reserved *= 2  # a front has more points than a search has finalists
+    if budget.left() - budget.reserved < (fewest := least(bench, wanted) + len(bench.kept)):
+        raise HeadwiseError(
+            f"The budget is too small for a front: besides {budget.reserved:.1f} FFE for its points on the pick splits it "
+            f"takes {fewest:.1f}. Give at least --budget {math.ceil(fewest + budget.reserved + 1)}."
+        )
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means
     start = search(bench, evaluate, operator, wanted, budget.share(2))

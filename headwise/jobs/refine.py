@@ -122,6 +122,7 @@ def refine(
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
     if dry_run:
+        say_before(bench)
         speed = timing(bench)
         budget = open_budget(bench, settings, speed.ffe, began)
         return Refined(Mask.identity(bench.tower.grid), plan_json(stages(bench, settings, budget, speed), budget), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import write_pairs
 
+from headwise.checked import checksum
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import ffe
@@ -86,9 +87,12 @@ def test_minutes_bound_a_run_and_the_same_command_decides_the_same(pairs, tmp_pa
     free = refine("demo", pairs, tmp_path / "o", settings=settings).results["ffe"]
     assert free["before_test"] > 40
     with sqlite3.connect(tmp_path / "o" / "study.sqlite") as db:  # as if a second were left for each of 30 FFE
-        db.execute("UPDATE notes SET value = '[1.0, 0.0]' WHERE key = 'speed'")
-        changed = db.execute("UPDATE notes SET value = ? WHERE key LIKE 'clock %'", (str(1000.0 * 60 - 30),)).rowcount
-    assert changed > 5
+        ((text,),) = db.execute("SELECT value FROM study WHERE key = 'notes'")
+        notes = json.loads(text)
+        clock = {key: 1000.0 * 60 - 30 for key in notes if key.startswith("clock ")}
+        text = json.dumps({**notes, **clock, "speed": [1.0, 0.0]}, sort_keys=True)
+        db.execute("INSERT OR REPLACE INTO study VALUES (?, ?, ?)", ("notes", text, checksum(["notes", text])))
+    assert len(clock) > 5
     bounded = refine("demo", pairs, tmp_path / "o", settings=settings).results["ffe"]
     assert 17 < bounded["before_test"] <= 30
     first = (tmp_path / "o" / "results.json").read_bytes()

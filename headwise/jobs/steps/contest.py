@@ -182,9 +182,9 @@ def _run(bench: Bench, settings: CompareSettings, start: Start, budget: Budget, 
         if bench.study:
             bench.study.note(key, note)
     _keep_rate(bench, evaluate)
-    runs = []
+    runs, paid = [], replace(options, finalists=min(options.finalists, max(1, int(budget.reserved) - 1)))
     for method, strategy, seeding in found:
-        chosen, delta = pick_from(bench, operator, strategy.masks, options)
+        chosen, delta = pick_from(bench, operator, strategy.masks, paid)
         runs.append(
             Run(
                 method=method,

@@ -18,10 +18,11 @@ TINY = 100  # images of a split
 def power_before(bench: Bench) -> dict[str, float]:
     """The smallest changes that can be shown on pick and test, before anything is measured, fractions."""
     sizes = {name: len(bench.objective(name).design.weights) for name in ("pick", "test")}
+    least = stats.least_change(bench.objective("test").design)
     return {
         "pick_expected": stats.expected_change(sizes["pick"]),
-        "test_expected": stats.expected_change(sizes["test"]),
-        "test_least": stats.least_change(bench.objective("test").design),
+        "test_expected": max(least, stats.expected_change(sizes["test"])),
+        "test_least": least,
     }
 
 
@@ -60,6 +61,12 @@ def warnings(bench: Bench, identity: Score | None) -> list[str]:
     found = []
     for name in ("search", "pick", "test"):
         count = len(bench.indices(name))
+        if name == "test" and count < stats.FEWEST_CHANGED:
+            found.append(
+                f"The test split has {count} images; nothing is claimed of fewer than {stats.FEWEST_CHANGED} changed ones, "
+                "so that nothing can be claimed here."
+            )
+            continue
         if count < TINY:
             found.append(f"The {name} split has {count} images; with fewer than {TINY} little can be shown.")
     pairs = bench.pairs

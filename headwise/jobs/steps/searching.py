@@ -30,7 +30,6 @@ from headwise.search.genome import GeneticSettings
 from headwise.search.pairs import Pairs
 
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
-EPOCH_MARGIN = 0.05  # FFE: shares of images round
 CUTS_LEAST = 2.0  # FFE kept for cuts of the learned gates
 SEED_PAIRS = 4  # pairs of heads that AAT-GA tries alone, and as many on top of the best mask so far
 
@@ -197,8 +196,7 @@ def _gradient(
 
     tower, spent = exact(bench), evaluate.spent
     options = replace(settings.gradient, seed=settings.seed)
-    holdout = options.holdout
-    epoch = trained_cost(options.recompute) * (1 - holdout) + holdout + EPOCH_MARGIN
+    epoch = trained_cost(options.recompute)  # at most: images held out cost one pass
     epochs = min(options.epochs, math.floor((left() - CUTS_LEAST) / epoch)) if left() < math.inf else options.epochs
     if epochs < 1:
         identity = Found(Mask.identity(start.grid, start.operator), start.identity)
