@@ -12,12 +12,8 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
-from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
-from headwise.cli.options import refuse_former
-=======
 from headwise.cli import compare, evaluate, explain, front, look, merge, refine, sweep, transfer
->>>>>>> explain
+from headwise.cli.options import refuse_former
 from headwise.errors import HeadwiseError
 from headwise.wording import command_line
 

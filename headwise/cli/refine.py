@@ -76,14 +76,11 @@ def refine(
     width: Annotated[int | None, typer.Option("--width", help="Greedy: heads that each step tries.")] = None,
     finalists: Annotated[int, typer.Option(help="Masks that the pick split compares with identity.")] = 12,
     controls: Annotated[int, typer.Option(help="Random masks on the test split.")] = 20,
-<<<<<<< HEAD
     level: LevelOption = 0.05,
-=======
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Also write what every head does into explanation/ (see headwise explain)."),
     ] = False,
->>>>>>> explain
     *,
     columns: SplitColumns,
     aim: Aim,
@@ -157,11 +154,8 @@ def refine(
         machine=where.machine,
         split_by=split_by,
         keep=keep_domain or (),
-<<<<<<< HEAD
         dry_run=dry_run,
-=======
         explain=explain,
->>>>>>> explain
         reporter=where.reporter,
         **columns.keywords,
     )

@@ -14,12 +14,8 @@ from pathlib import Path
 from headwise.data.splits import split
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import with_means
-<<<<<<< HEAD
-from headwise.jobs.steps.artefacts import write_artefacts
-=======
-from headwise.files import write_files
 from headwise.jobs.explain import explain_bench
->>>>>>> explain
+from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
@@ -71,11 +67,8 @@ def refine(
     machine: Machine | None = None,
     split_by: str = "auto",
     keep: Sequence[PairsLike] = (),
-<<<<<<< HEAD
     dry_run: bool = False,
-=======
     explain: bool = False,
->>>>>>> explain
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Refined:
@@ -91,12 +84,9 @@ def refine(
         machine: precision, device, cache.
         split_by: see `headwise.data.splits.split`.
         keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
-<<<<<<< HEAD
         dry_run: measure how fast the model runs here and say what each stage would cost; nothing is searched or
             written, the mask is identity and the results are the plan (`planning.plan_json`).
-=======
         explain: write what every head does, and whether the chosen ones differ, into `explanation/`; needs `out`.
->>>>>>> explain
         reporter: where progress goes.
         columns: passed to `headwise.read`: image, caption, split, group, skip_bad, …
 

@@ -39,7 +39,6 @@ class ClipBlock(Block):
         x = x + self.branch(x, z)  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
 
-<<<<<<< HEAD
     @property
     def site(self) -> nn.Module:
         """The attention; see `Block.site`."""
@@ -69,18 +68,10 @@ class ClipBlock(Block):
             return attn.out_proj(join_heads(z)), weights
 
         return forward
-=======
+
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Block.branch`."""
         return self.module.self_attn.out_proj(join_heads(z))  # (B, Q, D)
-
-    def live(self, transform: Transform) -> Callable:
-        forward = super().live(transform)
-        returns = inspect.signature(type(self.module).forward).return_annotation
-        if "tuple" not in str(returns):
-            return forward
-        return lambda *args, **kwargs: (forward(*args, **kwargs),)  # Chinese-CLIP, AltCLIP before transformers 5.6
->>>>>>> explain
 
     def weights(self) -> HeadWeights:
         attn = self.module.self_attn
