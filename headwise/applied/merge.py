@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 
 from headwise.applied import live
 from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps, plain_card
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.files import cannot_write
+from headwise.files import new_folder
 from headwise.towers import load
 from headwise.towers.base import Model, Tower, evaluating
 from headwise.towers.blocks import Block, HeadWeights
@@ -202,11 +198,7 @@ def merge(
     check_folds(model.tower, mask)
     batch = _probe_batch(model.tower, pixels)
     wanted = _masked_embeddings(model, mask, batch)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
-    made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
-    done = False
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(folder) as partial:
         with folded(model.tower, mask, check_weights=check_weights):
             model.save(partial)
         (partial / CARD_FILE).write_text(plain_card(mask, merged=True) if card is None else card, encoding="utf-8")
@@ -219,16 +211,7 @@ def merge(
         relative = difference / max(float(wanted.abs().max()), 1e-30)
         if not relative <= tolerance:  # also for NaN
             raise HeadwiseError(_too_far(model, relative, difference, tolerance))
-        _put_in_place(partial, folder)
-        done = True
-    except (OSError, SafetensorError) as error:  # the second is what safetensors calls a full disk
-        raise cannot_write(folder, error) from error
-    finally:
-        if not done:
-            shutil.rmtree(partial, ignore_errors=True)
-            for path in made:
-                with suppress(OSError):
-                    path.rmdir()
+        _check_replaces(partial, folder)
     return MergeReport(folder, difference, relative, _name(model.tower.dtype), len(batch))
 
 
@@ -282,25 +265,18 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         raise HeadwiseError(f"{folder} already holds a merged model. Give a new folder, or allow it to be replaced.")
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename the finished folder to its name; a former merge goes only once the new one is there."""
-    if not folder.exists():
-        os.rename(partial, folder)
-        return
-    extra = sorted({path.name for path in folder.iterdir()} - {path.name for path in partial.iterdir()})
+def _check_replaces(partial: Path, folder: Path) -> None:
+    """
+    Raises:
+        HeadwiseError: a file that replacing the folder would delete without writing it anew.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    extra = sorted(there - {path.name for path in partial.iterdir()})
     if extra:
         raise HeadwiseError(
             f"{folder} also holds {', '.join(extra)}, which a merge does not write and replacing it would delete. "
             "Give a new folder for the merged model."
         )
-    former = partial.with_suffix(".former")
-    os.rename(folder, former)
-    try:
-        os.rename(partial, folder)
-    except OSError:
-        os.rename(former, folder)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def _too_far(model: Model, relative: float, difference: float, tolerance: float) -> str:
