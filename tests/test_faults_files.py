@@ -195,17 +195,24 @@ def test_many_threads_write_into_one_folder(tmp_path):
 def test_an_exception_inside_leaves_what_was_there(tmp_path):
     with new_folder(tmp_path / "model") as made:
         (made / "x").write_text("old")
-    for error in (KeyboardInterrupt, ValueError):
-        with pytest.raises(error), new_folder(tmp_path / "model") as made:
+
+    def fail(error: type[BaseException]) -> None:
+        with new_folder(tmp_path / "model") as made:
             (made / "x").write_text("new")
             raise error
+
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error):
+            fail(error)
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == {"model", "model/x"}
     assert (tmp_path / "model" / "x").read_text() == "old"
 
 
 def test_the_words_of_rust_are_a_full_disk_too(tmp_path):
     with pytest.raises(HeadwiseError, match="the disk is full"):
-        write_files(tmp_path, {"a": lambda _: (_ for _ in ()).throw(Exception("No space left on device (os error 28)"))})
+        write_files(
+            tmp_path, {"a": lambda _: (_ for _ in ()).throw(Exception("No space left on device (os error 28)"))}
+        )
     assert not list(tmp_path.iterdir())
 
 

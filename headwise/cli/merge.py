@@ -58,9 +58,7 @@ def merge(
             }
         )
         return
-    console.out.print(
+    console.say(
         f"Written to {report.folder} in {report.dtype}. Largest difference to the masked model: "
-        f"{report.largest_difference:.2e} ({report.relative_difference:.2e} relative) on {report.images} images.",
-        highlight=False,
-        soft_wrap=True,
+        f"{report.largest_difference:.2e} ({report.relative_difference:.2e} relative) on {report.images} images."
     )
