@@ -12,10 +12,8 @@ import typer
 import typer.core
 
 from headwise.cli import compare, evaluate, front, look, merge, refine, sweep, transfer
+from headwise.errors import Stopped
 from headwise.wording import command_line
-from headwise.cli.guard import Stopped, main
-
-__all__ = ["app", "main"]
 
 
 class Commands(typer.core.TyperGroup):

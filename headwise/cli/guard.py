@@ -10,13 +10,9 @@ import signal
 import sys
 from contextlib import suppress
 
-from headwise.errors import HeadwiseError
+from headwise.errors import HeadwiseError, Stopped
 
 CONTINUES = "the same command continues where it stopped."
-
-
-class Stopped(Exception):
-    """An interrupt inside a command, on its way through the parser, which would say nothing of it."""
 
 
 class Terminated(KeyboardInterrupt):
