@@ -16,13 +16,14 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 NAMES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 HOW = ("kill", "full", "interrupt", "terminate")
 
 
-def arm(below: Path, at: int, how: str = "kill", *, exchange: bool = True, count: Path | None = None) -> None:
+def arm(below: Path, at: int, how: str = "kill", *, exchange: bool = True, count: Path | None = None) -> Callable[[], int]:
     """From now on every file operation of this process below a folder is counted; the one with the number fails.
 
     Arguments:
@@ -31,6 +32,9 @@ def arm(below: Path, at: int, how: str = "kill", *, exchange: bool = True, count
         how: `kill` (SIGKILL), `full` (this and every later write finds the disk full), `interrupt` (SIGINT) or `terminate` (SIGTERM).
         exchange: False: no renameat2, as on other systems.
         count: a file for the number of operations, written when the process ends.
+
+    Returns:
+        How many operations there were so far.
     """
     root, done, busy = str(below.resolve()), 0, False
 
@@ -78,6 +82,7 @@ def arm(below: Path, at: int, how: str = "kill", *, exchange: bool = True, count
     sys.addaudithook(hook)
     if count is not None:
         atexit.register(lambda: count.write_text(str(done)))
+    return lambda: done
 
 
 def main() -> None:
