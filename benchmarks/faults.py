@@ -23,7 +23,9 @@ NAMES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"
 HOW = ("kill", "full", "interrupt", "terminate")
 
 
-def arm(below: Path, at: int, how: str = "kill", *, exchange: bool = True, count: Path | None = None) -> Callable[[], int]:
+def arm(
+    below: Path, at: int, how: str = "kill", *, exchange: bool = True, count: Path | None = None
+) -> Callable[[], int]:
     """From now on every file operation of this process below a folder is counted; the one with the number fails.
 
     Arguments:
