@@ -11,10 +11,8 @@ import json
 import re
 import shlex
 
-# what is not a character to look at: controls, surrogates, marks that turn the direction of writing, line separators
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
+from headwise.wording import UNSEEN, printable
+
 _SPACES = re.compile(r"[\t\n]+")
 _MARKDOWN = re.compile(
     r"[\\`*\[\]|~$]"  # code, emphasis, links, cells of tables, formulas
@@ -48,7 +46,7 @@ class Markdown(str):
 
 def terminal(text: object) -> str:
     """For a terminal, a log, or an error message: lines stay lines, no character does anything else."""
-    return _UNSEEN.sub(_spelled, str(text))
+    return printable(str(text))
 
 
 def line(text: object) -> str:
@@ -81,7 +79,7 @@ def literal(text: object) -> Markdown:
 
 def json_text(value: object, indent: int | None = None) -> Markdown:
     """A value as JSON for a block of code."""
-    return Markdown(_UNSEEN.sub(_unicode, json.dumps(value, indent=indent, ensure_ascii=False)))
+    return Markdown(UNSEEN.sub(_unicode, json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def argument(text: object) -> Markdown:
@@ -90,7 +88,7 @@ def argument(text: object) -> Markdown:
     if line(shown) == shown:
         return Markdown(shlex.quote(shown))
     quoted = shown.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t")
-    return Markdown("$'" + _UNSEEN.sub(_spelled, quoted) + "'")
+    return Markdown("$'" + printable(quoted) + "'")
 
 
 def yaml(text: object) -> str:
@@ -121,8 +119,3 @@ codecs.register_error("headwise", for_encoding)
 
 def _unicode(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-def _spelled(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"

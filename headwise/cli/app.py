@@ -26,7 +26,6 @@ class Commands(typer.core.TyperGroup):
             raise Stopped from stop
 
 
-
 app = typer.Typer(
     cls=Commands,
     add_completion=False,

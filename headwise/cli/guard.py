@@ -68,7 +68,10 @@ def explained(error: Exception) -> str:
 
 
 def _run(app) -> int:
+    from headwise.cli.options import refuse_former
+
     try:
+        refuse_former(sys.argv[1:])
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

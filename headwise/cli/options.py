@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
@@ -291,16 +290,14 @@ def machine(
 def check_numbers(values: Mapping[str, object]) -> None:
     """
     Raises:
-        HeadwiseError: an option's number that no computation takes: infinite, no number, a seed below 0, or a whole
-            number of more than 63 bits.
+        HeadwiseError: an option's number that no computation takes: a seed below 0, or a whole number of more than
+            63 bits.
     """
     for name, value in values.items():
-        if not isinstance(value, int | float):
+        if not isinstance(value, int):
             continue
         option = f"--{name.replace('_', '-')}"
-        if isinstance(value, float) and not math.isfinite(value):
-            raise HeadwiseError(f"{option} is {value}; give a finite number.")
-        if isinstance(value, int) and abs(value) >= 2**63:
+        if abs(value) >= 2**63:
             raise HeadwiseError(f"{option} is a number of {len(f'{abs(value):x}') * 4} bits; give a smaller one.")
         if name == "seed" and value < 0:
             raise HeadwiseError(f"{option} is {value}; give a whole number from 0.")
