@@ -88,7 +88,7 @@ def argument(text: object) -> Markdown:
     if line(shown) == shown:
         return Markdown(shlex.quote(shown))
     quoted = shown.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t")
-    return Markdown("$'" + printable(quoted) + "'")
+    return Markdown("$'" + UNSEEN.sub(_unicode, quoted) + "'")
 
 
 def yaml(text: object) -> str:

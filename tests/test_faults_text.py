@@ -9,23 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import write_pairs
+from hostile import HOSTILE, html
 
 from headwise import Grid, Mask
 from headwise.plain import argument, code, json_text, line, literal, markdown, picture, terminal, yaml
 
-HOSTILE = (
-    "a[/b].csv", "[/INST]", "[link=https://evil.example]x[/link]", "[bold red]x", ":smile:", "---", "# x", "<script>alert(1)</script>",
-    "a|b", "`x`", "``", "one\ntwo", "one\r\n---\ntwo: x", "\x1b[31mred\x1b[0m", "\x1b]8;;https://evil.example\x07x", "\x9b31m", "\u202egnp.exe",
-    "$\\frac{1}{0}$", "$x", "a_b_c", "*x*", "_x_", "~~x~~", "&lt;b&gt;", "{{ 7 * 7 }}", "{% raw %}", "null", "yes", "1e3", "- x: y", "'", '"', "\\",
-    "x" * 500, os.fsdecode(b"caf\xe9"), "日本語", "\u2028x", "a: b #c", "![x](y)", "[x](javascript:y)", "<!-- card written by headwise -->", "```", "",
-)  # fmt: skip
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028\u2029]")
-
-
-def html(text: str) -> str:
-    """What a reader of GitHub's Markdown makes of it."""
-    markdown_it = pytest.importorskip("markdown_it")
-    return markdown_it.MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(text)
 
 
 def visible(page: str) -> str:
@@ -110,30 +99,6 @@ def test_the_card_of_a_mask_has_one_header_and_no_foreign_markup(text, tmp_path)
     assert load(header)["library_name"] == "headwise"
     assert set(re.findall(r"<(\w+)", html(body))) <= {"h1", "p", "ul", "li", "code"}
     assert Mask.from_pretrained(tmp_path) == mask
-
-
-def test_reports_of_hostile_names_have_the_tags_of_reports_of_plain_names():
-    """Every text from outside that results hold, hostile, in every Markdown file; the pictures are drawn too."""
-    from sample_results import sample  # type: ignore[import-not-found]
-
-    from headwise.report.card import model_card
-    from headwise.report.heatmap import heatmap_png
-    from headwise.report.refine import report_text
-
-    plain = sample()
-    for text in HOSTILE[:-1]:
-        hostile = json.loads(json.dumps(plain))
-        hostile["model"]["name"] = hostile["data"]["source"] = hostile["data"]["split_how"] = text
-        hostile["chosen"]["found_by"] = hostile["finalists"][0]["found_by"] = hostile["model"]["family"] = text
-        for write in (report_text, model_card, lambda r: model_card(r, merged=True)):
-            # a form of the card depends on the family: compare like with like
-            likely = json.loads(json.dumps(plain)) | {"model": plain["model"] | {"family": "x"}}
-            assert tags(write(hostile)) == tags(write(likely)), (text, write)
-        heatmap_png(hostile)
-
-
-def tags(text: str) -> list[str]:
-    return re.findall(r"<\w+|</\w+", re.sub(r"(?s)\A---\n.*?\n---\n", "", html(text)))
 
 
 def test_a_file_whose_name_is_markup_is_named(run, tmp_path):
