@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -69,7 +69,6 @@ def write_files(folder: str | Path, files: Mapping[str, Content], *, advice: str
                 os.fsync(file.fileno())
         for name in files:
             os.replace(made / name, folder / name)
-        _flush(folder)
 
 
 @contextmanager
@@ -98,7 +97,6 @@ def new_folder(place: str | Path, *, advice: str = RUN_AGAIN) -> Iterator[Path]:
             os.rename(place, stage / FORMER)
             os.rename(made, place)  # between the two only `_end` knows where the folder is
             os.unlink(stage / AWAITED)
-        _flush(place.parent)
 
 
 def clean(folder: str | Path) -> None:
@@ -168,7 +166,6 @@ class _Journal:
         if os.pread(self.file, len(text) + 1, 0) != text:
             os.pwrite(self.file, text, 0)
             os.ftruncate(self.file, len(text))
-            os.fsync(self.file)
 
 
 @contextmanager
@@ -272,14 +269,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """What was written reaches the disk, a rename with its folder; some file systems cannot flush a folder.
+    """A file's content reaches the disk before its name does.
 
     Raises:
-        OSError: a file that cannot be flushed.
+        OSError: it cannot.
     """
-    with suppress(OSError) if path.is_dir() else nullcontext():
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

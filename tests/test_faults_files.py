@@ -5,7 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,31 +16,92 @@ import pytest
 from headwise.errors import HeadwiseError
 from headwise.files import JOURNAL, clean, new_folder, write_files
 
-FAULTS = Path(__file__).parents[1] / "benchmarks" / "faults.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = {"a.txt", "b.bin", "model"}
-WRITE = """
-import sys
+
+
+@pytest.fixture
+def quick(tmp_path) -> Iterator[Path]:
+    """A folder in memory where there is such a place: thousands of flushes to a disk take minutes."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+SERVER = """
+import json, os, sys
 from pathlib import Path
+from faults import arm
+from headwise.errors import HeadwiseError
 from headwise.files import new_folder, write_files
-folder, text = Path(sys.argv[1]), sys.argv[2]
-write_files(folder, {"a.txt": text * 5000, "b.bin": lambda path: path.write_bytes(text.encode() * 5000)})
-with new_folder(folder / "model") as made:
-    (made / "weights").write_text(text * 5000)
-    (made / "inner").mkdir()
-    (made / "inner" / "more").write_text(text * 5000)
+
+def work(folder, text):
+    write_files(folder, {"a.txt": text * 5000, "b.bin": lambda path: path.write_bytes(text.encode() * 5000)})
+    with new_folder(folder / "model") as made:
+        (made / "weights").write_text(text * 5000)
+        (made / "inner").mkdir()
+        (made / "inner" / "more").write_text(text * 5000)
+
+for line in sys.stdin:
+    folder, text, fault = json.loads(line)
+    said = Path(folder + ".said")
+    said.write_text("")
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            count = arm(Path(folder), **fault)
+            work(Path(folder), text)
+            said.write_text(str(count()))
+            code = 0
+        except HeadwiseError as error:
+            said.write_text(str(error))
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    reply = json.dumps([code, said.read_text()])
+    said.unlink()
+    print(reply, flush=True)
 """
 
 
-def write(folder: Path, text: str, *faults: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, FAULTS, "--below", folder, *faults, "--", "-c", WRITE, folder, text]
-    return subprocess.run(command, capture_output=True, text=True)
+@cache
+def server() -> subprocess.Popen:
+    """A small process whose forks write: a fork of this one, with torch in it, takes many times longer."""
+    paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
 
 
-def operations(folder: Path, *faults: str) -> int:
-    """How many file operations it takes to write over what is there."""
-    count = folder.parent / "count"
-    assert write(folder, "old", "--count", str(count), *faults).returncode == 0
-    return int(count.read_text())
+@pytest.fixture(scope="module", autouse=True)
+def end_server() -> Iterator[None]:
+    yield
+    if server.cache_info().currsize:
+        server().communicate()
+
+
+def write(folder: Path, text: str, **fault) -> tuple[int, str]:
+    """Two files and a folder, written by another process with a fault: its exit code or signal, and the error."""
+    pipe = server()
+    assert pipe.stdin is not None
+    assert pipe.stdout is not None
+    pipe.stdin.write(json.dumps([str(folder), text, {"at": 0, **fault}]) + "\n")
+    pipe.stdin.flush()
+    return tuple(json.loads(pipe.stdout.readline()))
+
+
+def operations(folder: Path, **fault) -> int:
+    """How many file operations it takes to write, over what is there."""
+    code, said = write(folder, "old", **fault)
+    assert code == 0, said
+    return int(said)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -48,17 +112,16 @@ def whole(folder: Path, text: str) -> dict[str, str]:
     return dict.fromkeys(("a.txt", "b.bin", "model/weights", "model/inner/more"), text * 5000)
 
 
-@pytest.mark.parametrize("faults", [(), ("--no-exchange",)], ids=["exchange", "two renames"])
-def test_a_kill_at_any_file_operation_leaves_old_or_new_and_the_next_run_cleans_up(tmp_path, faults):
-    out = tmp_path / "out"
-    assert write(out, "old").returncode == 0
-    total = operations(out, *faults)
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_a_kill_at_any_file_operation_leaves_old_or_new_and_the_next_run_cleans_up(quick, exchange):
+    out = quick / "out"
+    assert write(out, "old")[0] == 0
+    total = operations(out, exchange=exchange)
     assert total > 20
     seen = set()
     for at in range(1, total + 1):
-        done = write(out, "new", "--at", str(at), *faults)
-        assert done.returncode == -9, (at, done.stderr)
-        if faults:  # between two renames the folder is away; whoever comes next puts it back
+        assert write(out, "new", at=at, exchange=exchange)[0] == -9, at
+        if not exchange:  # between two renames the folder is away; whoever comes next puts it back
             clean(out)
         found = contents(out / "model")
         assert set(found) == {"weights", "inner/more"}, at
@@ -66,16 +129,15 @@ def test_a_kill_at_any_file_operation_leaves_old_or_new_and_the_next_run_cleans_
         for name in ("a.txt", "b.bin"):
             assert (out / name).read_text() in ("old" * 5000, "new" * 5000), at
         seen |= {text[:3] for text in found.values()}
-        assert write(out, "old").returncode == 0
+        assert write(out, "old")[0] == 0
         assert contents(out) == whole(out, "old"), at  # and nothing else: no journal, no leftover
     assert seen == {"old", "new"}
 
 
-def test_a_first_write_that_is_killed_at_any_operation_leaves_a_whole_file_or_none(tmp_path):
-    write(tmp_path / "count-only", "old", "--count", str(tmp_path / "count"))
-    for at in range(1, int((tmp_path / "count").read_text()) + 1):
-        out = tmp_path / f"out-{at}"
-        assert write(out, "new", "--at", str(at)).returncode == -9
+def test_a_first_write_that_is_killed_at_any_operation_leaves_a_whole_file_or_none(quick):
+    for at in range(1, operations(quick / "first") + 1):
+        out = quick / f"out-{at}"
+        assert write(out, "new", at=at)[0] == -9
         visible = {p.name: p for p in out.iterdir() if not p.name.startswith(".headwise-")} if out.exists() else {}
         assert set(visible) <= NAMES
         assert set(contents(out).values()) <= {"new" * 5000} | {
@@ -85,21 +147,21 @@ def test_a_first_write_that_is_killed_at_any_operation_leaves_a_whole_file_or_no
         assert not out.exists() or {p.name for p in out.iterdir()} <= NAMES
 
 
-@pytest.mark.parametrize("faults", [(), ("--no-exchange",)], ids=["exchange", "two renames"])
-def test_a_disk_that_is_full_from_any_operation_on_leaves_old_or_new_and_is_said(tmp_path, faults):
-    out = tmp_path / "out"
-    assert write(out, "old").returncode == 0
-    for at in range(1, operations(out, *faults) + 1, 2):
-        done = write(out, "new", "--at", str(at), "--how", "full", *faults)
-        if done.returncode:
-            assert "headwise.errors.HeadwiseError: Cannot write to" in done.stderr, at
-            assert "the disk is full" in done.stderr
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_a_disk_that_is_full_from_any_operation_on_leaves_old_or_new_and_is_said(quick, exchange):
+    out = quick / "out"
+    assert write(out, "old")[0] == 0
+    for at in range(1, operations(out, exchange=exchange) + 1):
+        code, said = write(out, "new", at=at, how="full", exchange=exchange)
+        if code:
+            assert "Cannot write to" in said, at
+            assert "the disk is full" in said
         clean(out)
         found = contents(out)
         assert set(found) == set(whole(out, "")), at
         assert found["model/weights"] == found["model/inner/more"]
         assert set(found.values()) <= {"old" * 5000, "new" * 5000}
-        assert write(out, "old").returncode == 0
+        assert write(out, "old")[0] == 0
 
 
 def test_nothing_but_its_own_recorded_names_is_removed(tmp_path):
