@@ -49,7 +49,7 @@ def arm(
             name = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)  # type: ignore[arg-type]
             if isinstance(path, int):
                 name = os.readlink(name)
-            if not os.path.abspath(name).startswith(root):
+            if not (os.path.abspath(name) + os.sep).startswith(root + os.sep):
                 return
             done += 1
             if how == "full" and 0 < at <= done:
