@@ -32,8 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import arm
 
-SETTINGS = ["--operator", "zero", "--strategy", "greedy,screened,bp", "--width", "2", "--controls", "2", "--finalists", "3", "--budget", "10",
-            "--max-heads", "3", "--epochs", "2", "--device", "cpu"]  # fmt: skip
+SETTINGS = ["--operator", "zero", "--strategy", "greedy,screened,bp", "--width", "1", "--controls", "1", "--finalists", "2", "--budget", "3",
+            "--max-heads", "2", "--epochs", "1", "--device", "cpu"]  # fmt: skip
 OUTCOMES = ("tried", "same", "refused", "silent", "traceback", "leftover", "said")
 KINDS = {  # of files that are read back: where they lie below a trial's folder
     "study": "out/study.sqlite",
@@ -242,7 +242,7 @@ def digests(out: Path) -> dict[str, str]:
     }
 
 
-def write_pairs(folder: Path, images: int = 24) -> Path:
+def write_pairs(folder: Path, images: int = 12) -> Path:
     """Some of the packaged pairs as picture files and a table."""
     import pyarrow.parquet as parquet
 
