@@ -1,5 +1,5 @@
 """`python -m headwise` is the command line."""
 
-from headwise.cli.app import main
+from headwise.cli.guard import main
 
 main()

@@ -1,4 +1,4 @@
-"""The one exception of the package, and what a library's own exception says."""
+"""The one exception of the package, an interrupt on its way out, and what a library's own exception says."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ class HeadwiseError(Exception):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))
+
+
+class Stopped(Exception):
+    """An interrupt inside a command, on its way through the parser of the command line, which would say nothing of it;
+    its cause is the interrupt."""
 
 
 def cause(error: BaseException) -> str:

@@ -70,7 +70,7 @@ def images() -> torch.Tensor:
 def run(monkeypatch, capsys):
     """Runs `headwise ...` in this process: (exit code, standard output, standard error)."""
 
-    from headwise.cli.app import main
+    from headwise.cli.guard import main
 
     def call(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["headwise", *map(str, args)])

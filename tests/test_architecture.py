@@ -28,6 +28,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "checked",
     "processor",
     "hub",
+    "plain",
     "errors",
     "wording",
     "version",

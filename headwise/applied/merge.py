@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from safetensors import SafetensorError
 
 from headwise.applied.check import compare, masked_embeddings, probe_batch
 from headwise.applied.fold import changes, check_folds, check_plain
@@ -18,7 +12,7 @@ from headwise.applied.write import write
 from headwise.edits.artefact import CARD_FILE, MASK_FILE, dumps, plain_card
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.files import cannot_write
+from headwise.files import new_folder
 from headwise.towers.base import Model
 from headwise.towers.fits import check_fits, check_functions, check_present
 
@@ -105,11 +99,7 @@ def merge(
     edits = changes(model.tower, mask, model.module)
     batch = probe_batch(model.tower, pixels)
     wanted = masked_embeddings(model, mask, batch)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
-    made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
-    done = False
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(folder) as partial:
         written = write(model, edits, partial)
         (partial / CARD_FILE).write_text(plain_card(mask, merged=True) if card is None else card, encoding="utf-8")
         (partial / MASK_FILE).write_text(dumps(mask), encoding="utf-8")
@@ -117,16 +107,7 @@ def merge(
         for path in filter(Path.is_file, partial.rglob("*")):
             path.chmod(mode)
         difference, relative = compare(partial, model, edits, written, batch, wanted, tolerance)
-        _put_in_place(partial, folder)
-        done = True
-    except (OSError, SafetensorError) as error:  # the second is what safetensors calls a full disk
-        raise cannot_write(folder, error) from error
-    finally:
-        if not done:
-            shutil.rmtree(partial, ignore_errors=True)
-            for path in made:
-                with suppress(OSError):
-                    path.rmdir()
+        _check_replaces(partial, folder)
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in written.dtypes)
     return MergeReport(folder, difference, relative, dtypes, len(batch), written.rounding)
 
@@ -144,22 +125,15 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         raise HeadwiseError(f"{folder} already holds a merged model. Give a new folder, or allow it to be replaced.")
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename the finished folder to its name; a former merge goes only once the new one is there."""
-    if not folder.exists():
-        os.rename(partial, folder)
-        return
-    extra = sorted({path.name for path in folder.iterdir()} - {path.name for path in partial.iterdir()})
+def _check_replaces(partial: Path, folder: Path) -> None:
+    """
+    Raises:
+        HeadwiseError: a file that replacing the folder would delete without writing it anew.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    extra = sorted(there - {path.name for path in partial.iterdir()})
     if extra:
         raise HeadwiseError(
             f"{folder} also holds {', '.join(extra)}, which a merge does not write and replacing it would delete. "
             "Give a new folder for the merged model."
         )
-    former = partial.with_suffix(".former")
-    os.rename(folder, former)
-    try:
-        os.rename(partial, folder)
-    except OSError:
-        os.rename(former, folder)
-        raise
-    shutil.rmtree(former, ignore_errors=True)

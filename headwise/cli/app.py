@@ -6,18 +6,28 @@ command is a file of its own here; it parses, calls a job, prints.
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
+import typer.core
 
 from headwise.cli import compare, evaluate, explain, front, look, merge, refine, sweep, transfer
-from headwise.cli.options import refuse_former
-from headwise.errors import HeadwiseError
+from headwise.errors import Stopped
 from headwise.wording import command_line
 
+
+class Commands(typer.core.TyperGroup):
+    """An interrupt is told to the guard; the parser itself would end without a word."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Stopped from stop
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,20 +61,3 @@ app.command()(front.front)
 app.command()(look.inspect)
 app.command()(look.models)
 app.add_typer(look.data, name="data")
-
-
-def main() -> None:
-    """Entry point: 0 when all is well, 1 for bad input (a sentence, no traceback), 2 for wrong usage."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # read when torch is imported, which no module of the command line does before its command runs: threads that wait
-    # sleep instead of spinning, so that a shared machine is not several times slower (docs/performance.md)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        refuse_former(sys.argv[1:])
-        app()
-    except HeadwiseError as error:
-        print(f"headwise: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("headwise: interrupted; the same command continues where it stopped.", file=sys.stderr)
-        sys.exit(130)

@@ -5,22 +5,45 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from headwise.plain import json_text, line, terminal
 from headwise.report import kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
 
-out = Console(width=None if sys.stdout.isatty() else 120)  # wide enough for a table in a log
 
-err = Console(stderr=True)
+class _Progress:
+    """Standard error, as it is at the moment; progress that cannot be shown (a full disk) costs no result."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+# nothing that is printed is markup: it holds paths, captions and names
+_PLAIN: Mapping[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+out = Console(width=None if sys.stdout.isatty() else 120, **_PLAIN)  # wide enough for a table in a log
+err = Console(file=cast("IO[str]", _Progress()), **_PLAIN)
+
+
+def say(text: str) -> None:
+    """Print a sentence, or lines, of results."""
+    out.print(terminal(text), soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
@@ -47,29 +70,37 @@ class Terminal:
         if self.quiet:
             yield lambda amount: None
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description:32}"), BarColumn(30), _Rate(), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:32}", markup=False),
+            BarColumn(30),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=err, refresh_per_second=4) as progress:
-            task = progress.add_task(title, total=total, unit=unit)
+            task = progress.add_task(line(title), total=total, unit=unit)
             yield lambda amount: progress.advance(task, amount)
             progress.update(task, total=progress.tasks[0].completed or 1, completed=progress.tasks[0].completed or 1)
 
     def say(self, text: str) -> None:
         """A line beside the bars, never on standard output."""
         if not self.quiet:
-            err.print(text, highlight=False, soft_wrap=True)
+            err.print(terminal(text), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json_text(value, indent=2)
+    utf = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(text if utf else json.dumps(value, indent=2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
     """A table; its first column is text, and the others are numbers unless `text` is set."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=line(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if text or i == 0 else "right", overflow="fold")
+        table.add_column(line(column), justify="left" if text or i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(line, row))
     out.print(table)
 
 
@@ -90,7 +121,7 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
         rows, columns = [row[:3] for row in rows], columns[:3]
     print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
-        out.print("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
+        say("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
 
 
 def _notes(one: Mapping) -> list[str]:
@@ -128,18 +159,18 @@ def print_refined(results: Mapping, folder: object) -> None:
     title = f"Test split: {words.size_of(results['data']['splits']['test'])}; in %, change in points"
     columns = ("", "heads", *shown, "change", "95 % interval", "p")
     print_table(title, columns, rows)
-    out.print(words.verdict(results), highlight=False, soft_wrap=True)
+    say(words.verdict(results))
     for first in results["first_order"]:
         if first["rank_correlation"]:
-            out.print(words.first_order_agreement(first), highlight=False, soft_wrap=True)
+            say(words.first_order_agreement(first))
     if not results["sweep"]:
-        out.print("No sweep was run; first-order scores ranked the heads.", highlight=False)
+        say("No sweep was run; first-order scores ranked the heads.")
     if results["kept"]:
         print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
     for sentence in (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ())):
         if sentence:
-            out.print(sentence, highlight=False, soft_wrap=True)
-    out.print(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/", highlight=False)
+            say(sentence)
+    say(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/")
 
 
 def _shown(results: Mapping) -> dict[str, str]:
@@ -186,8 +217,8 @@ def print_comparison(results: Mapping, folder: object) -> None:
     measure = words.metric_name(results["settings"]["fitness"])
     print_table(f"Test split: change of {measure}, points", columns, rows)
     for sentence in findings(results):
-        out.print(sentence, highlight=False, soft_wrap=True)
-    out.print(f"Written to {folder}: compare.md, compare.json, compare.png", highlight=False)
+        say(sentence)
+    say(f"Written to {folder}: compare.md, compare.json, compare.png")
 
 
 def print_transfer(results: Mapping, folder: object) -> None:
@@ -205,8 +236,8 @@ def print_transfer(results: Mapping, folder: object) -> None:
     names = [words.short_name(data["source"]) for data in results["data"]]
     measure = words.metric_name(results["fitness"])
     print_table(f"Test splits: change of {measure}, points (95 % interval)", ("mask", "found on", *names), rows)
-    out.print(best_sentence(results), highlight=False, soft_wrap=True)
-    out.print(f"Written to {folder}: transfer.md, transfer.json, transfer.png", highlight=False)
+    say(best_sentence(results))
+    say(f"Written to {folder}: transfer.md, transfer.json, transfer.png")
 
 
 def print_check(report: Report) -> None:
@@ -237,6 +268,6 @@ def print_check(report: Report) -> None:
     if report.bad:
         listed = [(bad.origin, bad.reason) for bad in report.bad[:20]]
         print_table(f"Bad rows (first {len(listed)} of {len(report.bad):,})", ("where", "why"), listed, text=True)
-        out.print("Mend them, or leave them out with --skip-bad.", highlight=False)
+        say("Mend them, or leave them out with --skip-bad.")
     for note in report.notes:
-        out.print(note, highlight=False, markup=False, soft_wrap=True)
+        say(note)

@@ -72,5 +72,5 @@ def explain(
         console.print_json(results)
         return
     for sentence in [*summary(results), *results["patterns"]["sentences"]]:
-        console.out.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    console.out.print(f"Written to {out}: explanation.md, explanation.json, explanation.safetensors", highlight=False)
+        console.say(sentence)
+    console.say(f"Written to {out}: explanation.md, explanation.json, explanation.safetensors")

@@ -94,6 +94,6 @@ def front(
         console.print_json(found.results)
         return
     console.print_table(heading(found.results), COLUMNS[found.results["kind"]], shown_rows(found.results))
-    console.out.print(verdict(found.results), highlight=False, soft_wrap=True)
+    console.say(verdict(found.results))
     mask = ", mask/" if found.mask is not None else ""
-    console.out.print(f"Written to {out}: front.md, front.json, front.png{mask}", highlight=False)
+    console.say(f"Written to {out}: front.md, front.json, front.png{mask}")

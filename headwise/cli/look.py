@@ -63,7 +63,7 @@ def models(as_json: JsonOption = False) -> None:
         lines = [f"{library.name} {state}", f"  {', '.join(library.families)}"]
         lines += [f"  {form:32}  {meaning}" for form, meaning in library.forms.items()]
         lines += [f"    for example {example}" for example in library.examples]
-        console.out.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
+        console.say("\n".join(lines) + "\n")
 
 
 @data.command()

@@ -59,8 +59,4 @@ def merge(
             }
         )
         return
-    console.out.print(
-        f"Written to {report.folder} {report.sentence}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"Written to {report.folder} {report.sentence}")

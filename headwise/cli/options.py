@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -287,6 +287,22 @@ def machine(
     return Machine(dtype, device, chunk, cache_size=size, overrides=overrides or Overrides())
 
 
+def check_numbers(values: Mapping[str, object]) -> None:
+    """
+    Raises:
+        HeadwiseError: an option's number that no computation takes: a seed below 0, or a whole number of more than
+            63 bits.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if abs(value) >= 2**63:
+            raise HeadwiseError(f"{option} is a number of {len(f'{abs(value):x}') * 4} bits; give a smaller one.")
+        if name == "seed" and value < 0:
+            raise HeadwiseError(f"{option} is {value}; give a whole number from 0.")
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameters of the groups above become their options, each with its own name.
 
@@ -306,6 +322,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def call(**values: Any) -> None:
+        check_numbers(values)
         made = {
             name: group(**{f.name: values.pop(f.name) for f in fields(group)})  # type: ignore[operator]
             for name, group in groups.items()

@@ -167,6 +167,7 @@ def refine(
         console.print_refined(found.results, out)
 
 
+@grouped
 def demo(
     out: OutOption = Path("demo-out"),
     operator: OperatorOption = "uniform",

@@ -64,4 +64,4 @@ def sweep(
     title = f"Change of {measure} when one head is suppressed ({operator}), {len(heads)} heads, most harmful first"
     console.print_table(title, headings, rows)
     if first:
-        console.out.print(words.first_order_agreement(results["first_order"]), highlight=False, soft_wrap=True)
+        console.say(words.first_order_agreement(results["first_order"]))

@@ -185,7 +185,9 @@ def parse_size(text: str) -> int:
     power = " kmgt".index(found[2] or " ") if found else 0
     size = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found and len(found[1]) <= 30 else 0
     if size < 1:
-        raise HeadwiseError(f"{text!r} is not a cache size. Give a number with a unit, such as 20GB, 500MB or 1.5TiB.")
+        raise HeadwiseError(
+            f"{text[:60]!r} is not a cache size. Give a number with a unit, such as 20GB, 500MB or 1.5TiB."
+        )
     return size
 
 

@@ -51,5 +51,15 @@ def outside(path: str, folder: str) -> bool:
 
 
 def cache_folder(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The folder for decoded images: the argument, else $HEADWISE_CACHE, else ~/.cache/headwise."""
-    return Path(cache_dir or os.environ.get("HEADWISE_CACHE") or Path.home() / ".cache" / "headwise").expanduser()
+    """The folder for decoded images: the argument, else $HEADWISE_CACHE, else ~/.cache/headwise.
+
+    Raises:
+        HeadwiseError: no home is known, or that of a user who is unknown was asked for.
+    """
+    named = cache_dir or os.environ.get("HEADWISE_CACHE") or "~/.cache/headwise"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise HeadwiseError(
+            f"There is no home folder for {named}: {error} Set HEADWISE_CACHE to the folder for decoded images."
+        ) from error

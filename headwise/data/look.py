@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from headwise.data.decode import VERSION, decode_small, pillow_warnings
 from headwise.data.pairs import ImageRef
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
+from headwise.files import OTHER_CACHE, write_files
 
 SIDE = 8  # a look is 8 × 8 pixels in RGB
 LOOK_BYTES = SIDE * SIDE * 3
@@ -96,14 +96,4 @@ def _digest(reasons: Mapping[object, str], body: bytes) -> str:
 def _save(path: Path, looks: list[bytes], reasons: dict[int, str]) -> None:
     body = b"".join(looks)
     head = json.dumps({"digest": _digest(reasons, body), "reasons": reasons}).encode()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(head + b"\n" + body)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise HeadwiseError(
-            f"Cannot write to the cache folder {path.parent}: {error.strerror or error}. "
-            "Free some space, or set HEADWISE_CACHE to another folder."
-        ) from None
+    write_files(path.parent, {path.name: head + b"\n" + body}, advice=OTHER_CACHE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -20,6 +19,7 @@ from headwise.data.decode import decode, pillow_warnings
 from headwise.data.pairs import ImageRef
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
+from headwise.files import OTHER_CACHE, cannot_write, new_folder
 
 SHARD = 1024  # images: a run that is killed loses at most one shard's work
 PROBE = 32  # side of the one-coloured pictures that show what the processor makes of a byte
@@ -147,18 +147,10 @@ def write_shard(
     with _lock(folder, key):
         if (shard := _open(path, len(images), say)) is not None:
             return shard, False
-        part = folder / f".{key}.part"
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was killed: we hold the lock
-        try:
-            part.mkdir(parents=True)
+        with new_folder(path, advice=OTHER_CACHE) as part:
             index = _write(part / DATA, images, preprocess, known, workers, progress)
             index["crc32"] = file_checksum(part / DATA)
             (part / INDEX).write_bytes(dump_json(index))
-            part.rename(path)
-        except OSError as error:
-            raise cannot_write(folder, error) from None
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         shard = _open(path, len(images), say)
     if shard is None:
         raise HeadwiseError(f"{path}: what was just written cannot be read back. Check this disk.")
@@ -227,16 +219,8 @@ def _lock(folder: Path, key: str) -> FileLock:
     try:
         locks.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(folder, error) from None
+        raise cannot_write(folder, error, OTHER_CACHE) from error
     return FileLock(locks / key)
-
-
-def cannot_write(folder: Path, error: OSError) -> HeadwiseError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = "the disk is full" if full else error.strerror or str(error)
-    return HeadwiseError(
-        f"Cannot write decoded images to {folder}: {reason}. Free some space, or set HEADWISE_CACHE to another folder."
-    )
 
 
 # ---- the bound

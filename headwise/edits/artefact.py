@@ -15,6 +15,7 @@ from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError, cause
 from headwise.files import write_files
 from headwise.hub import offline_unless_reachable
+from headwise.plain import code, markdown, yaml
 from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
@@ -22,7 +23,7 @@ CARD_FILE = "README.md"
 FORMAT = 1
 KEYS = frozenset({"format", "headwise_version", "operator", "grid", "gates", "means", "provenance", "checksum"})
 OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Described(Protocol):
@@ -55,7 +56,7 @@ def save(mask: Described, folder: str | Path, *, card: str | None = None) -> Pat
     """Write `head_mask.json` and a card: see `Mask.save_pretrained`."""
     folder = Path(folder)
     files = {MASK_FILE: dumps(mask)}
-    if card is not None or not _is_users_own(folder / CARD_FILE):
+    if card is not None or not is_users_own(folder / CARD_FILE):
         files = {CARD_FILE: plain_card(mask) if card is None else card, **files}
     write_files(folder, files)
     return folder / MASK_FILE
@@ -246,7 +247,7 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
     lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
     reference = base_model.removeprefix("hf:")
     if base_model.startswith("hf:") and _HUB_ID.fullmatch(reference) and not Path(reference).exists():
-        lines += [f"base_model: {reference}", *(["base_model_relation: finetune"] if merged else [])]
+        lines += [f"base_model: {yaml(reference)}", *(["base_model_relation: finetune"] if merged else [])]
     if merged:
         lines += ["pipeline_tag: zero-shot-image-classification"]
     lines += ["tags:", "- headwise", "- clip", "- attention-heads", "---", OWN_CARD]
@@ -260,21 +261,22 @@ def plain_card(mask: Described, *, merged: bool = False) -> str:
     heads = [head for head in mask.grid if mask.gate(head) < 1.0]
     if heads:
         names = ", ".join(f"{head} (gate {mask.gate(head):.3g})" for head in heads)
-        effect = f"Suppressed, {len(heads)} of {mask.grid.size} heads, operator `{mask.operator}`: {names}."
+        effect = f"Suppressed, {len(heads)} of {mask.grid.size} heads, operator {code(mask.operator)}: {names}."
     facts = [
-        f"- {key.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}"
+        f"- {markdown(key.replace('_', ' '))}: {markdown(value if isinstance(value, str) else json.dumps(value))}"
         for key, value in mask.provenance.items()
         if key not in ("functions", "seen")  # numbers for `check_functions`, images to recognise: not for people
     ]
     what = "Refined image encoder" if merged else "Head mask"
     return "\n".join(
-        [card_header(base, merged=merged), "", f"# {what} of {base}", "", effect, ""]
+        [card_header(base, merged=merged), "", f"# {what} of {markdown(base)}", "", effect, ""]
         + ["Layers and heads count from 0. Written by headwise; the mask is `head_mask.json`.", ""]
         + (["Where it comes from:", "", *facts, ""] if facts else [])
     )
 
 
-def _is_users_own(readme: Path) -> bool:
+def is_users_own(readme: Path) -> bool:
+    """Whether a README was not written by headwise, or cannot be read."""
     try:
         return OWN_CARD not in readme.read_text(encoding="utf-8")
     except FileNotFoundError:

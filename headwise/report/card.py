@@ -6,6 +6,7 @@ In: results as `results.json` holds them. Out: Markdown with a YAML header.
 from __future__ import annotations
 
 from headwise.edits.artefact import card_header
+from headwise.plain import Markdown
 from headwise.report.words import Results, render
 
 
@@ -20,5 +21,8 @@ def model_card(results: Results, *, merged: bool = False) -> str:
         HeadwiseError: the results lack a field.
     """
     return render(
-        "card.md.j2", results, header=lambda: card_header(results["model"]["name"], merged=merged), merged=merged
+        "card.md.j2",
+        results,
+        header=lambda: Markdown(card_header(results["model"]["name"], merged=merged)),
+        merged=merged,
     )

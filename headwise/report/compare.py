@@ -6,7 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.report.words import cell, change, claim, counted, interval, metric_name, p_value, points, short_name
+from headwise.plain import code, markdown, picture
+from headwise.report.drawing import drawing
+from headwise.report.words import change, claim, counted, interval, metric_name, p_value, points, short_name
 
 Row = Mapping[str, Any]
 RAW, PICKED = "#E66100", "#5D3A9B"  # told apart with every common colour blindness
@@ -22,19 +24,20 @@ def comparison_text(results: Mapping[str, Any]) -> str:
     sizes = data["splits"]
     measure = metric_name(settings["fitness"])
     lines = [
-        f"# Comparison on {short_name(data['source'])}",
+        f"# Comparison on {markdown(short_name(data['source']))}",
         "",
-        f"Model `{results['model']['name']}`, {sizes['search']:,} images to search or train on, {sizes['pick']:,} to "
-        f"pick on, {sizes['test']:,} to test on ({data['split_how']}). {counted(settings['repeats'], 'seed')}; a search or "
-        f"training may cost {settings['budget']:,.0f} FFE (passes over the search split), what it starts from included.",
+        f"Model {code(results['model']['name'])}, {sizes['search']:,} images to search or train on, {sizes['pick']:,} to "
+        f"pick on, {sizes['test']:,} to test on ({markdown(data['split_how'])}). {counted(settings['repeats'], 'seed')}; "
+        f"a search or training may cost {settings['budget']:,.0f} FFE (passes over the search split), what it starts from "
+        "included.",
         "",
         "![Change on the test split](compare.png)",
         "",
         comparison_table(results),
         "",
-        *(f"- {sentence}" for sentence in findings(results)),
+        *(f"- {markdown(sentence)}" for sentence in findings(results)),
         "",
-        f"*Test*: {measure} on the test split, mean over seeds. *Picked*: its change in points against the unchanged "
+        f"*Test*: {markdown(measure)} on the test split, mean over seeds. *Picked*: its change in points against the unchanged "
         "model, with the 95 % bootstrap interval over test images and a sign-flip p; each method falls back to the "
         "unchanged model when its result does not win on the pick split. *By search*: the change without that, of the "
         "method's best on the data it searched or trained on, and its range over seeds. *Overlap*: mean Jaccard similarity of the suppressed heads between seeds. *Minutes*: "
@@ -42,16 +45,16 @@ def comparison_text(results: Mapping[str, Any]) -> str:
         "against the unchanged model; masks that fold into the weights cost nothing. Choosing a method by "
         "this table is a selection on the test split; p is not corrected for the number of rows.",
     ]
-    lines += [f"\n{out['method']} was left out: {out['why']}." for out in results["left_out"]]
+    lines += [f"\n{markdown(out['method'])} was left out: {markdown(out['why'])}." for out in results["left_out"]]
     return "\n".join(lines) + "\n"
 
 
 def comparison_table(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
-    domains = [f"{cell(short_name(d['source']))}, picked / by search" for d in results["data"]["off_domain"]]
+    domains = [f"{short_name(d['source'])}, picked / by search" for d in results["data"]["off_domain"]]
     head = ["method", "operator", "heads", "test, %", "picked", "95 % interval", "p", "by search", "seeds' range"]
     head += ["overlap", "FFE", "minutes", "trained", "inference", *domains]
-    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    lines = [_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
     base = results["rows"][0]
     lines.append(_line([base["method"], "", "0", points(base["test"]["score"]), *[""] * (len(head) - 4)]))
     lines += [_line(_cells(row)) for row in results["rows"][1:]]
@@ -59,7 +62,7 @@ def comparison_table(results: Mapping[str, Any]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def _cells(row: Row) -> list[str]:
@@ -151,13 +154,11 @@ def comparison_png(results: Mapping[str, Any]) -> bytes:
     Returns:
         A PNG. The same input gives the same bytes.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = results["rows"][1:][::-1]
-    with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+    with drawing():
         figure = Figure(figsize=(8, 1.4 + 0.42 * max(1, len(rows))), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
@@ -182,10 +183,10 @@ def comparison_png(results: Mapping[str, Any]) -> bytes:
                 if len(seeds) > 1:
                     axis.plot(seeds, [y + shift] * len(seeds), "|", color=colour, markersize=6, alpha=0.6)
         names = [f"{row['method']}" + (f" · {row['operator']}" if row["operator"] else "") for row in rows]
-        axis.set_yticks(range(len(rows)), names, fontsize=9)
+        axis.set_yticks(range(len(rows)), list(map(picture, names)), fontsize=9)
         measure = metric_name(results["settings"]["fitness"])
         axis.set_xlabel(
-            f"change of {measure} on the test split, points (line: 95 % interval; ticks: seeds)", fontsize=9
+            f"change of {picture(measure)} on the test split, points (line: 95 % interval; ticks: seeds)", fontsize=9
         )
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right", "left"]].set_visible(False)

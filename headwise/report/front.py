@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from headwise.plain import code, markdown, picture
+from headwise.report.drawing import drawing
 from headwise.report.kept import COLUMNS as KEPT_COLUMNS
 from headwise.report.kept import kept_rows, table, with_error
 from headwise.report.words import (
     Results,
-    cell,
     change,
     claim_sentence,
     counted,
@@ -90,14 +91,14 @@ def front_text(results: Results) -> str:
     """
     data, chosen, kind = results["data"], results["chosen"], results["kind"]
     lines = [
-        f"# Front: {results['model']['name']} on {data['source']}",
+        f"# Front: {markdown(results['model']['name'])} on {markdown(data['source'])}",
         "",
-        verdict(results),
+        markdown(verdict(results)),
         "",
         *([_caution(chosen), ""] if chosen and chosen["test_reads"] > 1 else []),
         "![The front](front.png)",
         "",
-        f"{heading(results)}. Identity: {points(_main(results, 'search'))} on the search split "
+        f"{markdown(heading(results))}. Identity: {points(_main(results, 'search'))} on the search split "
         f"({size_of(data['splits']['search'])}), {points(_main(results, 'pick'))} on the pick split "
         f"({size_of(data['splits']['pick'])}).",
         "",
@@ -111,7 +112,7 @@ def front_text(results: Results) -> str:
     if kind == "domains":
         lines += [
             "A kept domain's column shows the one that suffers most. Kept: "
-            + "; ".join(f"{each['data']['source']} ({size_of(each['data'])})" for each in results["kept"])
+            + "; ".join(f"{markdown(each['data']['source'])} ({size_of(each['data'])})" for each in results["kept"])
             + ".",
             "",
         ]
@@ -120,7 +121,7 @@ def front_text(results: Results) -> str:
     ffe = ", ".join(f"{name} {value:.1f}" for name, value in results["ffe"].items())
     lines += [
         f"{counted(results['evaluated'], 'mask')} of {grid_of(results)} were tried, operator "
-        f"{results['settings']['operator']}; NSGA-II stopped by: {results['why']}. Cost in FFE (passes of the image "
+        f"{markdown(results['settings']['operator'])}; NSGA-II stopped by: {markdown(results['why'])}. Cost in FFE (passes of the image "
         f"tower over the split in question): {ffe}. headwise {results['headwise_version']}.",
         "",
     ]
@@ -148,7 +149,7 @@ def _tested(results: Results) -> list[str]:
         before, after = test["before"][name], test["after"][name]
         rows.append((metric_name(name), points(before), points(after), change(after - before), *tested))
     size = size_of(results["data"]["splits"]["test"])
-    lines = ["## The chosen mask on the test split", "", f"Mask `{cell(chosen['mask'])}`, in `mask/`.", ""]
+    lines = ["## The chosen mask on the test split", "", f"Mask {code(chosen['mask'])}, in `mask/`.", ""]
     lines += [*table((size, "before", "after", "change", "95 % interval", "p"), rows), ""]
     if chosen["kept"]:
         lines += [*table(KEPT_COLUMNS, kept_rows(chosen["kept"])), ""]
@@ -164,14 +165,12 @@ def front_png(results: Results) -> bytes:
     Returns:
         A PNG. The same input gives the same bytes.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     domains = results["kind"] == "domains"
-    with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+    with drawing(size=9):
         figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
@@ -188,7 +187,7 @@ def front_png(results: Results) -> bytes:
         bars = {"color": PICK, "markersize": 5, "elinewidth": 1, "capsize": 2, "zorder": 2}
         axis.errorbar(xs, ys, yerr=errors, fmt="s", label="pick split ± standard error", **bars)
         _chosen(axis, results, domains)
-        axis.set_ylabel(f"change of {measure(results)}, points")
+        axis.set_ylabel(f"change of {picture(measure(results))}, points")
         axis.set_xlabel("change on the kept domain that suffers most, points" if domains else "suppressed heads")
         limit = results["settings"]["max_loss"]
         if limit is not None:
@@ -197,7 +196,7 @@ def front_png(results: Results) -> bytes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
-        axis.set_title(f"{results['model']['name']} on {results['data']['source']}", fontsize=9)
+        axis.set_title(picture(f"{results['model']['name']} on {results['data']['source']}"), fontsize=9)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

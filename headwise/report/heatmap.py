@@ -12,6 +12,8 @@ from typing import Any
 
 from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
+from headwise.plain import picture
+from headwise.report.drawing import drawing
 from headwise.report.words import main_metric, metric_name
 
 COLOURS = "PuOr"  # orange to purple: told apart with every common colour blindness, white at 0
@@ -43,8 +45,6 @@ def heat_map(
     Raises:
         HeadwiseError: no effects, or a head that the grid does not have.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def heat_map(
     across = min(len(tables), 3)
     down = math.ceil(len(tables) / across)
     size = (max(across * (columns * cell + 0.75) + 1.1, 5.2), down * (rows * cell + 0.75) + 0.75)
-    with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+    with drawing():
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(down, across, squeeze=False).flatten().tolist()
@@ -114,7 +114,7 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
     except KeyError as error:
         raise HeadwiseError(f"The results lack the field {error}; no heat map can be drawn.") from error
     split = "search split" if chosen else "pairs given"
-    title = f"Change of {measure} on the {split}, in points,\nwhen this head alone is suppressed"
+    title = f"Change of {picture(measure)} on the {split}, in points,\nwhen this head alone is suppressed"
     return heat_map(effects, grid, chosen=outlined, title=title)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from headwise.report.words import Results, cell, change, counted, interval, p_value, points, size_of
+from headwise.plain import Markdown, markdown
+from headwise.report.words import Results, change, counted, interval, p_value, points, size_of
 
 COLUMNS = ("kept domain, test split", "before", "after", "change", "95 % interval", "p")
 
 
-def kept_section(results: Results) -> str:
+def kept_section(results: Results) -> Markdown:
     """The kept domains before and after, and which masks they ruled out, as Markdown; empty where there are none."""
     kept = results.get("kept")
     if not kept:
-        return ""
+        return Markdown()
     lines = [
         "## Kept domains",
         "",
-        kept_sentence(results),
+        markdown(kept_sentence(results)),
         "",
         *table(COLUMNS, kept_rows(kept["domains"])),
         "",
@@ -36,7 +37,7 @@ def kept_section(results: Results) -> str:
             *table(("mask", "found by", "heads", *names), rows),
             "",
         ]
-    return "\n".join(lines)
+    return Markdown("\n".join(lines))
 
 
 def kept_sentence(results: Results) -> str:
@@ -75,4 +76,4 @@ def with_error(delta: float, error: float) -> str:
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """A Markdown table; its first column is text."""
     lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
-    return ["| " + " | ".join(map(cell, line)) + " |" for line in lines]
+    return ["| " + " | ".join(map(markdown, line)) + " |" for line in lines]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 from headwise.files import write_files
+from headwise.plain import argument, json_text
 from headwise.report.heatmap import heatmap_png
 from headwise.report.kept import kept_section
 from headwise.report.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
@@ -47,7 +46,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
     return render(
         "refine.md.j2",
         results,
-        folder=shlex.quote(name),
+        folder=name,
         merged=merged,
         heatmap=HEATMAP_FILE,
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
@@ -58,8 +57,8 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         identity_is_chosen=lambda: not results["chosen"]["size"],
         kept_section=lambda: kept_section(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
-        quote=lambda text: shlex.quote(str(text)),
-        dump=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        quote=argument,
+        dump=lambda value: json_text(value, indent=2),
     )
 
 

@@ -6,8 +6,10 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from headwise.plain import code, markdown, picture
+from headwise.report.drawing import drawing
 from headwise.report.heatmap import COLOURS
-from headwise.report.words import cell, change, claim, counted, interval, metric_name, p_value, points, short_name
+from headwise.report.words import change, claim, counted, interval, metric_name, p_value, points, short_name
 
 
 def transfer_text(results: Mapping[str, Any]) -> str:
@@ -17,11 +19,11 @@ def transfer_text(results: Mapping[str, Any]) -> str:
         results: what `headwise.transfer` returns and `transfer.json` holds.
     """
     data, measure = results["data"], metric_name(results["fitness"])
-    head = ["mask", "found on", *(cell(short_name(one["source"])) for one in data), "mean on pick", "mean on test"]
+    head = ["mask", "found on", *(markdown(short_name(one["source"])) for one in data), "mean on pick", "mean on test"]
     lines = [
         "# Transfer",
         "",
-        f"Model `{results['model']}`. Change of {measure} on each data set's test split in points against the unchanged "
+        f"Model {code(results['model'])}. Change of {markdown(measure)} on each data set's test split in points against the unchanged "
         "model, with the 95 % bootstrap interval over its images and a sign-flip p (not corrected for the number of "
         "cells). The last columns are means over the data sets.",
         "",
@@ -34,12 +36,14 @@ def transfer_text(results: Mapping[str, Any]) -> str:
     for row in results["masks"]:
         cells = [f"{change(c['delta'])} ({interval(c['interval'])}; p {p_value(c['p'])})" for c in row["test"]]
         means = [change(_mean(row, split)) for split in ("pick", "test")]
-        lines.append("| " + " | ".join([cell(row["mask"]), cell(short_name(row["found_on"])), *cells, *means]) + " |")
-    lines += ["", best_sentence(results), ""]
+        lines.append(
+            "| " + " | ".join([markdown(row["mask"]), markdown(short_name(row["found_on"])), *cells, *means]) + " |"
+        )
+    lines += ["", markdown(best_sentence(results)), ""]
     lines += ["Data sets:", ""]
     lines += [
-        f"- {cell(one['source'])}: {counted(one['images']['pick'], 'pick image')}, "
-        f"{counted(one['images']['test'], 'test image')}; split {one['split_how']}{_noted(one)}"
+        f"- {markdown(one['source'])}: {counted(one['images']['pick'], 'pick image')}, "
+        f"{counted(one['images']['test'], 'test image')}; split {markdown(one['split_how'] + _noted(one))}"
         for one in data
     ]
     return "\n".join(lines) + "\n"
@@ -84,8 +88,6 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
     Returns:
         A PNG. The same input gives the same bytes.
     """
-    import matplotlib
-    from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,15 +95,15 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
     table = [[100 * one["delta"] for one in row["test"]] for row in rows]
     limit = max(0.1, *(abs(value) for row in table for value in row))
     size = (3.2 + 1.25 * len(data), 1.9 + 0.55 * len(rows))
-    with style.context("default"), matplotlib.rc_context({"font.family": "DejaVu Sans"}):
+    with drawing():
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
         image = axis.imshow(table, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         axis.set_xticks(
-            range(len(data)), [short_name(one["source"]) for one in data], fontsize=8, rotation=20, ha="right"
+            range(len(data)), [picture(short_name(one["source"])) for one in data], fontsize=8, rotation=20, ha="right"
         )
-        labels = [f"{short_name(row['found_on'])} ({counted(row['size'], 'head')})" for row in rows]
+        labels = [f"{picture(short_name(row['found_on']))} ({counted(row['size'], 'head')})" for row in rows]
         axis.set_yticks(range(len(rows)), labels, fontsize=8)
         axis.set_xlabel("tested on", fontsize=9)
         axis.set_ylabel("found on", fontsize=9)
@@ -115,7 +117,7 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
                 axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         measure = metric_name(results["fitness"])
         figure.suptitle(
-            f"Change of {measure} on the test split, points (● better or worse by interval and p)", fontsize=9
+            f"Change of {picture(measure)} on the test split, points (● better or worse by interval and p)", fontsize=9
         )
         bar = figure.colorbar(image, ax=axis, shrink=0.9, pad=0.02)
         bar.ax.tick_params(labelsize=8)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
+from headwise.plain import Markdown, code, literal, markdown
 from headwise.scoring.stats import FEWEST_CHANGED, claimed
 
 if TYPE_CHECKING:
@@ -105,11 +106,6 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
-
-
-def cell(text: object) -> str:
-    """Text that cannot break a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
 
 
 def short_name(source: object) -> str:
@@ -223,7 +219,7 @@ def results_table(results: Results) -> str:
     return render("{{ before_after(r) }}", results)
 
 
-def before_after(results: Results) -> str:
+def before_after(results: Results) -> Markdown:
     before, after = row_of(results, "identity"), row_of(results, "chosen")
     main = main_metric(results, after["metrics"])
     lines = [
@@ -236,9 +232,9 @@ def before_after(results: Results) -> str:
         tested = ("", "")
         if name == main and results["chosen"]["size"]:
             tested = (interval(after["interval"]), p_value(after["p"]))
-        cells = (cell(metric_name(name)), points(old), points(new), change(new - old), *tested)
+        cells = (markdown(metric_name(name)), points(old), points(new), change(new - old), *tested)
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return Markdown("\n".join(lines))
 
 
 def first_order_scores(first: Mapping[str, Any] | None) -> dict[str, float]:
@@ -288,9 +284,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML
+        finalize=markdown,  # every value that a template shows; what is Markdown by its type stays
     )
-    environment.filters.update(points=points, change=change, interval=interval, p=p_value, cell=cell)
+    environment.filters.update(
+        points=points, change=change, interval=interval, p=p_value, code=code, literal=literal, md=Markdown
+    )
     environment.globals.update(
         before_after=before_after,
         claim=claim,

@@ -123,7 +123,7 @@ def _lines(path: str, what: str, advice: str) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
         entries = json.loads(text) if file.suffix.lower() == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HeadwiseError(f"{path} cannot be read as {what}: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
         raise HeadwiseError(f"{path} must be a JSON list of texts, or a text file with one of the {what} a line.")

@@ -7,7 +7,6 @@ Exact for single heads; of several it leaves out how they interact (`anchors.py`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels, Plan, embed
+from headwise.files import write_files
 from headwise.towers.base import Tower
 
 
@@ -79,16 +79,11 @@ class HeadDeltas:
         from safetensors.torch import save_file
 
         path = Path(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may share an output folder
         grid = {"layers": list(self.grid.layers), "pool": self.grid.pool}
         facts = {"grid": grid, "operator": self.operator, "heads": list(map(str, self.heads)), "key": key}
         tensors = {"identity": self.identity.contiguous(), "changes": self.changes.contiguous()}
-        try:
-            save_file(tensors, part, metadata(tensors, facts))
-            part.replace(path)
-        except Exception as error:  # safetensors raises its own kinds, also for a full disk
-            part.unlink(missing_ok=True)
-            raise HeadwiseError(f"Cannot write {path}: {error}. Free some disk space and run again.") from error
+        about = metadata(tensors, facts)
+        write_files(path.parent, {path.name: lambda place: save_file(tensors, place, about)})
 
     @classmethod
     def load(cls, path: Path | str, key: str = "") -> HeadDeltas:

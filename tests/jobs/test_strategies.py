@@ -13,7 +13,7 @@ import pytest
 from conftest import write_pairs
 from safetensors import safe_open
 
-from headwise.cli.app import main
+from headwise.cli.guard import main
 
 ALL = "greedy,ga,bp"
 OPERATORS = ("zero", "uniform", "mean")

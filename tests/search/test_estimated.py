@@ -241,7 +241,7 @@ def test_deltas_are_saved_whole_and_loaded_equal(tmp_path):
     with pytest.raises(HeadwiseError, match="Delete it"):
         HeadDeltas.load(tmp_path / "deltas.safetensors")
     with pytest.raises(HeadwiseError, match="Cannot write"):
-        deltas.save(tmp_path / "missing" / "deltas.safetensors")
+        deltas.save(tmp_path / "deltas.safetensors" / "in-a-file.safetensors")
 
 
 # ---- masks that were run

@@ -7,6 +7,7 @@ is made here or below.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
+from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import check_device
+from headwise.files import clean
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
@@ -25,6 +28,11 @@ from headwise.towers import Model, load
 from headwise.towers.overrides import Overrides
 
 ModelLike = str | Model
+# what headwise writes into an output folder; a study under any name that begins so, since a damaged one is moved away
+_OWN = re.compile(
+    r"(study|sweep|kept)[\w-]*\.sqlite.*|(deltas|bp)-.*|baselines|(results|splits|sweep|compare|front|transfer)\.json"
+    r"|(report|compare|front|transfer)\.md|(heads|compare|front|transfer)\.png|head_mask\.json|model|mask|\.headwise-.*"
+)
 PairsLike = object  # anything that headwise.read takes
 
 
@@ -55,15 +63,29 @@ def dump(results: Mapping) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """
+    """Look at an output folder before any work, and remove what a killed run left there.
+
     Raises:
-        HeadwiseError: an output folder that holds something that headwise did not write.
+        HeadwiseError: it cannot be looked at, or holds something that headwise did not write.
     """
-    if folder.exists() and not folder.is_dir():
-        raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
-    if folder.is_dir() and not any(folder.glob("*.sqlite")) and any(folder.iterdir()):
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise HeadwiseError(f"{folder} is a file; the output has to be a folder.")
+        if not folder.is_dir():
+            return
+        clean(folder)
+        found = sorted(path.name for path in folder.iterdir())
+        others = [name for name in found if not _OWN.fullmatch(name)]
+        if CARD_FILE in others and not is_users_own(folder / CARD_FILE):
+            others.remove(CARD_FILE)
+    except OSError as error:
         raise HeadwiseError(
-            f"{folder} is not empty and holds no headwise study. Choose another output folder, or empty this one."
+            f"{folder} cannot be used as the output folder: {error.strerror}. Choose another one, or mend its rights."
+        ) from error
+    if others and not any(name.endswith(".sqlite") for name in found):
+        raise HeadwiseError(
+            f"{folder} is not empty and holds no headwise study, but {others[0]}. Choose another output folder, "
+            "or empty this one."
         )
 
 

@@ -16,7 +16,7 @@ from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
-from headwise.files import write_files
+from headwise.files import OTHER_CACHE, write_files
 from headwise.jobs.steps.progress import Reporter, Silent
 from headwise.processor import machine
 from headwise.scoring.objectives import (
@@ -253,5 +253,5 @@ def embed_texts(
             advance(len(part))
     place = {text: i for i, text in enumerate(unique)}
     embeddings = torch.cat(found)[[place[text] for text in texts]].contiguous()  # (T, E)
-    write_files(path.parent, {path.name: dump_tensors({"texts": embeddings}, {"key": key})})
+    write_files(path.parent, {path.name: dump_tensors({"texts": embeddings}, {"key": key})}, advice=OTHER_CACHE)
     return embeddings
