@@ -52,7 +52,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
         unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),
-        finalists=lambda: _finalists(results),
+        finalists=lambda: finalists_of(results),
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
         kept_section=lambda: kept_section(results),
@@ -111,7 +111,7 @@ def _notes(one: Results) -> str:
     return "; ".join(notes)
 
 
-def _finalists(results: Results) -> list[dict[str, Any]]:
+def finalists_of(results: Results) -> list[dict[str, Any]]:
     """The finalists with their gain on the search split, which the searches maximised."""
     rows = results["finalists"]
     base = next((row["search"] for row in rows if row["mask"] == "identity"), None)

@@ -263,9 +263,17 @@ def render(template: str, results: Results, **values: object) -> str:
     Raises:
         HeadwiseError: the results lack a field.
     """
+    return _render(_environment(False), template, results, values)
+
+
+def render_page(template: str, results: Results, **values: object) -> str:
+    """As `render`, for HTML: every value is escaped unless the template says that it is safe."""
+    return _render(_environment(True), template, results, values)
+
+
+def _render(environment: Environment, template: str, results: Results, values: Mapping[str, object]) -> str:
     from jinja2 import UndefinedError
 
-    environment = _environment()
     make = environment.get_template if template.endswith(".j2") else environment.from_string
     try:
         return make(template).render(r=results, **values)
@@ -275,7 +283,7 @@ def render(template: str, results: Results, **values: object) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(html: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -284,7 +292,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=markdown,  # every value that a template shows; what is Markdown by its type stays
+        autoescape=html,
+        finalize=None if html else markdown,  # every value that a template shows; what is Markdown by its type stays
     )
     environment.filters.update(
         points=points, change=change, interval=interval, p=p_value, code=code, literal=literal, md=Markdown

@@ -1,0 +1,120 @@
+// Head cards and the heat map's operators. The page is whole without this script: it only moves between its parts.
+const data = JSON.parse(document.getElementById("data").textContent);
+const table = document.getElementById("heads");
+const card = document.getElementById("card");
+const cells = table ? [...table.querySelectorAll("button")] : [];
+let layer = 0;
+
+const points = (x, digits = 2) => {
+  if (x === null || x === undefined) return "—";
+  const text = (100 * x).toFixed(digits).replace("-", "−");
+  return Number(x) > 0 && !/^0\.?0*$/.test(text) ? "+" + text : text.replace(/^−(0\.?0*)$/, "$1");
+};
+const pvalue = (p) => (p === null || p === undefined ? "—" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+
+function paint() {
+  const sweep = data.sweeps[layer];
+  const most = sweep.scale || 1;
+  for (const cell of cells) {
+    const found = sweep.heads[cell.dataset.head];
+    const share = found ? Math.max(-1, Math.min(1, found.value / most)) : 0;
+    const colour = share > 0 ? "--harm" : "--use";
+    cell.style.background = `color-mix(in srgb, var(${colour}) ${Math.round(85 * Math.abs(share))}%, var(--mid))`;
+    cell.style.color = Math.abs(share) > 0.6 ? "var(--paper)" : "var(--ink)";
+    cell.textContent = found ? (sweep.exact ? points(found.value, 1) : (found.value >= 0 ? "+" : "−") + Math.abs(found.value).toFixed(2)) : "";
+    cell.classList.toggle("sure", Boolean(found && found.p !== null && found.p < 0.05));
+    const kind = !found ? "not measured" : found.value > 0 ? "harmful" : found.value < 0 ? "useful" : "no effect";
+    const edited = data.edited[cell.dataset.head] ? ", chosen: " + data.edited[cell.dataset.head] : "";
+    cell.setAttribute("aria-label", `${cell.dataset.head}: ${kind}, ${cell.textContent || "no value"}${edited}`);
+  }
+}
+
+function row(list, name, value) {
+  const dt = document.createElement("dt");
+  const dd = document.createElement("dd");
+  dt.textContent = name;
+  dd.textContent = value;
+  list.append(dt, dd);
+}
+
+function show(head, focus) {
+  const cell = cells.find((one) => one.dataset.head === head);
+  if (!cell) return;
+  for (const one of cells) {
+    one.setAttribute("aria-pressed", String(one === cell));
+    one.tabIndex = one === cell ? 0 : -1;
+  }
+  if (focus) cell.focus();
+  card.replaceChildren();
+  const title = document.createElement("h3");
+  title.textContent = head;
+  const list = document.createElement("dl");
+  if (data.edited[head]) row(list, "chosen edit", data.edited[head]);
+  for (const sweep of data.sweeps) {
+    const found = sweep.heads[head];
+    if (!found) continue;
+    if (sweep.exact) {
+      row(list, `alone, ${sweep.operator}`, `${points(found.value)} points, p ${pvalue(found.p)}`);
+      row(list, "change of the loss", found.loss === null ? "—" : found.loss.toFixed(4).replace("-", "−"));
+    } else row(list, `first order, ${sweep.operator}`, found.value.toFixed(4).replace("-", "−"));
+  }
+  card.append(title, list);
+  for (const part of data.cards[head] || []) {
+    const name = document.createElement("h4");
+    name.textContent = part.title;
+    card.append(name);
+    for (const line of part.lines || []) {
+      const p = document.createElement("p");
+      p.textContent = line;
+      card.append(p);
+    }
+    if (part.pictures && part.pictures.length) {
+      const strip = document.createElement("div");
+      strip.className = "strip";
+      for (const key of part.pictures) {
+        const image = document.createElement("img");
+        image.src = data.pictures[key];
+        image.alt = key;
+        image.title = key;
+        strip.append(image);
+      }
+      card.append(strip);
+    }
+  }
+}
+
+function select(head, focus) {
+  show(head, focus);
+  history.replaceState(null, "", "#" + head);
+}
+
+for (const image of document.querySelectorAll("img[data-key]")) image.src = data.pictures[image.dataset.key];
+if (cells.length) {
+  for (const choice of document.querySelectorAll("input[name=operator]")) {
+    choice.addEventListener("change", () => { layer = Number(choice.value); paint(); });
+  }
+  table.addEventListener("click", (event) => {
+    const cell = event.target.closest("button");
+    if (cell) select(cell.dataset.head, true);
+  });
+  table.addEventListener("mouseover", (event) => {
+    const cell = event.target.closest("button");
+    if (cell) show(cell.dataset.head, false);
+  });
+  table.addEventListener("mouseleave", () => {
+    const kept = location.hash.slice(1);
+    if (kept) show(kept, false);
+  });
+  table.addEventListener("keydown", (event) => {
+    const cell = event.target.closest("button");
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!cell || !step) return;
+    event.preventDefault();
+    const [r, c] = cell.dataset.at.split(",").map(Number);
+    const next = cells.find((one) => one.dataset.at === `${r + step[0]},${c + step[1]}`);
+    if (next) select(next.dataset.head, true);
+  });
+  window.addEventListener("hashchange", () => show(location.hash.slice(1), true));
+  paint();
+  show(cells.some((one) => one.dataset.head === location.hash.slice(1)) ? location.hash.slice(1) : data.first, false);
+}
