@@ -1,0 +1,30 @@
+"""report on the command line: a run's folder → `jobs.report` → where the page is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headwise.cli.options import SplitColumns, grouped
+
+
+@grouped
+def report(
+    folder: Annotated[Path, typer.Argument(help="The output folder of a finished refine.")],
+    pairs: Annotated[
+        str | None, typer.Argument(help="The pairs of that run, where they are now; by default where they were.")
+    ] = None,
+    *,
+    columns: SplitColumns,
+) -> None:
+    """report.html of a finished run: one page to open, send or print.
+
+    Example: headwise report refined/
+    """
+    from headwise.cli import console
+    from headwise.jobs.report import report as run
+
+    path = run(folder, pairs, reporter=console.Terminal(), **columns.keywords)
+    console.out.print(f"Written to {path}", highlight=False, soft_wrap=True, markup=False)
