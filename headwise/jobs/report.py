@@ -8,9 +8,11 @@ the source. What is missing (moved images, a study that is gone) is said on the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
@@ -20,8 +22,8 @@ from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.progress import Reporter, Silent
 from headwise.report.gallery import Gallery, gallery
 from headwise.report.page import PAGE_FILE, page_html
-from headwise.scoring.objectives import Score
 
+Ranks = Mapping[str, np.ndarray]
 RESULTS_FILE = "results.json"
 OTHERS = {"Comparison": "compare.md", "Transfer": "transfer.md", "Front": "front.md"}
 
@@ -49,9 +51,9 @@ def report(
     """
     folder, reporter = Path(folder), reporter or Silent()
     results = _results(folder)
-    before, after, evaluations, why = _study(folder, results)
+    ranks, evaluations, why = _study(folder, results)
     found: Gallery | None = None
-    if not why:
+    if ranks is not None:
         try:
             given = read_pairs(results["data"]["source"] if pairs is None else pairs, reporter, columns)
         except HeadwiseError as error:
@@ -59,7 +61,7 @@ def report(
                 raise
             why = f"The pairs of this run cannot be read any more, so there are no pictures: {error}"
         else:
-            found = _gallery(folder, results, given, before, after)
+            found = _gallery(folder, results, given, *ranks)
     if why:
         reporter.say(why)
     return write_page(folder, results, gallery=found, why_no_gallery=why, evaluations=evaluations)
@@ -113,27 +115,26 @@ def _results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _study(folder: Path, results: dict[str, Any]) -> tuple[Score | None, Score | None, list[float], str]:
-    """Identity's and the chosen mask's scores on the test split, every fitness of the search split, or why not."""
+def _study(folder: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[float], str]:
+    """Ranks on the test split before and after, every fitness of the search split; or why there are none."""
     path = folder / "study.sqlite"
     if not path.is_file():
-        return None, None, [], "The study of this run is gone, so queries cannot be compared one by one."
-    tested: dict[str, Score] = {}
+        return None, [], "The study of this run is gone, so queries cannot be compared one by one."
+    tested: dict[str, Ranks] = {}
     evaluations = []
     with Study.reopen(path) as study:
         for one in study.evaluations():
             if one.split == "search":
                 evaluations.append(one.score.fitness)
             elif one.split == "test":
-                tested[str(one.mask)] = one.score
+                tested[str(one.mask)] = one.score.ranks
     before, after = tested.get("identity"), tested.get(results["chosen"]["mask"])
     if before is None or after is None:
-        return None, None, evaluations, "The study does not hold the test split of this run any more."
-    return before, after, evaluations, ""
+        return None, evaluations, "The study does not hold the test split of this run any more."
+    return (before, after), evaluations, ""
 
 
-def _gallery(folder: Path, results: dict[str, Any], pairs: Pairs, before: Score | None, after: Score | None) -> Gallery:
-    assert before is not None and after is not None
+def _gallery(folder: Path, results: dict[str, Any], pairs: Pairs, before: Ranks, after: Ranks) -> Gallery:
     if pairs.hash != results["data"]["hash"]:
         raise HeadwiseError(
             f"{pairs.name} holds other images or captions than the run in {folder} saw "
@@ -141,4 +142,4 @@ def _gallery(folder: Path, results: dict[str, Any], pairs: Pairs, before: Score 
         )
     names = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["test"]
     place = {name: i for i, name in enumerate(pairs.ids)}
-    return gallery(pairs.subset([place[name] for name in names]), before.ranks, after.ranks)
+    return gallery(pairs.subset([place[name] for name in names]), before, after)
