@@ -12,6 +12,15 @@ const points = (x, digits = 2) => {
 };
 const pvalue = (p) => (p === null || p === undefined ? "—" : p < 0.001 ? "< 0.001" : p.toFixed(3));
 
+// Black or white, whichever has the higher contrast (WCAG 2: relative luminance) on a colour as browsers compute it.
+function readable(colour) {
+  const parts = colour.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const [r, g, b] = colour.startsWith("color(") ? parts : parts.map((x) => x / 255);
+  const linear = (x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  const light = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
+}
+
 function paint() {
   const sweep = data.sweeps[layer];
   const most = sweep.scale || 1;
@@ -20,7 +29,7 @@ function paint() {
     const share = found ? Math.max(-1, Math.min(1, found.value / most)) : 0;
     const colour = share > 0 ? "--harm" : "--use";
     cell.style.background = `color-mix(in srgb, var(${colour}) ${Math.round(85 * Math.abs(share))}%, var(--mid))`;
-    cell.style.color = Math.abs(share) > 0.6 ? "var(--paper)" : "var(--ink)";
+    cell.style.color = readable(getComputedStyle(cell).backgroundColor);
     cell.textContent = found ? (sweep.exact ? points(found.value, 1) : (found.value >= 0 ? "+" : "−") + Math.abs(found.value).toFixed(2)) : "";
     cell.classList.toggle("sure", Boolean(found && found.p !== null && found.p < 0.05));
     const kind = !found ? "not measured" : found.value > 0 ? "harmful" : found.value < 0 ? "useful" : "no effect";
@@ -115,6 +124,7 @@ if (cells.length) {
     if (next) select(next.dataset.head, true);
   });
   window.addEventListener("hashchange", () => show(location.hash.slice(1), true));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   paint();
   show(cells.some((one) => one.dataset.head === location.hash.slice(1)) ? location.hash.slice(1) : data.first, false);
 }

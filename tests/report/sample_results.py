@@ -75,6 +75,7 @@ RESULTS = {
         "genetic": {"population": 24, "budget": 200.0},
         "seed": 0,
         "dtype": "float32",
+        "device": "cpu",
         "chunk": 16,
         "objective": {"name": "retrieval"},
     },
