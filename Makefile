@@ -3,14 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := .venv/.demo
 READY := .venv/.ready
+BROWSER := .venv/browser/.ready
 
-.PHONY: demo test test-matrix lint types clean
+.PHONY: demo test browser test-matrix lint types clean
 
 demo: $(DEMO)
 	$(BIN)/headwise demo -o demo-out
 
-test: $(READY) lint types
+test: $(READY) $(BROWSER) lint types
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+browser: $(BROWSER)
 
 test-matrix:
 	bash tools/test_matrix.sh
@@ -31,6 +34,12 @@ $(DEMO): pyproject.toml
 
 $(READY): $(DEMO)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+# The pages' tests: Debian's chromium and its driver, and axe-core, which looks for barriers.
+$(BROWSER): $(READY)
+	command -v chromedriver >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) >/dev/null
+	npm install --silent --no-fund --no-audit --prefix .venv/browser axe-core@4
 	touch $@
 
 clean:
