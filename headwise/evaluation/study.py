@@ -65,7 +65,7 @@ class Study:
     Arguments:
         path: the file; it is made where there is none.
         fingerprint: what scores depend on besides split and mask: model, data, objective, precision, machine.
-            JSON values, nested as you like.
+            JSON values, nested as you like. None: whatever the file is about (`reopen`).
         say: gets a sentence when damaged scores are removed; by default it goes to stderr.
 
     Raises:
@@ -73,7 +73,9 @@ class Study:
             scores, or cannot be written.
     """
 
-    def __init__(self, path: Path | str, fingerprint: Mapping[str, object], say: Callable[[str], None] | None = None):
+    def __init__(
+        self, path: Path | str, fingerprint: Mapping[str, object] | None, say: Callable[[str], None] | None = None
+    ):
         self.path = Path(path)
         self._say = say or (lambda text: print(text, file=sys.stderr))
         with self._explained():
@@ -81,12 +83,23 @@ class Study:
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             self._db.text_factory = lambda text: text.decode("utf-8", "replace")  # what is damaged fails its checksum
-            self._open(plain(fingerprint))
+            self._open(None if fingerprint is None else plain(fingerprint))
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self, fingerprint: dict) -> None:
+    @classmethod
+    def reopen(cls, path: Path | str) -> Study:
+        """A study that is there, whatever it is about: for those who read what a run recorded.
+
+        Raises:
+            HeadwiseError: there is none, or it cannot be read.
+        """
+        if not Path(path).is_file():
+            raise HeadwiseError(f"There is no study at {path}. Give the output folder of a headwise run.")
+        return cls(path, None)
+
+    def _open(self, fingerprint: dict | None) -> None:
         with self._explained():
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -94,6 +107,8 @@ class Study:
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and "study" not in tables:
                 raise HeadwiseError(f"{self.path} is an SQLite file but not a headwise study. Choose another folder.")
+            if not tables and fingerprint is None:
+                raise HeadwiseError(f"{self.path} is empty, not a headwise study. Give the output folder of a run.")
             if not tables:
                 for statement in (_FACTS, _EVALUATIONS):
                     self._db.execute(statement)
@@ -105,7 +120,7 @@ class Study:
                 f"{self.path} has the study format {row[0] if row else 'of no known version'}, this version of "
                 f"headwise reads {FORMAT}. Choose another output folder, or the headwise version that wrote it."
             )
-        if (stored := self._fact("fingerprint")) != fingerprint:
+        if (stored := self._fact("fingerprint")) != fingerprint and fingerprint is not None:
             raise HeadwiseError(difference(self.path, stored, fingerprint))
         self._fact("notes")
         self._verify()
