@@ -27,4 +27,4 @@ def report(
     from headwise.jobs.report import report as run
 
     path = run(folder, pairs, reporter=console.Terminal(), **columns.keywords)
-    console.out.print(f"Written to {path}", highlight=False, soft_wrap=True, markup=False)
+    console.say(f"Written to {path}")

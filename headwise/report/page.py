@@ -17,7 +17,15 @@ from typing import Any
 from headwise.report import figures
 from headwise.report.gallery import Gallery, as_json
 from headwise.report.refine import finalists_of
-from headwise.report.words import Results, grid_of, main_metric, metric_name, render_page
+from headwise.report.words import (
+    Results,
+    grid_of,
+    main_metric,
+    metric_name,
+    power_sentence,
+    reads_sentence,
+    render_page,
+)
 
 PAGE_FILE = "report.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -107,6 +115,9 @@ def page_html(
             f"Change of {metric_name(main)} on the search split of every mask that was evaluated",
         ),
         finalists=finalists_of(results),
+        cautions=[
+            text for text in (power_sentence(results), reads_sentence(results), *results.get("warnings", ())) if text
+        ],
         gallery=gallery,
         gained=as_json(gallery.gained) if gallery else [],
         lost=as_json(gallery.lost) if gallery else [],

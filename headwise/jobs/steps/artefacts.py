@@ -1,7 +1,7 @@
 """What refine leaves in its folder.
 
-In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, report.md and heads.png, each
-whole or not at all, and each whether or not another one can be written.
+In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, report.md, heads.png
+and report.html, each whole or not at all, and each whether or not another one can be written.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
     Raises:
         HeadwiseError: something could not be written; the message says what is missing, and why. All else is there.
     """
+    from headwise.jobs.steps.page import PAGE_FILE, write_page
     from headwise.report.card import model_card
     from headwise.report.heatmap import heatmap_png
     from headwise.report.refine import HEATMAP_FILE, REPORT_FILE, report_text
@@ -43,6 +44,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
         "model/": lambda: _write_model(bench, mask, results, folder, reporter),
         REPORT_FILE: write_report,
         HEATMAP_FILE: lambda: write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
+        PAGE_FILE: lambda: write_page(folder, results, bench.pairs),
     }
     written: list[str] = []
     failed: dict[str, Exception] = {}
