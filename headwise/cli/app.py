@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from headwise.cli import compare, evaluate, explain, front, look, merge, refine, report, sweep, transfer
+from headwise.errors import Stopped
 from headwise.wording import command_line
 
 
