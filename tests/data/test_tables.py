@@ -75,6 +75,17 @@ def test_a_mark_in_a_caption_is_no_mark_of_the_table(images: Path) -> None:
     assert read(images / "p.csv").captions == (("a|b;c",), ("d\te",))
 
 
+@pytest.mark.parametrize("mark", ["\t", "|"])
+def test_what_pandas_quotes(images: Path, mark: str) -> None:
+    import pandas as pd
+
+    captions = [f"a{mark}b", f'say "hi"{mark}', '"quoted"', "plain", "it's"]
+    pd.DataFrame({"image": [f"{i}.png" for i in range(5)], "caption": captions}).to_csv(
+        images / "p.csv", sep=mark, index=False
+    )
+    assert read(images / "p.csv").captions == tuple((caption.strip(),) for caption in captions)
+
+
 def test_other_lines_of_unicode_stay_in_a_caption(images: Path) -> None:
     text = "one\u2028two\u0085three\x0cfour\u2029five"
     (images / "p.csv").write_text(f"image,caption\n0.png,{text}\n1.png,b\n", encoding="utf-8")

@@ -112,8 +112,15 @@ def _mark(header: str, own: str) -> str:
 
 
 def _plain(lines: Iterable[str], mark: str) -> Iterator[list[str]]:
+    width = 0
     for line in lines:
-        yield [_unquoted(cell.strip(" ")) for cell in line.rstrip("\r\n").split(mark)]
+        text = line.rstrip("\r\n")
+        cells = [_unquoted(cell.strip(" ")) for cell in text.split(mark)]
+        width = width or len(cells)
+        if len(cells) > width and '"' in text:  # a mark inside quotation marks, perhaps
+            quoted = next(csv.reader([text], delimiter=mark, skipinitialspace=True))
+            cells = quoted if len(quoted) == width else cells
+        yield cells
 
 
 def _unquoted(cell: str) -> str:
