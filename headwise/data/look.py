@@ -88,7 +88,7 @@ def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
     return [body[i : i + LOOK_BYTES] for i in range(0, len(body), LOOK_BYTES)], reasons
 
 
-def _digest(reasons: Mapping[object, str], body: bytes) -> str:
+def _digest(reasons: Mapping[int, str], body: bytes) -> str:
     """Of all that is remembered: another row's reason would leave out another image."""
     return hashlib.sha256(json.dumps(reasons).encode() + b"\n" + body).hexdigest()
 

@@ -21,7 +21,8 @@ from headwise.version import __version__
 MASK_FILE = "head_mask.json"
 CARD_FILE = "README.md"
 FORMAT = 1
-KEYS = frozenset({"format", "headwise_version", "operator", "grid", "gates", "means", "provenance", "checksum"})
+CONTENT = ("operator", "grid", "gates", "means", "provenance")
+KEYS = frozenset({"format", "headwise_version", *CONTENT, "checksum"})
 OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -132,11 +133,6 @@ def loads(text: str, where: str) -> Fields:
         raise HeadwiseError(f"{where} is not valid JSON ({error}); it is damaged. Save the mask again.") from error
     if not isinstance(data, dict):
         raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Is it a headwise mask?")
-    if "checksum" in data and data["checksum"] != _checksum(data):
-        raise HeadwiseError(
-            f"{where} is not what was written: its checksum differs, so that a number in it is damaged or was changed. "
-            "Save the mask again; if you changed it by hand, delete its line 'checksum'."
-        )
     _warn_of_newer(data, where)
 
     def wrong(key: str, wanted: str) -> HeadwiseError:
@@ -169,9 +165,23 @@ def loads(text: str, where: str) -> Fields:
     return Fields(grid, tuple(map(tuple, gates)), operator, constants, provenance)
 
 
+def verify(text: str, where: str) -> None:
+    """Compare the content with the checksum beside it; a file that people wrote may have none.
+
+    Raises:
+        HeadwiseError: they differ.
+    """
+    data = json.loads(text)
+    if "checksum" in data and data["checksum"] != _checksum(data):
+        raise HeadwiseError(
+            f"{where} is not what was written: its checksum differs, so that a number in it is damaged or was changed. "
+            "Save the mask again; if you changed it by hand, delete its line 'checksum'."
+        )
+
+
 def _checksum(data: Mapping[str, Any]) -> int:
-    """CRC-32 of the content, whatever the spaces and the order."""
-    return checksum([json.dumps({key: value for key, value in data.items() if key != "checksum"}, sort_keys=True)])
+    """CRC-32 of what is read of a file, whatever the spaces and the order."""
+    return checksum([json.dumps({key: data[key] for key in CONTENT if key in data}, sort_keys=True)])
 
 
 def _warn_of_newer(data: dict[str, Any], where: str) -> None:

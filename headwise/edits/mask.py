@@ -103,13 +103,15 @@ class Mask:
         """The mask in the text of a `head_mask.json`; `where` names the file in messages.
 
         Raises:
-            HeadwiseError: not JSON, or a field that is missing or wrong.
+            HeadwiseError: not JSON, a field that is missing or wrong, or a checksum that differs.
         """
         fields = artefact.loads(text, where)
         try:
-            return cls(*fields)
+            mask = cls(*fields)
         except HeadwiseError as error:
             raise HeadwiseError(f"{where}: the field 'gates' is wrong. {error}") from error
+        artefact.verify(text, where)
+        return mask
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
         """Write `head_mask.json` and a model card into a folder, made where it is missing; other files stay.

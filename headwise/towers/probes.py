@@ -229,8 +229,7 @@ def _varies(preprocess: Preprocess) -> bool:
 
 def _drawn() -> tuple:
     """The state of every global generator."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # what others draw from
-    return bytes(torch.get_rng_state().numpy().tobytes()), random.getstate(), name, keys.tobytes(), tuple(rest)
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(np.random.get_state())
 
 
 def _array(x: object) -> np.ndarray:

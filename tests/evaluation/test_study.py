@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -54,6 +54,7 @@ def identical(a: np.ndarray, b: np.ndarray) -> bool:
 # ---- what goes in comes out
 
 
+@settings(deadline=None)
 @given(
     fitness=st.floats(),
     loss=st.floats(),
