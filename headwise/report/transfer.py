@@ -73,7 +73,8 @@ def best_sentence(results: Mapping[str, Any]) -> str:
     return (
         f"The single mask that serves the {count} best, by the mean change on the pick splits "
         f"({change(best['pick_mean'])}), is {best['mask']}; its mean change on the test splits is "
-        f"{change(best['test_mean'])} points."
+        f"{change(best['test_mean'])} points. It is the largest of what was tried, not tested against chance: see the cells' "
+        "intervals and p."
     )
 
 

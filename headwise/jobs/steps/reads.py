@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from headwise.data.files import cache_folder
 from headwise.edits.mask import Mask
@@ -12,10 +13,14 @@ from headwise.jobs.steps.bench import Bench
 
 
 def remember_reads(bench: Bench, split: str, masks: Sequence[Mask]) -> int:
-    """Note that these masks' scores on a split were shown; how many different masks' were, by any run on this cache.
+    """Note that these masks' scores on a split were shown; how many different masks' had been by then, on this cache.
 
-    A file for every mask, so that runs side by side lose nothing. The model is known by its weights, the images by
-    their bytes, in any order.
+    A mask that was read before keeps its number, whatever was read since: the same run again says the same. There is a
+    file for every mask, so that runs side by side lose nothing. The model is known by its weights, the images by their
+    bytes, in any order.
+
+    Returns:
+        The largest number among the masks; 0 without any.
 
     Raises:
         HeadwiseError: the cache cannot be written.
@@ -24,8 +29,20 @@ def remember_reads(bench: Bench, split: str, masks: Sequence[Mask]) -> int:
     for image in sorted(bench.pairs.images[i].hash for i in bench.indices(split)):
         digest.update(image.encode())
     folder = cache_folder(bench.cache_dir) / "reads" / digest.hexdigest()[:32]
+    numbers = [0]
     for mask in masks:
-        name = f"{mask.bare().key}.txt"
-        if not (folder / name).exists():
-            write_files(folder, {name: f"{mask}\n"})
-    return sum(1 for _ in folder.glob("*.txt")) if folder.is_dir() else 0
+        path = folder / f"{mask.bare().key}.txt"
+        number = _number(path)
+        if number is None:
+            number = 1 + sum(1 for other in folder.glob("*.txt") if other != path)
+            write_files(folder, {path.name: f"{number} {mask}\n"})
+        numbers.append(number)
+    return max(numbers)
+
+
+def _number(path: Path) -> int | None:
+    """What a former read wrote; None where there is none, or it is damaged."""
+    try:
+        return int(path.read_text(encoding="utf-8").split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
