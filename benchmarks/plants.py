@@ -22,6 +22,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +93,12 @@ def damage(layers: Sequence[nn.Module], kind: str, rng: random.Random, head_dim:
         return chosen
 
 
+def attention(module: nn.Module) -> list[nn.Module]:
+    """The attention of every layer of a Hugging Face image tower."""
+    names = [name for name, _ in module.named_modules() if name.endswith("self_attn") and "vision_model" in name]
+    return [module.get_submodule(name) for name in names]
+
+
 def tower_world(kind: str, seed: int, operator: str, images: int) -> World:
     """A random tower of 6 × 6 heads; two captions near each image's embedding without the planted heads."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -112,7 +119,7 @@ def tower_world(kind: str, seed: int, operator: str, images: int) -> World:
             noise = torch.randn(p.shape, generator=g)
             is_norm = "norm" in name and name.endswith("weight")
             p.copy_(1 + 0.1 * noise if is_norm else noise * (0.08 if p.dim() > 1 else 0.05))
-    layers = [layer.self_attn for layer in module.vision_model.encoder.layers]
+    layers = attention(module)
     heads = damage(layers, kind, random.Random(seed), 16, 20.0)
     tower = tower_of(module)
     pixels = torch.randn(images, 3, 32, 32, generator=g)
@@ -136,7 +143,7 @@ def demo_world(kind: str, seed: int, operator: str, images: int) -> World:
     from headwise.jobs.steps.bench import prepare
 
     model = load("demo")
-    layers = [layer.self_attn for layer in model.module.vision_model.encoder.layers]
+    layers = attention(model.module)
     heads = damage(layers, kind, random.Random(seed), 32, 10.0)
     tower = tower_of(model.module)
     model = replace(model, tower=tower)
@@ -245,7 +252,7 @@ def main() -> None:
     for model in args.models.split(","):
         for kind in args.plants.split(","):
             for seed in map(int, args.seeds.split(",")):
-                facts = {"model": model, "plant": kind, "seed": seed, "operator": args.operator}
+                facts: dict[str, Any] = {"model": model, "plant": kind, "seed": seed, "operator": args.operator}
                 facts |= {"images": args.images, "budget": args.budget}
                 row = next((row for row in known if facts.items() <= row.items()), None)
                 if row is None:

@@ -158,7 +158,7 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float) -> 
         )
     budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
     can_spend = budget.left()
-    if can_spend < fewest:
+    if settings.max_minutes is not None and can_spend < fewest:
         needed = math.ceil(10 * (settings.max_minutes + (fewest - can_spend) * rate / 60)) / 10
         raise HeadwiseError(
             f"{settings.max_minutes:g} minutes are too few: after reading and preparing they pay for {can_spend:.1f} FFE "

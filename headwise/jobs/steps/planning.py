@@ -26,8 +26,9 @@ IMAGES = 64  # of the search split that are timed, at most
 SECONDS = 2.0  # that a timing of them may take
 TIMED_HEADS = 4
 # what searches spend before they end by themselves, from docs/defaults.md
-GREEDY_STEP, GREEDY_STEPS = 0.6, 5.0  # FFE of a candidate, steps
-GA_ROUNDS = 22.0  # rounds of two masks on estimates, probes and pairs among them
+GREEDY_STEPS = 16.0  # of both walks, pairs and heads left out among them
+GA_ROUNDS = 22.0  # on estimates
+GA_FIRST = 16.0  # probes and pairs
 GA_ESTIMATES = 190.0  # estimates a round
 SHARED = 0.6  # of a pass: what a mask costs beside others that share its first layers
 
@@ -144,12 +145,12 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
 def _expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple[float, float]:
     """FFE that a strategy is likely to spend of its share, and how many scores are computed."""
     if name == "greedy":
-        about = min(share, settings.width * GREEDY_STEP * GREEDY_STEPS)
-        return about, about / GREEDY_STEP + GREEDY_STEPS * bench.tower.grid.size
+        about = min(share, settings.width * SHARED * GREEDY_STEPS)
+        return about, about / SHARED + GREEDY_STEPS * bench.tower.grid.size
     if name == "ga" and settings.exact:
         return share, share / SHARED
     if name == "ga":
-        about = min(share, GA_ROUNDS * settings.estimates.batch * GREEDY_STEP)
+        about = min(share, (GA_ROUNDS * settings.estimates.batch + GA_FIRST) * SHARED)
         return about, about / SHARED + GA_ROUNDS * GA_ESTIMATES
     options = settings.gradient
     epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
