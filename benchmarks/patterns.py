@@ -49,10 +49,10 @@ def line(test: Mapping) -> str:
     return f"| {test['property']} | {test['outcome']} | {test['r']:+.2f} | {test['p']:.2g} | {means} |"
 
 
-def section(model: str, source: str, group: str | None, folder: Path) -> list[str]:
+def section(model: str, source: str, group: str | None, folder: Path, most: int) -> list[str]:
     """What was found for one source."""
     pairs = headwise.read(source, group=group)
-    found = headwise.explain(model, pairs, folder)
+    found = headwise.explain(model, pairs, folder, most_images=most)
     chosen = harmful(label_gains(model, pairs, found, folder))
     heads = [{**card, "edited": row in chosen} for row, card in enumerate(found["heads"])]
     patterns, names = patterns_json(heads), [card["head"] for card in heads if card["edited"]]
@@ -75,13 +75,14 @@ def main() -> None:
     """Print what was found for each source."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most-images", type=int, default=1000)
     parser.add_argument("sources", nargs="*", default=["demo=demo=set"])
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
     for number, name in enumerate(asked.sources):
         model, source, *group = name.split("=")
         folder = asked.out / (Path(source).stem or str(number))
-        print("\n".join(section(model, source, group[0] if group else None, folder)))
+        print("\n".join(section(model, source, group[0] if group else None, folder, asked.most_images)))
 
 
 if __name__ == "__main__":

@@ -144,17 +144,14 @@ def not_background(rgb: np.ndarray) -> np.ndarray:
 
 def _shape(figure: np.ndarray) -> list[float]:
     """Parts, holes, width, height, centre x and y, elongation, horizontal; positions in −1…1, extents in 0…1."""
-    from scipy import ndimage
-
     h, w = figure.shape
     rows, columns = np.nonzero(figure)
     if len(rows) < 3:
         return [0.0] * 8
     least = SPECK * figure.size
-    around = np.ones((3, 3))
-    pieces, _ = ndimage.label(figure, around)
+    pieces = _pieces(figure, np.ones((3, 3)))
     parts = int((np.bincount(pieces.ravel())[1:] >= least).sum())
-    empty, _ = ndimage.label(~np.pad(figure, 1))  # the padding joins all that touches the border
+    empty = _pieces(~np.pad(figure, 1))  # the padding joins all that touches the border
     holes = int((np.bincount(empty.ravel())[2:] >= least).sum())  # 0: the figure; 1: the outside
     y, x = rows / h * 2 - 1, columns / w * 2 - 1
     covariance = np.cov(np.stack([columns, rows]).astype(np.float64))
@@ -165,6 +162,15 @@ def _shape(figure: np.ndarray) -> list[float]:
         parts, holes, (np.ptp(columns) + 1) / w, (np.ptp(rows) + 1) / h, x.mean(), y.mean(), longer,
         longer * np.cos(lean),
     ]  # fmt: skip
+
+
+def _pieces(figure: np.ndarray, around: np.ndarray | None = None) -> np.ndarray:
+    """The number of the connected piece that each pixel belongs to, 0 for none: int32 (h, w)."""
+    from scipy import ndimage
+
+    found = np.zeros(figure.shape, np.int32)
+    ndimage.label(figure, around, output=found)
+    return found
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

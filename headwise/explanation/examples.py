@@ -47,7 +47,7 @@ def changed_queries(pairs: Pairs, before: Score, after: Score, most: int = QUERI
         return {"gained": 0, "lost": 0, "gained_queries": [], "lost_queries": []}
     old = first.column("rank").to_numpy().astype(np.int64)
     new = second.column("rank").to_numpy().astype(np.int64)
-    crossed = sum((new < k).astype(int) - (old < k).astype(int) for k in KS)  # (Q)
+    crossed = np.sum([(new < k).astype(int) - (old < k) for k in KS], axis=0)  # (Q)
     far = np.log1p(old) - np.log1p(new)
     order = np.lexsort((-np.abs(far), -np.abs(crossed)))
     found: dict = {}

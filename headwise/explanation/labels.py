@@ -19,6 +19,7 @@ MOST_AXES = 64
 TEXTS = 5  # most texts a head
 DRAWS = 100  # rotations of the null
 LEVEL = 0.95
+MOST_PRODUCTS = 8192  # texts whose inner products are all kept
 SPAN_RANK = 80  # TextSpan's own
 
 
@@ -87,13 +88,16 @@ def axes(effects: np.ndarray, kept: float = KEPT, most: int = MOST_AXES) -> Axes
     return Axes(mean, directions[:count], spread[:count], float(shares[count - 1]))
 
 
-def pursue(texts: torch.Tensor, seen: torch.Tensor, count: int = TEXTS) -> Pursuit:
+def pursue(
+    texts: torch.Tensor, seen: torch.Tensor, count: int = TEXTS, products: torch.Tensor | None = None
+) -> Pursuit:
     """Orthogonal matching pursuit.
 
     Arguments:
         texts: (P, E), of length 1.
         seen: texts · directionsᵀ · spread, (P, r): the effects as each text sees them; overwritten.
         count: most texts.
+        products: texts · textsᵀ, (P, P), where it is at hand.
     """
     chosen: list[int] = []
     explained: list[float] = []
@@ -103,7 +107,7 @@ def pursue(texts: torch.Tensor, seen: torch.Tensor, count: int = TEXTS) -> Pursu
         best = int(gains.argmax())
         if best in chosen or float(gains[best]) <= 1e-12:
             break
-        along = texts @ texts[best]  # (P)
+        along = texts @ texts[best] if products is None else products[best]  # (P)
         for q in basis:
             along = along - q[best] * q
         length = along[best].clamp_min(1e-12).sqrt()
@@ -136,15 +140,16 @@ def label_all(
     """
     step = progress or (lambda amount: None)
     all_axes, found, halves = [], [], []
+    products = texts @ texts.T if len(texts) <= MOST_PRODUCTS else None  # (P, P): 256 MB at most
     for row in range(heads):
         own = effects(row)
         all_axes.append(axes(own))
-        found.append(_pursued(texts, all_axes[-1], count))
-        parts = [set(_pursued(texts, axes(own[half::2]), count).texts) for half in (0, 1)]
+        found.append(_pursued(texts, all_axes[-1], count, products))
+        parts = [set(_pursued(texts, axes(own[half::2]), count, products).texts) for half in (0, 1)]
         union = parts[0] | parts[1]
         halves.append(len(parts[0] & parts[1]) / len(union) if union and min(map(len, parts)) else None)
         step(1)
-    null = _null(all_axes, [len(one.texts) for one in found], texts, draws, seed, step)
+    null = _null(all_axes, [len(one.texts) for one in found], texts, products, draws, seed, step)
     labels = []
     for row, one in enumerate(found):
         drawn = null[row]  # (draws, k)
@@ -157,16 +162,22 @@ def label_all(
     return labels
 
 
-def _pursued(texts: torch.Tensor, own: Axes, count: int) -> Pursuit:
+def _pursued(texts: torch.Tensor, own: Axes, count: int, products: torch.Tensor | None) -> Pursuit:
     """Shares of the axes' variance, not amounts."""
     if not len(own.spread):
         return Pursuit((), ())
     spread = own.spread / own.spread.norm()
-    return pursue(texts, (texts @ own.directions.T) * spread, count)
+    return pursue(texts, (texts @ own.directions.T) * spread, count, products)
 
 
 def _null(
-    all_axes: Sequence[Axes], counts: Sequence[int], texts: torch.Tensor, draws: int, seed: int, step: Callable
+    all_axes: Sequence[Axes],
+    counts: Sequence[int],
+    texts: torch.Tensor,
+    products: torch.Tensor | None,
+    draws: int,
+    seed: int,
+    step: Callable,
 ) -> list[np.ndarray]:
     """What texts explain of effects whose axes point anywhere: (draws, k) for each head.
 
@@ -182,7 +193,7 @@ def _null(
         for row, own in enumerate(all_axes):
             if counts[row]:
                 spread = own.spread / own.spread.norm()
-                found = pursue(texts, seen[:, : len(spread)] * spread, counts[row]).explained
+                found = pursue(texts, seen[:, : len(spread)] * spread, counts[row], products).explained
                 drawn[row][draw] = [*found, *found[-1:] * (counts[row] - len(found))]
         step(1)
     return drawn

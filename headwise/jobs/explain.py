@@ -36,6 +36,7 @@ from headwise.jobs.steps.explaining import (
     find_direct,
     find_effects,
     find_labels,
+    of_study,
     width_of,
 )
 from headwise.jobs.steps.opening import (
@@ -82,6 +83,7 @@ def explain(
     computed in float32, whatever the machine: they are small differences.
 
     Arguments:
+        model: as for `refine`, or a folder that it wrote: its model, and its mask's heads are the edited ones.
         out: the output folder: `explanation.json`, `explanation.md`, `explanation.safetensors`,
             `explanation.sqlite`. The same call on the same folder continues where it was interrupted.
         mask: whose heads to compare with the others.
@@ -99,6 +101,7 @@ def explain(
     reporter, machine = reporter or Silent(), machine or Machine()
     own_texts = read_texts(texts) if texts is not None else []
     check_folder(Path(out))
+    model, mask = of_study(model, mask)
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     chosen = None if mask is None else read_mask(mask, ready)
     if chosen is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import write_pairs
-from planted import noise_pictures, planted_model, planted_pairs
+from planted_head import noise_pictures, planted_model, planted_pairs
 from safetensors.numpy import load_file
 
 from headwise.data.pairs import ImageRef
@@ -17,6 +17,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
 from headwise.explanation import effects as effects_room
 from headwise.jobs.explain import explain
+from headwise.jobs.steps.explaining import of_study
 from headwise.towers import load
 
 FILES = {"explanation.json", "explanation.md", "explanation.safetensors", "explanation.sqlite"}
@@ -204,6 +205,16 @@ def test_labelled_pairs_are_explained_with_their_class_names(tmp_path):
     assert results["images"][0]["captions"][0] in ("cat", "dog", "bird")
     assert any(name.startswith("class: ") for name in results["attributes"])
     assert results["settings"]["fitness"] == "acc1"
+
+
+def test_a_folder_of_refine_stands_for_its_model_and_mask(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"model": {"name": "demo"}}))
+    assert of_study(str(tmp_path), None) == ("demo", tmp_path)
+    assert of_study(str(tmp_path), "zero:L0.H1") == ("demo", "zero:L0.H1")
+    assert of_study("demo", None) == ("demo", None)
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(HeadwiseError, match=r"results\.json is not what refine wrote"):
+        of_study(str(tmp_path), None)
 
 
 def test_most_images_limits_both_parts(tmp_path):

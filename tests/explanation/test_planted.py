@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from planted import OTHERS, PLANTED, WORD, planted_model, planted_pairs
+from planted_head import OTHERS, PLANTED, WORD, planted_model, planted_pairs
 from safetensors.numpy import load_file
 
 from headwise.jobs.explain import explain

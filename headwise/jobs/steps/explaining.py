@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Plan, embed, ffe, head_means
 from headwise.evaluation.evaluator import Objective
 from headwise.evaluation.study import Study
@@ -26,9 +28,13 @@ from headwise.explanation.evidence import captions_of, label_evidence, vocabular
 from headwise.explanation.labels import DRAWS, text_span
 from headwise.explanation.store import Arrays
 from headwise.explanation.texts import Candidates, candidates
+from headwise.jobs.steps.opening import ModelLike
 from headwise.jobs.steps.progress import Reporter
 from headwise.jobs.steps.tasks import Task, embed_texts
 from headwise.towers.base import Model, Tower
+from headwise.wording import option
+
+MaskLike = Mask | str | Path | None
 
 ARRAYS = "explanation.safetensors"
 STUDY = "explanation.sqlite"
@@ -78,6 +84,23 @@ class Subject:
     def objective(self) -> Objective | None:
         """About the images for checking."""
         return self.task and self.task.objective(self.model, self.pairs, self.check, self.layout.device)
+
+
+def of_study(model: ModelLike, mask: MaskLike) -> tuple[ModelLike, MaskLike]:
+    """Of a folder that `refine` wrote the name of its model, and its mask where none is given; any other model as it is.
+
+    Raises:
+        HeadwiseError: its results.json cannot be read.
+    """
+    if not isinstance(model, str) or not (path := Path(model) / "results.json").is_file():
+        return model, mask
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["model"]["name"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise HeadwiseError(
+            f"{path} is not what refine wrote ({error}). Give the model itself, and the mask with {option('mask', 'MASK')}."
+        ) from error
+    return name, Path(model) if mask is None else mask
 
 
 def draw(splits: Splits, pairs: Pairs, most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
