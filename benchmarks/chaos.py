@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import arm
 
-SETTINGS = ["--operator", "zero", "--strategy", "greedy,screened,bp", "--width", "1", "--controls", "1", "--finalists", "2", "--budget", "3",
+SETTINGS = ["--operator", "zero", "--strategy", "greedy,ga,bp", "--width", "1", "--controls", "1", "--finalists", "2", "--budget", "9",
             "--max-heads", "2", "--epochs", "1", "--device", "cpu"]  # fmt: skip
 OUTCOMES = ("tried", "same", "refused", "silent", "traceback", "leftover", "said")
 KINDS = {  # of files that are read back: where they lie below a trial's folder

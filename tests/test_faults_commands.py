@@ -34,12 +34,10 @@ def things(tmp_path_factory) -> Path:
     (folder / "nul.csv").write_bytes(b"image,caption\n\0,\0\n")
     (folder / "random.parquet").write_bytes(random.Random(0).randbytes(999))
     (folder / os.fsdecode(b"caf\xe9.csv")).write_text("image,caption\nx.png,y\n")
-    (folder / os.fsdecode(b"pictures\xe9") / "dog").mkdir(parents=True)
-    for number in range(3):
-        shutil.copy(
-            folder / "good" / "images" / f"{number}.png",
-            folder / os.fsdecode(b"pictures\xe9") / "dog" / os.fsdecode(b"caf%d\xe9.png" % number),
-        )
+    for number, name in enumerate(("dog", "cat", "dog")):
+        place = folder / os.fsdecode(b"pictures\xe9") / name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "good" / "images" / f"{number}.png", place / os.fsdecode(b"caf%d\xe9.png" % number))
     (folder / "mask").mkdir()
     for name, text in {
         "nested": "[" * 100_000,
@@ -202,9 +200,10 @@ def test_an_unknown_user_without_a_home(things):
     if not ROOT:
         pytest.skip("only root may become somebody else")
     script = (
-        "import os; os.environ.pop('HOME', None); os.environ.pop('HEADWISE_CACHE', None); os.setuid(54321)\n"
+        "import os, pwd\n"
         "from headwise.data.files import cache_folder\n"
         "from headwise.errors import HeadwiseError\n"
+        "os.environ.pop('HOME', None); os.environ.pop('HEADWISE_CACHE', None); os.setuid(54321)\n"
         "try: cache_folder()\n"
         "except HeadwiseError as error: print(error)\n"
     )
