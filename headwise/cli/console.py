@@ -170,7 +170,7 @@ def print_refined(results: Mapping, folder: object) -> None:
     for sentence in (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ())):
         if sentence:
             say(sentence)
-    say(f"Written to {folder}: report.md, heads.png, head_mask.json, results.json, model/")
+    say(f"Written to {folder}: report.html, report.md, heads.png, head_mask.json, results.json, model/")
 
 
 def _shown(results: Mapping) -> dict[str, str]:
