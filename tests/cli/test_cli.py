@@ -312,9 +312,12 @@ def test_bad_images_are_listed_at_once_and_skipped_when_asked(run, tmp_path):
 
 def test_empty_or_non_text_captions(run, tmp_path):
     table = write_pairs(tmp_path, 6)
+    shutil.copy(tmp_path / "images" / "0.png", tmp_path / "images" / "silent.png")
     with table.open("a") as file:
-        file.write("images/0.png,\n")
-    refused(run("evaluate", "demo", table), "caption")
+        file.write("images/0.png,\nimages/silent.png,\n")  # a blank cell is no caption; 0.png has others
+    found = run("evaluate", "demo", table)
+    refused(found, "the caption is empty")
+    assert "1 of " in found[2]
     records = [{"image": f"images/{i}.png", "caption": 7 if i == 3 else "a thing"} for i in range(6)]
     (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, records)))
     refused(run("evaluate", "demo", tmp_path / "n.jsonl"), "caption")
