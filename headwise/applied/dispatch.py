@@ -203,7 +203,7 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _reduce_plainly(self: nn.Module, protocol: Any) -> Any:
     """What is pickled is the model itself, as in its state dict: edits belong to a thread."""
-    return copyreg._reconstructor, (own_class(self), object, None), self.__getstate__()
+    return copyreg._reconstructor, (own_class(self), object, None), self.__getstate__()  # type: ignore[attr-defined]
 
 
 def _refuse_pickling(self: nn.Module, protocol: Any) -> Any:
