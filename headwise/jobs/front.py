@@ -201,7 +201,9 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
     each = 1.0 + len(bench.kept)  # splits that a mask is judged on: FFE of a point, at most
     budget.reserved = max(2 * each, min((1 + POINTS) * each, POINTS_SHARE * budget.left()))
-    if budget.left() < (fewest := FIRST_ORDER + 1.0 + each + budget.reserved):
+    start_least = FIRST_ORDER + 1.0 + each
+    if budget.left() < start_least + budget.reserved:
+        fewest = max(start_least + 2 * each, start_least / (1 - POINTS_SHARE))
         raise HeadwiseError(
             f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
             f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
