@@ -169,12 +169,12 @@ class _Journal:
 
 
 @contextmanager
-def _journal(folder: Path, *, make: bool = True) -> Iterator[_Journal | None]:
+def _journal(folder: Path, *, make: bool = True) -> Iterator[_Journal]:
     """The journal of a folder for this process alone, without the stages of the dead, which are ended; without any
     name at the end it is removed.
 
     Arguments:
-        make: where there is none; otherwise None is given.
+        make: where there is none; otherwise one without names is given.
 
     Raises:
         OSError: it cannot be opened.
@@ -186,7 +186,7 @@ def _journal(folder: Path, *, make: bool = True) -> Iterator[_Journal | None]:
         except FileNotFoundError:
             if make:
                 raise
-            yield None
+            yield _Journal(-1, [])
             return
         _lock(file, wait=True)
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Every command ends with a sentence and an exit code: 400 lines drawn by chance, streams that are closed or full, a
+"""Every command ends with a sentence and an exit code: 320 lines drawn by chance, streams that are closed or full, a
 cache that cannot be used, interrupts."""
 
 import json
@@ -79,7 +79,7 @@ def test_lines_by_chance_end_with_a_sentence(things, run, monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     draw, commands, seen = random.Random(13), parameters(), set()
     bad = [value for value in values(things) if value not in ("demo", str(things / "good"))]
-    for number in range(400):
+    for number in range(320):
         name = draw.choice([*commands, "nonsense"])
         arguments, options = commands.get(name, ([], {}))
         asked = [] if draw.random() < 0.05 else [
@@ -164,7 +164,7 @@ def test_json_is_json_in_any_encoding(run, monkeypatch, things):
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )
         assert done.returncode == 0, done.stderr
-        assert os.fsdecode(b"caf0\xe9.png") in json.dumps(json.loads(done.stdout), ensure_ascii=False), encoding
+        assert ["dog/caf0\\xe9.png", ["dog"]] in json.loads(done.stdout)["samples"], encoding
 
 
 # ---- homes and caches
@@ -266,7 +266,7 @@ def test_after_a_study_is_moved_away_the_same_command_works(run, tmp_path):
         "--max-heads",
         "2",
     ]
-    assert run(*line)[0] == 0
+    subprocess.run([sys.executable, "-m", "headwise", *line], check=True, capture_output=True)  # it closes its study
     study = tmp_path / "out" / "study.sqlite"
     study.write_bytes(b"damaged" * 1000)
     code, _, err = run(*line)

@@ -20,7 +20,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import least, open_budget
+from headwise.jobs.steps.budget import FIRST_ORDER, open_budget
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
@@ -48,6 +48,9 @@ from headwise.search.contract import ROUNDING
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
 from headwise.search.genome import GeneticSettings
 from headwise.towers.probes import described
+
+POINTS = 24  # of a front that the pick splits judge, where the budget pays for them
+POINTS_SHARE = 0.3  # of a smaller budget that is kept for them
 
 
 @dataclass(frozen=True)
@@ -196,11 +199,14 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     means = bench.means if operator == "mean" else None
     wanted = settings.searching
     budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
-    budget.reserved *= 2  # a front has more points than a search has finalists
-    if budget.left() - budget.reserved < (fewest := least(bench, wanted) + len(bench.kept)):
+    each = 1.0 + len(bench.kept)  # splits that a mask is judged on: FFE of a point, at most
+    budget.reserved = max(2 * each, min((1 + POINTS) * each, POINTS_SHARE * budget.left()))
+    start_least = FIRST_ORDER + 1.0 + each
+    if budget.left() < start_least + budget.reserved:
+        fewest = max(start_least + 2 * each, start_least / (1 - POINTS_SHARE))
         raise HeadwiseError(
-            f"The budget is too small for a front: besides {budget.reserved:.1f} FFE for its points on the pick splits it "
-            f"takes {fewest:.1f}. Give at least --budget {math.ceil(fewest + budget.reserved + 1)}."
+            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
+            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
         )
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means

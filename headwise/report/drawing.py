@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def drawing(size: float = 10) -> Iterator[None]:
     import matplotlib
     from matplotlib import style
 
-    own = {"font.family": "DejaVu Sans", "font.size": size, "text.parse_math": False, "text.usetex": False}
+    own: Any = {"font.family": "DejaVu Sans", "font.size": size, "text.parse_math": False, "text.usetex": False}
     with style.context("default"), matplotlib.rc_context(own), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for a letter without a shape
         yield
