@@ -24,12 +24,12 @@ NOTE = {"masks": ["identity"], "n": 1}
 def score(number: int) -> Score:
     rng = np.random.default_rng(number)
     ranks = {"text_retrieval": rng.integers(0, 99, 9, dtype=np.int32)}
-    return Score(rng.random(), rng.random(), {"mean_recall": rng.random()}, rng.random(5, np.float32), ranks)
+    return Score(rng.random(), rng.random(), {"mean_recall": rng.random()}, rng.integers(0, 9, (5, 2)), ranks)
 
 
 def plain(found: Score) -> list:
     ranks = {name: rank.tolist() for name, rank in found.ranks.items()}
-    return [found.fitness, found.loss, found.metrics, found.units.tolist(), ranks]
+    return [found.fitness, found.loss, found.metrics, found.hits.tolist(), ranks]
 
 
 MASKS = [Mask.suppress(GRID, [head], operator) for operator in ("zero", "uniform") for head in GRID]
@@ -141,11 +141,12 @@ def test_a_damaged_fingerprint_or_note_is_refused(original, tmp_path, statement)
 @pytest.mark.parametrize(
     ("arrays", "data"),
     [
-        ([["units", "<f4", [10**12]]], b"x"),
-        ([["units", "<f4", [1 << 28]]], zlib.compress(bytes(1 << 20))),  # more than zlib can make of it
-        ([["units", "<f4", [4]]], zlib.compress(bytes(1 << 24))),  # a bomb: 16 MiB for 16 bytes
-        ([["units", "|O", [2]]], zlib.compress(bytes(16))),
-        ([["units", "<f4", [-1]]], zlib.compress(b"")),
+        ([["hits", "<i4", [10**12]]], b"x"),
+        ([["hits", "<i4", [1 << 28]]], zlib.compress(bytes(1 << 20))),  # more than zlib can make of it
+        ([["hits", "<i4", [4]]], zlib.compress(bytes(1 << 24))),  # a bomb: 16 MiB for 16 bytes
+        ([["hits", "<f4", [4]]], zlib.compress(bytes(16))),
+        ([["hits", "|O", [2]]], zlib.compress(bytes(16))),
+        ([["hits", "<i4", [-1]]], zlib.compress(b"")),
         ([["ranks", "<i4", [1]]], zlib.compress(bytes(4))),
     ],
 )
