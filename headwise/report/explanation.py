@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headwise.report.words import cell, change, listed, metric_name, points
+from headwise.plain import markdown
+from headwise.report.words import change, listed, metric_name, points
 
 SHOWN = 3  # attributes and pictures a head
 Card = Mapping
@@ -98,8 +99,8 @@ def _table(results: Mapping) -> list[str]:
         most = max(acting, key=lambda one: abs(one["size"]), default=None)
         delta = change(card["queries"]["delta"]) if card["queries"] else "—"
         row = [
-            name, f"{100 * card['effect']['size']:.1f} %", cell(first), cell(", ".join(carried[:SHOWN]) or "—"),
-            cell(f"{most['name']} {most['size']:+.2f}" if most else "—"), card["attention"]["sink"], delta,
+            name, f"{100 * card['effect']['size']:.1f} %", markdown(first), markdown(", ".join(carried[:SHOWN]) or "—"),
+            markdown(f"{most['name']} {most['size']:+.2f}" if most else "—"), card["attention"]["sink"], delta,
         ]  # fmt: skip
         lines.append("| " + " | ".join(row) + " |")
     return lines
@@ -111,7 +112,7 @@ def _labels(results: Mapping) -> list[str]:
         for text in (card["labels"] or {}).get("texts", []):
             why = text["cause"]
             rows.append(
-                f"| {card['head']} | {cell(('against ' if text['sign'] < 0 else '') + text['text'])} "
+                f"| {card['head']} | {markdown(('against ' if text['sign'] < 0 else '') + text['text'])} "
                 f"| {100 * text['explained']:.0f} % | {_number(text['r'], '+.2f')} "
                 f"| {_number(text['auprc'], '.2f')} ({_number(text['chance'], '.2f')}) | {_number(text['q'], '.2g')} "
                 f"| {change(why['difference']) if why else '—'} | {_number(why and why['q'], '.2g')} |"
@@ -159,4 +160,4 @@ def _notes(results: Mapping) -> list[str]:
 
 
 def _listed_some(names: Sequence[str]) -> str:
-    return listed([cell(name) for name in names])
+    return listed([markdown(name) for name in names])

@@ -107,7 +107,8 @@ def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overr
     config = content.get("model_cfg")
     if not isinstance(config, dict) or not all(isinstance(config.get(k), dict) for k in ("vision_cfg", "text_cfg")):
         raise HeadwiseError(f"{name}: {path} has no model_cfg with vision_cfg and text_cfg.")
-    recorded = content.get("headwise") if isinstance(content.get("headwise"), dict) else {}
+    recorded = content.get("headwise")
+    recorded = recorded if isinstance(recorded, dict) else {}
     if overrides.context_length is None and "context_length" in recorded:
         overrides = replace(overrides, context_length=recorded["context_length"])
     kwargs = config["text_cfg"].get("tokenizer_kwargs") or {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from headwise.cli.console import Terminal
@@ -37,7 +38,7 @@ def measure(model_name: str, source: Path, operators: tuple[str, ...], most: int
         evaluate, pick = bench.evaluator("search"), bench.evaluator("pick")
         if operator == "mean":
             evaluate.means = pick.means = bench.means
-        found = search(bench, evaluate, operator, settings)
+        found = search(bench, evaluate, operator, settings, lambda: math.inf)
         best = found.strategies[0].best
         before, after = pick([best.mask - best.mask, best.mask])
         rows.append(

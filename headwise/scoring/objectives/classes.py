@@ -152,8 +152,13 @@ class Classification:
         sizes, _, common, _ = self._balance
         return np.rint(common / sizes).astype(np.int64)
 
-    @cached_property
+    @property
     def design(self) -> Design:
+        """See `Objective.design`."""
+        return self._design
+
+    @cached_property
+    def _design(self) -> Design:
         """How hits make the fitness."""
         if self.fitness == "acc1":
             return Design.mean(self.images)

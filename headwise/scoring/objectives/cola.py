@@ -73,8 +73,13 @@ class MultiObject:
     def images(self) -> int:
         return len(self.partner)
 
-    @cached_property
+    @property
     def design(self) -> Design:
+        """See `Objective.design`."""
+        return self._design
+
+    @cached_property
+    def _design(self) -> Design:
         """How hits make the fitness."""
         return Design.mean(self.images // 2)
 
@@ -155,8 +160,13 @@ class SingleObject:
     def images(self) -> int:
         return len(self.present)
 
-    @cached_property
+    @property
     def design(self) -> Design:
+        """See `Objective.design`."""
+        return self._design
+
+    @cached_property
+    def _design(self) -> Design:
         """How hits make the fitness."""
         return Design.mean(len(np.unique(self._positives[0])), Fraction(1, FINE), rounded=True)
 

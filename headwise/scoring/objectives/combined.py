@@ -111,8 +111,13 @@ class Combined:
         weights = [Fraction(repr(float(part.weight))) for part in self.parts]
         return [weight / sum(weights) for weight in weights]
 
-    @cached_property
+    @property
     def design(self) -> Design:
+        """See `Objective.design`."""
+        return self._design
+
+    @cached_property
+    def _design(self) -> Design:
         """How hits make the fitness."""
         parts = [part.objective.design for part in self.parts]
         if any(len(each.shares) != 1 for each in parts):

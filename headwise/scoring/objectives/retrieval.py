@@ -64,8 +64,13 @@ class Retrieval:
     def _texts(self) -> Units:
         return Units(unit(self.unique_texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
 
-    @cached_property
+    @property
     def design(self) -> Design:
+        """See `Objective.design`."""
+        return self._design
+
+    @cached_property
+    def _design(self) -> Design:
         """How hits make the fitness."""
         return retrieval_design(self.owner, self.same, self.images)
 
