@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headwise.report.words import cell, change, listed, metric_name, points
+from headwise.plain import code, line, markdown
+from headwise.report.words import change, listed, metric_name, points
 
 SHOWN = 3  # attributes and pictures a head
 Card = Mapping
@@ -17,11 +18,13 @@ def explanation_text(results: Mapping) -> str:
         results: what explanation.json holds.
     """
     lines = ["# What the heads do", "", *_about(results), "", "## In short", ""]
-    lines += [f"- {sentence}" for sentence in summary(results)]
+    lines += [f"- {markdown(sentence)}" for sentence in summary(results)]
     lines += ["", "## Heads", "", *_table(results)]
     if results["repeated"]:
         lines += ["", "Texts that label several heads say nothing about one of them alone: "]
-        lines[-1] += "; ".join(f"“{one['text']}” ({', '.join(one['heads'])})" for one in results["repeated"]) + "."
+        lines[-1] += (
+            "; ".join(f"“{markdown(one['text'])}” ({', '.join(one['heads'])})" for one in results["repeated"]) + "."
+        )
     lines += ["", "## Labels and what speaks for them", "", *_labels(results)]
     lines += ["", "## Patterns", "", *(f"- {sentence}" for sentence in results["patterns"]["sentences"] or ["Nothing could be tested."])]  # fmt: skip
     lines += ["", "## How to read this", "", *_notes(results)]
@@ -76,10 +79,10 @@ def _holds(text: Mapping) -> bool:
 
 def _about(results: Mapping) -> list[str]:
     data, settings = results["data"], results["settings"]
-    mask = f" Edited heads: those of `{settings['mask']}`." if settings["mask"] else ""
+    mask = f" Edited heads: those of {code(settings['mask'])}." if settings["mask"] else ""
     return [
-        f"{results['model']['name']} ({results['model']['family']}, {results['model']['pooling']} pooling) on "
-        f"{data['source']}: {data['label_images']:,} images for labelling, {data['check_images']:,} others for checking. "
+        f"{markdown(results['model']['name'])} ({results['model']['family']}, {results['model']['pooling']} pooling) on "
+        f"{markdown(data['source'])}: {data['label_images']:,} images for labelling, {data['check_images']:,} others for checking. "
         f"A head is removed with operator `{settings['operator']}`.{mask}"
     ]
 
@@ -98,8 +101,8 @@ def _table(results: Mapping) -> list[str]:
         most = max(acting, key=lambda one: abs(one["size"]), default=None)
         delta = change(card["queries"]["delta"]) if card["queries"] else "—"
         row = [
-            name, f"{100 * card['effect']['size']:.1f} %", cell(first), cell(", ".join(carried[:SHOWN]) or "—"),
-            cell(f"{most['name']} {most['size']:+.2f}" if most else "—"), card["attention"]["sink"], delta,
+            name, f"{100 * card['effect']['size']:.1f} %", markdown(first), markdown(", ".join(carried[:SHOWN]) or "—"),
+            markdown(f"{most['name']} {most['size']:+.2f}" if most else "—"), card["attention"]["sink"], delta,
         ]  # fmt: skip
         lines.append("| " + " | ".join(row) + " |")
     return lines
@@ -111,7 +114,7 @@ def _labels(results: Mapping) -> list[str]:
         for text in (card["labels"] or {}).get("texts", []):
             why = text["cause"]
             rows.append(
-                f"| {card['head']} | {cell(('against ' if text['sign'] < 0 else '') + text['text'])} "
+                f"| {card['head']} | {markdown(('against ' if text['sign'] < 0 else '') + text['text'])} "
                 f"| {100 * text['explained']:.0f} % | {_number(text['r'], '+.2f')} "
                 f"| {_number(text['auprc'], '.2f')} ({_number(text['chance'], '.2f')}) | {_number(text['q'], '.2g')} "
                 f"| {change(why['difference']) if why else '—'} | {_number(why and why['q'], '.2g')} |"
@@ -159,4 +162,4 @@ def _notes(results: Mapping) -> list[str]:
 
 
 def _listed_some(names: Sequence[str]) -> str:
-    return listed([cell(name) for name in names])
+    return markdown(listed([line(name) for name in names]))
