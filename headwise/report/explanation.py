@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headwise.plain import code, markdown
+from headwise.plain import code, line, markdown
 from headwise.report.words import change, listed, metric_name, points
 
 SHOWN = 3  # attributes and pictures a head
@@ -162,4 +162,4 @@ def _notes(results: Mapping) -> list[str]:
 
 
 def _listed_some(names: Sequence[str]) -> str:
-    return listed([markdown(name) for name in names])
+    return markdown(listed([line(name) for name in names]))
