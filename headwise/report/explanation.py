@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headwise.plain import markdown
+from headwise.plain import code, markdown
 from headwise.report.words import change, listed, metric_name, points
 
 SHOWN = 3  # attributes and pictures a head
@@ -18,13 +18,15 @@ def explanation_text(results: Mapping) -> str:
         results: what explanation.json holds.
     """
     lines = ["# What the heads do", "", *_about(results), "", "## In short", ""]
-    lines += [f"- {sentence}" for sentence in summary(results)]
+    lines += [f"- {markdown(sentence)}" for sentence in summary(results)]
     lines += ["", "## Heads", "", *_table(results)]
     if results["repeated"]:
         lines += ["", "Texts that label several heads say nothing about one of them alone: "]
-        lines[-1] += "; ".join(f"“{one['text']}” ({', '.join(one['heads'])})" for one in results["repeated"]) + "."
+        lines[-1] += (
+            "; ".join(f"“{markdown(one['text'])}” ({', '.join(one['heads'])})" for one in results["repeated"]) + "."
+        )
     lines += ["", "## Labels and what speaks for them", "", *_labels(results)]
-    lines += ["", "## Patterns", "", *(f"- {sentence}" for sentence in results["patterns"]["sentences"] or ["Nothing could be tested."])]  # fmt: skip
+    lines += ["", "## Patterns", "", *(f"- {markdown(sentence)}" for sentence in results["patterns"]["sentences"] or ["Nothing could be tested."])]  # fmt: skip
     lines += ["", "## How to read this", "", *_notes(results)]
     return "\n".join(lines) + "\n"
 
@@ -77,11 +79,11 @@ def _holds(text: Mapping) -> bool:
 
 def _about(results: Mapping) -> list[str]:
     data, settings = results["data"], results["settings"]
-    mask = f" Edited heads: those of `{settings['mask']}`." if settings["mask"] else ""
+    mask = f" Edited heads: those of {code(settings['mask'])}." if settings["mask"] else ""
     return [
-        f"{results['model']['name']} ({results['model']['family']}, {results['model']['pooling']} pooling) on "
-        f"{data['source']}: {data['label_images']:,} images for labelling, {data['check_images']:,} others for checking. "
-        f"A head is removed with operator `{settings['operator']}`.{mask}"
+        f"{markdown(results['model']['name'])} ({results['model']['family']}, {results['model']['pooling']} pooling) on "
+        f"{markdown(data['source'])}: {data['label_images']:,} images for labelling, {data['check_images']:,} others for checking. "
+        f"A head is removed with operator {code(settings['operator'])}.{mask}"
     ]
 
 
@@ -148,7 +150,7 @@ def _notes(results: Mapping) -> list[str]:
         "p corrected over all heads and attributes. The whole embedding carries attributes too: compare.",
     ]  # fmt: skip
     if direct["why_not"]:
-        notes.append(f"- No direct contributions. {direct['why_not']}")
+        notes.append(f"- No direct contributions. {markdown(direct['why_not'])}")
     else:
         notes.append(
             f"- Direct contributions and the rest sum to the embedding within {direct['error']:.0e} of its length. They "
