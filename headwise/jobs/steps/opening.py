@@ -31,7 +31,7 @@ ModelLike = str | Model
 # what headwise writes into an output folder; a study under any name that begins so, since a damaged one is moved away
 _OWN = re.compile(
     r"(study|sweep|kept)[\w-]*\.sqlite.*|(deltas|bp)-.*|baselines|(results|splits|sweep|compare|front|transfer)\.json"
-    r"|(report|compare|front|transfer)\.md|(heads|compare|front|transfer)\.png|head_mask\.json|model|mask|\.headwise-.*"
+    r"|report\.html|explanation\.(json|md)|(report|compare|front|transfer)\.md|(heads|compare|front|transfer)\.png|head_mask\.json|model|mask|\.headwise-.*"
 )
 PairsLike = object  # anything that headwise.read takes
 
