@@ -30,7 +30,7 @@ from headwise.towers.overrides import Overrides
 ModelLike = str | Model
 # what headwise writes into an output folder; a study under any name that begins so, since a damaged one is moved away
 _OWN = re.compile(
-    r"(study|sweep|kept)[\w-]*\.sqlite.*|(deltas|bp)-.*|baselines|(results|splits|sweep|compare|front|transfer)\.json"
+    r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp)-.*|baselines|(results|splits|sweep|compare|front|transfer)\.json"
     r"|(report|compare|front|transfer)\.md|(heads|compare|front|transfer)\.png|head_mask\.json|model|mask|\.headwise-.*"
 )
 PairsLike = object  # anything that headwise.read takes
