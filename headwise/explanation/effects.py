@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -109,7 +109,9 @@ def total_effects(
         study.put(SPLIT, scores)
         done |= {mask.key: _crc(identity if mask.is_identity else total[place[mask.key]]) for mask in batch}
         study.note(DONE, done)
-    return Effects(heads, total, identity, label, study.get(SPLIT, everything) if objective else {}, tuple(place))
+    design = getattr(objective, "design", None)  # how hits make the fitness: a study does not keep it
+    kept = {key: replace(score, design=design) for key, score in study.get(SPLIT, everything).items()}
+    return Effects(heads, total, identity, label, kept if objective is not None else {}, tuple(place))
 
 
 def _intact(study: Study, total: np.ndarray, identity: np.ndarray, place: Mapping[str, int]) -> dict[str, int]:
