@@ -1,4 +1,8 @@
-"""What the command line shows: progress on standard error, results on standard output."""
+"""What the command line shows: progress on standard error, results on standard output.
+
+In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `report/words.py`;
+everything printed passes `plain.py`, because it holds paths, captions and names.
+"""
 
 from __future__ import annotations
 

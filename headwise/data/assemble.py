@@ -1,4 +1,8 @@
-"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once."""
+"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once.
+
+In: a `Table`, whose rows nobody has checked. Out: `Pairs`, and every bad row with its place and reason. All bad rows
+are found before anything is refused. It does not know which reader the rows are from.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One function over many items on all cores, in order, with bounded memory."""
+"""One function over many items on all cores, in order, with bounded memory.
+
+In: a function, a sequence of items. Out: its results in the items' order. Threads, not processes: it is meant for
+work that releases the interpreter lock.
+"""
 
 from __future__ import annotations
 

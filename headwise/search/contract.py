@@ -1,4 +1,9 @@
-"""What every search is given and what it hands back."""
+"""What every search is given and what it hands back.
+
+In: `Evaluate`, which scores masks and says what that costs. Out: `Found`, a mask with its exact score, and the one
+order in which masks are compared. Also how a search keeps within what it may spend. What a score means is not known
+here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Binary masks as genomes: how a genetic search makes its first population and its offspring."""
+"""Binary masks as genomes: how a genetic search makes its first population and its offspring.
+
+In: a ranking of the heads, seeds, an archive of sort keys. Out: genomes (the numbers of suppressed heads, ascending)
+that are not in the archive. Every draw comes from one generator. It never evaluates a mask; `genetic.py`,
+`estimated.py` and `fronts.py` do.
+"""
 
 from __future__ import annotations
 

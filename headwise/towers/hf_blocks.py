@@ -1,4 +1,8 @@
-"""transformers' own modules: the CLIP-like towers, and SigLIP's with its attention-pooling head."""
+"""transformers' own modules: the CLIP-like towers, and SigLIP's with its attention-pooling head.
+
+In: the library's modules, shared. Out: a `Block` for each row of heads, and the `Tower` of them. Differs from
+`blocks.py` in how a layer names its projections and where its norms are.
+"""
 
 from __future__ import annotations
 

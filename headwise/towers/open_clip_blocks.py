@@ -1,4 +1,8 @@
-"""open_clip's own modules: the native ViT, CoCa's attentional pooler, the ModifiedResNet's attention pool."""
+"""open_clip's own modules: the native ViT, and CoCa's attentional pooler.
+
+In: the library's modules, shared. Out: a `Block` for each row of heads, and the `Tower` of them. Differs from
+`blocks.py` in the packed in-projection and in scales and norms around the heads.
+"""
 
 from __future__ import annotations
 

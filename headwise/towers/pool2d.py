@@ -1,4 +1,8 @@
-"""Attention pooling on top of a CNN: the only heads that a ModifiedResNet or a ConvNeXt tower has."""
+"""Attention pooling on top of a CNN: the only heads that a ModifiedResNet or a ConvNeXt tower has.
+
+In: the library's modules, shared. Out: a tower with one row of heads, whose one query is the mean of the feature map.
+The CNN below runs as it is.
+"""
 
 from __future__ import annotations
 

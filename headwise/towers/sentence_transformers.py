@@ -1,4 +1,8 @@
-"""sentence-transformers with a CLIP inside: the transformers model and its processor are used as they are."""
+"""sentence-transformers with a CLIP inside: the transformers model and its processor are used as they are.
+
+In: a folder, or a `SentenceTransformer`. Out: the `Model` of `hf.py`, saved as the library's own folder. Its other
+modules are not looked at.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""timm: ViT and EVA towers, alone (`timm:NAME`) or as the trunk of an open_clip model."""
+"""timm: ViT and EVA towers, alone (`timm:NAME`) or as the trunk of an open_clip model.
+
+In: a reference, or a model. Out: a `Model` without a text tower unless the user gives one. Loading is in
+`timm_load.py`, the rows of heads in `timm_blocks.py`, CNNs with attention pooling in `pool2d.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What `explain` works on, and its steps one after the other."""
+"""What `explain` works on, and its steps one after the other.
+
+In: a `Subject`: a model, its tower in float32, images for labelling and for checking. Out: effects, direct
+contributions, attributes, labels, attention. Each step knows its room in `explanation/` alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The weighted mean of several losses, over one or several data sets."""
+"""The weighted mean of several losses, over one or several data sets.
+
+    Σ_p w_p · (n_p / B) · (N / N_p) · loss_p(batch's images of p)       n_p: how many of the B images are of part p
+
+In: a batch's embeddings (B, E) and which of all images they are. Out: the parts' terms, weighted. Over batches a part
+counts by its weight alone. It does not know what its parts' losses are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The contract of a loss, and what several losses need."""
+"""The contract of a loss, and what several losses need.
+
+In: embeddings of a batch, (B, E), and the images' numbers, (B). Out: scalars whose sum is the loss, one after the
+other, so that a whole split's gradient never needs the matrix of all similarities. Who steps, and where gradients go,
+is not known.
+"""
 
 from __future__ import annotations
 

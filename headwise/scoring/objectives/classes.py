@@ -1,4 +1,12 @@
-"""Zero-shot classification: accuracy, mean per-class recall, and accuracy of the worst group."""
+"""Zero-shot classification: accuracy, mean per-class recall, and accuracy of groups.
+
+    right at k: fewer than k classes c ≠ y_n with cos(e_n, w_c) ≥ cos(e_n, w_y)       e (N, E), w (C, E), y (N)
+    acc1 = mean over n;   mean_per_class_recall = mean over classes;   worst_group_acc = min over (group, class)
+
+In: embeddings of a split's images. Out: a `Score`. Class embeddings are those of CLIP (Radford et al., arXiv
+2103.00020), made in `scoring/prompts.py`; groups and the worst of them as in Sagawa et al. (arXiv 1911.08731).
+Against `torch.topk` it differs in ties, which count against the image.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Cola: does the embedding bind attributes to the right objects?"""
+"""Cola: does the embedding bind attributes to the right objects?
+
+    multi-object   right if s(i0, c0) > s(i1, c0) and s(i1, c1) > s(i0, c1)       mean over pairs of images
+    single-object  mean over queries of average precision over the query's own images
+
+s: cosine of image (N, E) and text. In: embeddings of a split's images. Out: a `Score` whose unit is the pair, or the
+query. After Ray et al. (arXiv 2305.03689); equal scores are wrong. The files are read in `data/readers/cola.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""A weighted sum of objectives, over one or several data sets."""
+"""A weighted mean of objectives, over one or several data sets.
+
+    f = Σ_p w_p · f_p(e[start_p : stop_p]) / Σ_p w_p       e (N, E): embeddings of all parts, one after the other
+
+In: embeddings of all images. Out: a `Score` whose hits are those of the parts, each a stratum of its own, so that
+images are resampled within their part. It does not know what its parts measure. This library's own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Mean recall of image ↔ text retrieval."""
+"""Mean recall of image ↔ text retrieval.
+
+    mean_recall = ½ · mean over k of R@k(text → image) + ½ · mean over k of R@k(image → text)       k ∈ {1, 5, 10}
+
+In: embeddings of a split's images, (N, E); the captions' (T, E) are given once. Out: a `Score` with a rank for every
+query. Recall as in Karpathy and Fei-Fei (arXiv 1412.2306) and clip_benchmark, but for ties, which count against the
+query. Ranks themselves are made in `scoring/metrics.py`.
+"""
 
 from __future__ import annotations
 
