@@ -93,6 +93,7 @@ class Terminal:
 
 
 def print_json(value: object) -> None:
+    """A value as JSON on standard output; characters that it cannot show are escaped as JSON does."""
     text = json_text(value, indent=2)
     utf = (sys.stdout.encoding or "").lower().startswith("utf")
     print(text if utf else json.dumps(value, indent=2))

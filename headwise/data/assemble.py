@@ -94,6 +94,7 @@ def assemble(
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
+    """What to tell a user of bad rows: how many of how many, the first of them, and what to do."""
     lines = [f"  {item}" for item in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED:,} more")

@@ -64,6 +64,7 @@ def attributes_json(names: Sequence[str], found: Associations, row: int) -> list
 
 
 def attention_json(looks: Looks) -> dict:
+    """One head's attention statistics."""
     return {
         "entropy": looks.entropy,
         "class_share": looks.class_share,

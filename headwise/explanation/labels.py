@@ -66,6 +66,7 @@ class Label:
 
     @property
     def abstains(self) -> bool:
+        """Whether the head gets no label: its texts explain no more than chance."""
         return not self.found.texts or self.found.explained[-1] < self.null[-1]
 
 

@@ -35,6 +35,7 @@ class Arrays:
 
     @property
     def part(self) -> Path:
+        """The unfinished file."""
         return self.path.with_name(self.path.name + PART)
 
     def begin(self) -> bool:

@@ -43,6 +43,7 @@ def heading(results: Results) -> str:
 
 
 def measure(results: Results) -> str:
+    """The name of what was maximised, for people."""
     return metric_name(main_metric(results, results["identity"]["search"]))
 
 

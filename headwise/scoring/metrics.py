@@ -48,10 +48,12 @@ class Retrieved:
 
     @property
     def ranks(self) -> dict[str, np.ndarray]:
+        """0-based ranks by clip_benchmark's names of the two directions."""
         return {"image_retrieval": self.image_retrieval, "text_retrieval": self.text_retrieval}
 
     @property
     def gallery(self) -> dict[str, int]:
+        """How many images and captions there were to choose from."""
         return {"images": len(self.text_retrieval), "captions": len(self.image_retrieval)}
 
 

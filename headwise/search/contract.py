@@ -48,6 +48,7 @@ class Found:
 
     @property
     def order(self) -> Order:
+        """Sorts best first: see `order`."""
         return order(self.mask, self.score)
 
 
@@ -61,6 +62,7 @@ def order(mask: Mask, score: Score) -> Order:
 
 
 def best_of(found: Iterable[Found]) -> Found:
+    """The first in the one order of masks (`order`)."""
     return min(found, key=lambda item: item.order)
 
 

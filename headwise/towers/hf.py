@@ -30,6 +30,7 @@ LOOKED_FOR = "vision_model.encoder.layers with self_attn, and visual_projection 
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is built as CLIP's or SigLIP's vision tower of transformers, or holds one."""
     return is_clip(module) or is_siglip(module)
 
 

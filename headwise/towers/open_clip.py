@@ -42,6 +42,7 @@ def _is_timm_adapter(visual: Any) -> bool:
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is an image tower of open_clip, or holds one."""
     return visual_of(module) is not None
 
 

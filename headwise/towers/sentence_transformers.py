@@ -32,6 +32,7 @@ def _inner(module: Any) -> Any:
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is a `SentenceTransformer` with a CLIP inside."""
     return _inner(module) is not None
 
 

@@ -29,6 +29,7 @@ LOOKED_FOR = "blocks with attn.proj, patch_embed and forward_head (timm)"
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is a model of timm."""
     return all(hasattr(module, name) for name in ("forward_features", "forward_head", "reset_classifier"))
 
 

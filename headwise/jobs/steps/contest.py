@@ -117,6 +117,7 @@ class Timed(Evaluator):
 
     @classmethod
     def of(cls, bench: Bench, split: str, operator: str) -> Timed:
+        """The bench's evaluator of a split, with a clock."""
         plain = bench.evaluator(split)
         if operator == "mean":
             plain.means = bench.means

@@ -79,10 +79,12 @@ class Subject:
 
     @property
     def pixels(self) -> PixelCache:
+        """The images' pixels, those for labelling first."""
         return self.cache.take(self.images)
 
     @property
     def checked(self) -> Pairs:
+        """The pairs that labels are checked on."""
         return self.pairs.subset(self.check)
 
     def objective(self) -> Objective | None:

@@ -21,7 +21,9 @@ class Reporter(Protocol):
         call; total None: not known before."""
         ...
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """A short sentence beside the progress."""
+        ...
 
 
 class Silent:

@@ -52,6 +52,7 @@ class Picked:
 
     @property
     def chosen(self) -> Finalist:
+        """The finalist that the pick split chose."""
         return self.finalists[self.choice.index]
 
     @property

@@ -48,6 +48,7 @@ class Mixture:
 
     @property
     def units(self) -> Sequence[Sequence[int]] | None:
+        """The parts' units; those that share an image are one."""
         if all(part.loss.units is None for part in self.parts):
             return None
         found: dict[tuple[int, ...], None] = {}  # parts that share images share units

@@ -28,10 +28,14 @@ class Loss(Protocol):
     """
 
     @property
-    def images(self) -> int: ...
+    def images(self) -> int:
+        """N, how many images the split has."""
+        ...
 
     @property
-    def units(self) -> Sequence[Sequence[int]] | None: ...
+    def units(self) -> Sequence[Sequence[int]] | None:
+        """Images that say something only together; None: every image stands alone."""
+        ...
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
         """Terms whose sum is the loss of a batch of different images, each of at most about `tile` similarities.

@@ -78,10 +78,12 @@ class Classification:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.labels)
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": self.fitness,
@@ -126,6 +128,7 @@ class Classification:
         return self.score_from_ranks({"classification": torch.cat(ranks).cpu().numpy()}, loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         hit = (ranks["classification"] == 0).astype(np.int64)  # (N)
         metrics = {"acc1": float(hit.mean())}
         if len(self.classes) >= 5:

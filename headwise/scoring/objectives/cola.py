@@ -78,6 +78,7 @@ class MultiObject:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.partner)
 
     @property
@@ -92,6 +93,7 @@ class MultiObject:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "multi_object_acc",
@@ -117,6 +119,7 @@ class MultiObject:
         return self.score_from_ranks({self.name: (margin <= 0).int().cpu().numpy()}, loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         right = ranks[self.name] == 0  # (N)
         first = np.flatnonzero(np.arange(self.images) < self.partner)  # (P)
         hits = (right[first] & right[self.partner[first]]).astype(np.int64)  # (P)
@@ -165,6 +168,7 @@ class SingleObject:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.present)
 
     @property
@@ -179,6 +183,7 @@ class SingleObject:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "mean_average_precision",
@@ -217,6 +222,7 @@ class SingleObject:
         return self.score_from_ranks({self.name: ranks}, gap / len(np.unique(query)))
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         query, _ = self._positives
         place = ranks[self.name]
         hits = []

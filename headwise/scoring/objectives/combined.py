@@ -40,6 +40,7 @@ class Part:
 
     @property
     def stop(self) -> int:
+        """Where its images end among all images."""
         return self.start + self.objective.images
 
 
@@ -70,10 +71,12 @@ class Combined:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs, of all parts."""
         return max(part.stop for part in self.parts)
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         total = sum(part.weight for part in self.parts)
         return {
             "name": self.name,
@@ -94,6 +97,7 @@ class Combined:
         return self._sum([part.objective(embeddings[part.start : part.stop]) for part in self.parts])
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         scores = []
         for part in self.parts:
             prefix = f"{part.name}/"

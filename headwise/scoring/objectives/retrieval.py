@@ -60,6 +60,7 @@ class Retrieval:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return int(np.max(self.owner, initial=-1)) + 1
 
     @property
@@ -83,6 +84,7 @@ class Retrieval:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "mean_recall",
@@ -105,6 +107,7 @@ class Retrieval:
         return self.score_from_ranks(found.ranks, found.loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         metrics = recalls(ranks)
         hits = per_image_hits(ranks, self.owner, self.same)
         return Score(metrics["mean_recall"], loss, metrics, hits, dict(ranks), self.design)

@@ -71,7 +71,9 @@ class Objective(Protocol):
     """Embeddings of the images of one split → a score."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What is measured, in a word."""
+        ...
 
     @property
     def images(self) -> int:
