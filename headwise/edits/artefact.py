@@ -1,4 +1,8 @@
-"""A mask as a folder: `head_mask.json` and a model card. It knows their text and their places, not what a mask is."""
+"""A mask as a folder: `head_mask.json` and a model card.
+
+In: what a mask is made of (`Described`), or a folder, a file, a hub id. Out: the text, with a checksum and every
+number bit for bit, or its fields. It knows their text and their places, not what a mask is.
+"""
 
 from __future__ import annotations
 
