@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -66,3 +67,42 @@ def test_every_command_has_its_page():
         page = ROOT / "docs" / f"{shared.get(name, name)}.md"
         assert page.is_file(), f"headwise {name} has no page"
         assert f"headwise {name}" in page.read_text(encoding="utf-8"), f"{page.name} does not show headwise {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_are_there(page: Path):
+    """Tests, benchmarks, recipes and tools that a page names by their path."""
+    found = re.findall(
+        r"\b((?:tests|benchmarks|recipes|tools|headwise)/[\w/]+\.(?:py|sh))\b", page.read_text(encoding="utf-8")
+    )
+    assert not [name for name in found if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_named_modules_are_there(page: Path):
+    """`headwise.x.y` in a page is a module, or something in one."""
+    for name in set(re.findall(r"\bheadwise((?:\.[A-Za-z_]+)+)\b(?!/)", page.read_text(encoding="utf-8"))):
+        parts = ["headwise", *name.split(".")[1:]]
+        for length in range(len(parts), 0, -1):
+            try:
+                thing = importlib.import_module(".".join(parts[:length]))
+                break
+            except ModuleNotFoundError:
+                continue
+        for part in parts[length:]:
+            assert hasattr(thing, part), f"{page.name} names headwise{name}"
+            thing = getattr(thing, part)
+
+
+def test_named_options_are_there():
+    """Options that pages name, in code, are options of some command; those of scripts and of other programs are not meant."""
+    group = typer.main.get_command(app)
+    known = {"--help", "--version"}
+    for command in [*group.commands.values(), *group.commands["data"].commands.values()]:
+        known |= {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    elsewhere = {"CHANGELOG.md", "defaults.md"}  # about former options, about options of benchmarks
+    for page in [page for page in PAGES if page.name not in elsewhere]:
+        code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+        own = [text for text in code if text.startswith(("--", "headwise ", "refine ", "evaluate "))]
+        named = {name for text in own for name in re.findall(r"--[a-z][a-z-]*", text)}
+        assert named <= known, f"{page.name} names {sorted(named - known)}"
