@@ -100,7 +100,7 @@ def test_named_options_are_there():
     known = {"--help", "--version"}
     for command in [*group.commands.values(), *group.commands["data"].commands.values()]:
         known |= {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    elsewhere = {"CHANGELOG.md", "defaults.md"}  # about former options, about options of benchmarks
+    elsewhere = {"CHANGELOG.md", "defaults.md", "performance.md"}  # about former options, about options of benchmarks
     for page in [page for page in PAGES if page.name not in elsewhere]:
         code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
         own = [text for text in code if text.startswith(("--", "headwise ", "refine ", "evaluate "))]
