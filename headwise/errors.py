@@ -1,4 +1,8 @@
-"""The one exception of the package, an interrupt on its way out, and what a library's own exception says."""
+"""The one exception of the package, an interrupt on its way out, and what a library's own exception says.
+
+`HeadwiseError` is everything that a user can put right; its message says what was wrong, where, and what to do, and
+its cause is kept. What reaches the command line as another exception is an error in headwise (`cli/guard.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The model hub, without its long wait where there is no network."""
+"""The model hub, without its long wait where there is no network.
+
+In: a block of code that asks the hub. Out: the same, from the cache alone where the hub does not answer within
+seconds. What is asked for is not known.
+"""
 
 from __future__ import annotations
 

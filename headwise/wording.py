@@ -1,4 +1,8 @@
-"""What a message may hold, and how it names options."""
+"""What a message may hold, and how it names options.
+
+In: text from anywhere, the name of an option. Out: text that every terminal and file takes; the option as the user's
+interface writes it, `--split-column` or `split=`.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ row() {
     "$home/bin/python" -m pip install --quiet --editable ".[dev]" "$@"
     "$home/bin/python" -m pip list 2>/dev/null |
         grep -iE '^(torch|transformers|open_clip_torch|timm|sentence-transformers) '
-    HF_HUB_OFFLINE=1 "$home/bin/python" -m pytest tests/towers tests/export tests/test_engine.py tests/test_live.py \
+    HF_HUB_OFFLINE=1 "$home/bin/python" -m pytest tests/towers tests/applied tests/evaluation/test_engine.py \
         -n 2 -W "$strict"
 }
 

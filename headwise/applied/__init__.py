@@ -1,0 +1,1 @@
+"""Masks on models: live, folded into weights, written as a model folder."""

@@ -1,4 +1,8 @@
-"""A written folder compared with the live model under the mask: nothing is kept that was not seen to be equal."""
+"""A written folder compared with the live model under the mask: nothing is kept that was not seen to be equal.
+
+In: a folder, the live model, what was folded. Out: the largest difference between the embeddings of both, (B, E),
+absolute and relative; a refusal above the tolerance. Rounding to a stored precision is no difference.
+"""
 
 from __future__ import annotations
 

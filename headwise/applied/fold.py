@@ -1,8 +1,12 @@
 """What a mask changes in a model's weights.
 
-Which masks fold exactly follows from the operators: `zero` and `mean` scale the head's columns of the
-out-projection by g (`mean` adds the rest, a constant, to the bias); `uniform` at g = 0 needs queries that
-are zero, so that every attention score is equal. What does not fold is refused, never approximated.
+    zero     W_out[:, h] ← g_h · W_out[:, h]
+    mean     as zero, and b_out ← b_out + Σ_h (1 − g_h) · W_out[:, h] · mean_h
+    uniform  W_q[h] ← 0, b_q[h] ← 0, for g_h = 0: every score is equal, so attention is uniform
+
+W_out (D, H·d), W_q (H·d, D), [h]: one head's d columns or rows. In: a tower and a mask. Out: parameters with their
+new values, in float32. What does not fold exactly is refused, never approximated. Whether anything is written is not
+known here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Masks on a user's live model: one mechanism for every library."""
+"""Masks on a user's live model: one mechanism for every library.
+
+    z' = g·z + (1 − g)·A0·v at the attention of every masked row; all around it is the library's own code
+
+In: a model and a mask. Out: a context inside which the calling thread or task sees the mask. Nothing is copied, no
+parameter changes. What a forward is replaced by is each library's (`towers/`), who sees it is in `dispatch.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A mask folded into an ordinary model folder with no extra inference cost: folded, written, checked, put in place."""
+"""A mask folded into an ordinary model folder with no extra inference cost: folded, written, checked, put in place.
+
+In: a model, a mask that folds, a folder. Out: the folder, and a `MergeReport` of how close it is. The folder appears
+under its name after it was loaded again and compared.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A folded model as its library's own folder: the tensors that the mask changes, and nothing else, are others."""
+"""A folded model as its library's own folder: the tensors that the mask changes, and nothing else, are others.
+
+In: a model, and what changes. Out: files with the precision, metadata and spreading of those that the model came
+from. Whether they are right is found out in `check.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A file for each command: options → a job → what is printed."""

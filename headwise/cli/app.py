@@ -20,6 +20,7 @@ class Commands(typer.core.TyperGroup):
     """An interrupt is told to the guard; the parser itself would end without a word."""
 
     def invoke(self, ctx: typer.Context) -> object:
+        """Run a command; an interrupt in it becomes `Stopped`."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -41,6 +42,7 @@ def version(
     context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
+    """Called before every command: `--version`, and messages that name options as they are typed."""
     context.with_resource(command_line())  # messages name options as they are typed here
     if show:
         from headwise.version import __version__

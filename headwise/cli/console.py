@@ -1,4 +1,8 @@
-"""What the command line shows: progress on standard error, results on standard output."""
+"""What the command line shows: progress on standard error, results on standard output.
+
+In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `report/words.py`;
+everything printed passes `plain.py`, because it holds paths, captions and names.
+"""
 
 from __future__ import annotations
 
@@ -89,6 +93,7 @@ class Terminal:
 
 
 def print_json(value: object) -> None:
+    """A value as JSON on standard output; characters that it cannot show are escaped as JSON does."""
     text = json_text(value, indent=2)
     utf = (sys.stdout.encoding or "").lower().startswith("utf")
     print(text if utf else json.dumps(value, indent=2))

@@ -1,4 +1,7 @@
-"""evaluate on the command line: options → `jobs.evaluate` → metrics."""
+"""evaluate on the command line: options → `jobs.evaluate` → metrics.
+
+In: a model and one or more sources. Out: a table, or clip_benchmark's JSON (a list for several sources).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""explain on the command line."""
+"""explain on the command line: options → `jobs.explain` → its main findings, a sentence each.
+
+In: arguments. Out: sentences, or explanation.json on standard output.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""front on the command line: options → FrontSettings → `jobs.front` → the points of the front."""
+"""front on the command line: options → FrontSettings → `jobs.front` → the points of the front.
+
+In: arguments. Out: a row for each mask and the verdict, or front.json on standard output.
+"""
 
 from __future__ import annotations
 

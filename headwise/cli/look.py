@@ -1,4 +1,7 @@
-"""Commands that look and change nothing: inspect, models, data check."""
+"""Commands that look and change nothing: inspect, models, data check.
+
+In: a model's name, nothing, or a source. Out: tables, or JSON. They share a file because each is a few lines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""merge on the command line: options → `jobs.merge` → where the model is."""
+"""merge on the command line: options → `jobs.merge` → where the model is.
+
+In: a model, a mask, a folder. Out: one sentence with how close the folder is to the masked model, or JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share.
+
+Each option is an annotated type; groups of them are dataclasses, which `grouped` turns into options of a command.
+Each group knows how a job takes it. Names that options once had are in `FORMER`, with what to write instead.
+"""
 
 from __future__ import annotations
 

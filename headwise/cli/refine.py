@@ -1,4 +1,8 @@
-"""refine and demo on the command line: options → Settings → `jobs.refine` → a table."""
+"""refine and demo on the command line: options → Settings → `jobs.refine` → a table.
+
+In: arguments. Out: the test table and the verdict, the plan of `--dry-run`, or JSON. An option of a search that was
+not asked for is refused before a model is loaded.
+"""
 
 from __future__ import annotations
 

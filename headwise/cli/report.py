@@ -1,4 +1,7 @@
-"""report on the command line: a run's folder → `jobs.report` → where the page is."""
+"""report on the command line: a run's folder → `jobs.report` → where the page is.
+
+In: the folder, and the pairs if they have moved. Out: one sentence; the page is in the folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""sweep on the command line: options → `jobs.sweep` → a table of heads."""
+"""sweep on the command line: options → `jobs.sweep` → a table of heads.
+
+In: a model and pairs. Out: the heads that suppressing helps and harms most, or sweep.json's content.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""transfer on the command line: options → `jobs.transfer` → masks × data sets."""
+"""transfer on the command line: options → `jobs.transfer` → masks × data sets.
+
+In: masks and sources, each given several times. Out: the matrix and the mask that serves all best, or transfer.json.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Shards that are made in the background, in order, while the first of them are read."""
+"""Shards that are made in the background, in order, while the first of them are read.
+
+In: the shards that exist, and how to make one. Out: a sequence; asking for a shard waits until it is there, or raises
+what went wrong. It does not know what a shard holds.
+"""
 
 from __future__ import annotations
 

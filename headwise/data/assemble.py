@@ -1,4 +1,8 @@
-"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once."""
+"""Rows of any source → `Pairs`: captions checked, rows of one image joined, every image hashed and decoded once.
+
+In: a `Table`, whose rows nobody has checked. Out: `Pairs`, and every bad row with its place and reason. All bad rows
+are found before anything is refused. It does not know which reader the rows are from.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +94,7 @@ def assemble(
 
 
 def bad_rows_message(name: str, bad: list[Bad], total: int, advice: str = "") -> str:
+    """What to tell a user of bad rows: how many of how many, the first of them, and what to do."""
     lines = [f"  {item}" for item in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED:,} more")

@@ -212,6 +212,7 @@ def _too_small(images: int, needed: int, cache_size: int) -> HeadwiseError:
 
 
 def shard_key(spec: str, images: Sequence[ImageRef]) -> str:
+    """The name of a shard: what the preprocessing does, and the hashes of its images in order."""
     digest = hashlib.sha256(spec.encode())
     for image in images:
         digest.update(image.hash.encode())

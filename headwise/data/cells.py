@@ -1,4 +1,8 @@
-"""Cells of a table: the image in one, the text in one."""
+"""Cells of a table: the image in one, the text in one.
+
+In: any value that a file or a program puts into a cell. Out: nothing, a text, the name of a file, or an encoded
+image. A refusal is a reason without a place; whoever knows the row adds it.
+"""
 
 from __future__ import annotations
 

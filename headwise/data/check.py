@@ -1,4 +1,8 @@
-"""`headwise data check`: what a source holds and what is wrong with it, without writing anything."""
+"""`headwise data check`: what a source holds and what is wrong with it, without writing anything.
+
+In: a source as `read` takes it. Out: a `Report` of counts, duplicates, bad rows and samples. It judges rows alone,
+not what a model would make of them.
+"""
 
 from __future__ import annotations
 

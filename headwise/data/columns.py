@@ -1,4 +1,8 @@
-"""Which column holds what: by option, or guessed from usual names."""
+"""Which column holds what: by option, or guessed from usual names.
+
+In: the names of a table's columns, and those that the user gave. Out: `Columns`, one name for each role. It never
+sees a cell: a wrong guess shows in `headwise data check`.
+"""
 
 from __future__ import annotations
 

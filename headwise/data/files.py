@@ -1,4 +1,7 @@
-"""Names of files, local and remote: what they are, where they lie. Nothing is opened here."""
+"""Names of files, local and remote: what they are, where they lie.
+
+In: paths and URLs. Out: the same joined, split and judged; the cache folder. Nothing is opened here.
+"""
 
 from __future__ import annotations
 

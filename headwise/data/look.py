@@ -1,6 +1,7 @@
 """Every image decoded once: which are broken, and what each looks like in a few bytes.
 
-The verdict on a set of images is remembered in the cache, so that later runs do not decode again.
+In: images whose hash is known. Out: the same with their looks (8 × 8 × RGB), and why others are broken. The verdict
+on a set of images is remembered in the cache, so that later runs do not decode again.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 {"parts": [{"source": "karpathy:dataset_coco.json?images=coco", "name": "coco", "weight": 2},
            {"source": "{here}/birds.csv", "label": "species", "fitness": "worst_group_acc", "group": "place"}]}
+
+In: the file, and how one source is read. Out: `Pairs` with `parts`. What weights do to a score is in
+`scoring/objectives/combined.py`.
 """
 
 from __future__ import annotations

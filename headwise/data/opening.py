@@ -1,4 +1,8 @@
-"""The bytes of files: those that the user named, and images that a source names."""
+"""The bytes of files: those that the user named, and images that a source names.
+
+In: a path or a URL; for a source's images also which private hosts are allowed. Out: bytes, or an open file. Whether
+a source may name a file at all was decided before, in `images.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Images with their captions or labels, whatever the source."""
+"""Images with their captions or labels, whatever the source.
+
+`Pairs` holds N images as references (`ImageRef`: origin, how to fetch the bytes, hash), never pixels; captions,
+splits, groups and labels are tuples of N beside them. An immutable value: `subset` and `joined` make others. It knows
+neither files nor models.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A source as the user named it: what every reader gets."""
+"""A source as the user named it: what every reader gets.
+
+In: the name with its options, taken apart by `sources.py`. Out: `Place`: where it is, which columns, which images,
+which splits. Nothing is opened here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Any source by the name a user types → `Pairs`."""
+"""Any source by the name a user types → `Pairs`.
+
+In: a name, or an object in memory, and which columns are what. Out: `Pairs`. The way is `sources` (which reader) →
+`readers/` (records or rows) → `records` (roles of columns) → `assemble` (checks); a mixture goes it for each part.
+"""
 
 from __future__ import annotations
 

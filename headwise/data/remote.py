@@ -1,4 +1,8 @@
-"""Remote files, each copied once into the cache: from the web by `web.py`, from stores through fsspec."""
+"""Remote files, each copied once into the cache: from the web by `web.py`, from stores through fsspec.
+
+In: a URL, most bytes, hosts that may be private. Out: the path of a local copy, looked at once in a process. What the
+file is, and whether a source may name it, is not known here.
+"""
 
 from __future__ import annotations
 

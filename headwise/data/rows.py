@@ -1,4 +1,8 @@
-"""What a reader yields: rows, nothing checked yet."""
+"""What a reader yields: rows, nothing checked yet.
+
+A `Row` says what its image is called, or how to fetch it, and holds its cells as they came; a `Table` is an iterable
+of rows with what is known of the whole. Whether an image may be read, and is whole, is found out in `assemble.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One shard of the pixel cache: written under a temporary name, checksummed, renamed; read memory-mapped."""
+"""One shard of the pixel cache: written under a temporary name, checksummed, renamed; read memory-mapped.
+
+In: up to 1,024 images, the model's preprocessing, a key. Out: pixels (n, 3, R, R), as bytes with the table that turns
+them back where that is exact, else float32. Which images make a shard, and its key, is decided in `cache.py`.
+"""
 
 from __future__ import annotations
 

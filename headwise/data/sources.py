@@ -1,4 +1,8 @@
-"""`kind:location?key=value&…`, what a user types → the reader of that kind."""
+"""`kind:location?key=value&…`, what a user types → the reader of that kind.
+
+In: a name. Out: a `Table`, narrowed to the splits that were asked for. A new reader is one file in `readers/` and its
+name here; what its rows mean is known further on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the words of a split column mean: search, pick or test."""
+"""What the words of a split column mean: search, pick or test.
+
+In: a word as people write it (`train2014`, `Hold-Out`, `minival`). Out: one of the three, or None. What is done about
+a split that is missing is in `splits.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""search / pick / test: disjoint by image, by look, and by group where one is known."""
+"""search / pick / test: disjoint by image, by look, and by group where one is known.
+
+In: `Pairs`. Out: `Splits`, three tuples of indices with a hash and how they came about. The order of images is a
+seeded hash of their bytes, so a split depends on the content alone. It does not know what is measured on a split.
+"""
 
 from __future__ import annotations
 

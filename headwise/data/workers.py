@@ -1,4 +1,8 @@
-"""One function over many items on all cores, in order, with bounded memory."""
+"""One function over many items on all cores, in order, with bounded memory.
+
+In: a function, a sequence of items. Out: its results in the items' order. Threads, not processes: it is meant for
+work that releases the interpreter lock.
+"""
 
 from __future__ import annotations
 
@@ -61,4 +65,5 @@ def each(
 
 
 def usable_cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,8 @@
-"""A mask as a folder: `head_mask.json` and a model card. It knows their text and their places, not what a mask is."""
+"""A mask as a folder: `head_mask.json` and a model card.
+
+In: what a mask is made of (`Described`), or a folder, a file, a hub id. Out: the text, with a checksum and every
+number bit for bit, or its fields. It knows their text and their places, not what a mask is.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +35,33 @@ class Described(Protocol):
     """What the file and the card need of a mask (`headwise.edits.mask.Mask`)."""
 
     @property
-    def grid(self) -> Grid: ...
+    def grid(self) -> Grid:
+        """The heads of the model."""
+        ...
+
     @property
-    def gates(self) -> tuple[tuple[float, ...], ...]: ...
+    def gates(self) -> tuple[tuple[float, ...], ...]:
+        """One row per row of the grid, in [0, 1]."""
+        ...
+
     @property
-    def operator(self) -> str: ...
+    def operator(self) -> str:
+        """What a suppressed head emits."""
+        ...
+
     @property
-    def means(self) -> tuple[tuple[Head, tuple[float, ...]], ...]: ...
+    def means(self) -> tuple[tuple[Head, tuple[float, ...]], ...]:
+        """Operator `mean`: the constant output (d floats) of every head whose gate is below 1."""
+        ...
+
     @property
-    def provenance(self) -> Mapping[str, object]: ...
-    def gate(self, head: Head | str) -> float: ...
+    def provenance(self) -> Mapping[str, object]:
+        """Where the mask comes from, as plain JSON values."""
+        ...
+
+    def gate(self, head: Head | str) -> float:
+        """The gate of one head."""
+        ...
 
 
 class Fields(NamedTuple):

@@ -1,7 +1,13 @@
 """What a suppressed head emits: z' = g·z + (1−g)·A0·v for six choices of the attention A0.
 
-A head's output z = A·v is linear in its attention A, so replacing A by g·A + (1−g)·A0 never needs an
-attention matrix: only A0·v, which is cheap for every A0 here.
+    zero     A0·v = 0                    mean     a constant (d) in place of A0·v
+    uniform  A0·v = mean over n of v_n   cls      A0·v = v_0
+    self     A0·v = v                    cls_row  as zero, for row 0 alone
+
+z (B, H, Q, d), v (B, H, N, d), g (H). A head's output z = A·v is linear in its attention A, so replacing A by g·A +
+(1−g)·A0 never needs an attention matrix: only A0·v, which is cheap for every A0 here. With g = 0 `zero` is the
+ablation of Michel et al. (arXiv 1905.10650); the others are what else an attention can be made to do. It knows
+neither a model nor where a gate comes from.
 """
 
 from __future__ import annotations

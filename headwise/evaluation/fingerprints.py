@@ -1,4 +1,8 @@
-"""What a study was made with: read, compared, and how two of them differ in words."""
+"""What a study was made with: read, compared, and how two of them differ in words.
+
+In: a study's file, a fingerprint. Out: the fingerprint in it; a sentence with the way out. What belongs into a
+fingerprint is decided in `jobs/steps/bench.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A row of a study: a mask and its score as plain columns with a checksum, and back."""
+"""A row of a study: a mask and its score as plain columns with a checksum, and back.
+
+In: a split's name, a mask, a score. Out: the values of `COLUMNS`, and the same score from them, bit for bit. What is
+damaged is said to be, and sizes are checked before memory is taken.
+"""
 
 from __future__ import annotations
 

@@ -254,6 +254,7 @@ class Study:
     # ---- the file
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
     def __enter__(self) -> Study:

@@ -1,4 +1,10 @@
-"""Which attributes of a picture a head's effect carries, and which pictures it acts on most."""
+"""Which attributes of a picture a head's effect carries, and which pictures it acts on most.
+
+    carried = r(a, a_0 + Σ_j b_j x_j)       x_j: the first ten principal axes of the head's effects; b on other images
+
+In: effects (N, E) of each head, attributes a (N, A). Out: r for each head and attribute on images for checking, p
+corrected for all of them (max-T), and the same r of the embeddings themselves. It does not know what an attribute is.
+"""
 
 from __future__ import annotations
 

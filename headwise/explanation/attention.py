@@ -1,4 +1,10 @@
-"""Where heads look: entropy, class token, distance, sink; maps for chosen images. Only here are attentions made whole."""
+"""Where heads look: entropy, class token, distance, sink; maps for chosen images.
+
+    entropy = −Σ_n A_qn log A_qn / log N       sink share = max_n mean_q A_qn       A (B, H, Q, N)
+
+In: a tower and pixels. Out: means over images and queries for each head. Only here are attentions made whole, a few
+images at a time. What a mask does is not looked at.
+"""
 
 from __future__ import annotations
 

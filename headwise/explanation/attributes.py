@@ -1,4 +1,8 @@
-"""What can be measured on a picture itself, and the user's own columns: candidates beside texts."""
+"""What can be measured on a picture itself, and the user's own columns: candidates beside texts.
+
+In: images, or the group, class and source of each. Out: float32 (N, A). Simple measures of light, colour, edges and
+of what stands out from the border; no model is asked.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Everything known of every head, as the plain JSON values of explanation.json."""
+"""Everything known of every head, as the plain JSON values of explanation.json.
+
+In: what the other files of this room found. Out: dictionaries, one for each head, and the list of images that they
+point into. docs/explanation.md says what each value is.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,7 @@ def attributes_json(names: Sequence[str], found: Associations, row: int) -> list
 
 
 def attention_json(looks: Looks) -> dict:
+    """One head's attention statistics."""
     return {
         "entropy": looks.entropy,
         "class_share": looks.class_share,

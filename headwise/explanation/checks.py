@@ -1,6 +1,7 @@
 """Is it right? Statistics on images that nothing was fitted on.
 
-Of the measures in use for neurons only few pass both sanity checks, fewer labels and more labels must score lower
+In: effects along a text (N), which images have it, changes of the metric (N). Out: r, AUPRC, p by permutation, q. Of
+the measures in use for neurons only few pass both sanity checks, fewer labels and more labels must score lower
 (NeuronEval, ICML 2025): correlation and AUPRC do, AUC, recall and accuracy do not. Both checks are in the tests.
 """
 

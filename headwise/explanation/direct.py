@@ -1,10 +1,12 @@
 """Direct contributions: the part of the embedding that a head writes itself, not through later blocks.
 
+    e = Σ_h c_h + rest       e, c_h (N, E); rest: stem, MLPs and biases
+
 A pre-norm tower adds up its residual stream, and the final norm and projection are linear once each image's own
-standard deviation is taken as given (Gandelsman, Efros and Steinhardt, ICLR 2024). So the embedding is, exactly, a sum
-of one part for each head and a rest: stem, MLPs and biases. Of attention pooling the heads that pool have parts, and
-what an MLP after them adds is in the rest; the blocks' heads reach such an embedding through the pooling alone and
-have none.
+standard deviation is taken as given (Gandelsman, Efros and Steinhardt, arXiv 2310.05916). So the sum is exact. Of
+attention pooling the heads that pool have parts, and what an MLP after them adds is in the rest; the blocks' heads
+reach such an embedding through the pooling alone and have none. `effects.py` counts what later blocks make of a head;
+this does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Total effects: how every image's embedding changes when a head is removed, from the true forward pass."""
+"""Total effects: how every image's embedding changes when a head is removed, from the true forward pass.
+
+    Δ_h(i) = e_i − e_i(h removed)       e (N, E), Δ (heads, N, E)
+
+In: a tower, pixels, an operator. Out: `Effects`, memory-mapped, and scores of every removal in a study. The same walk
+as a sweep, with the embeddings kept. It counts what later layers make of a head; `direct.py` does not.
+"""
 
 from __future__ import annotations
 

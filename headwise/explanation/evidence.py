@@ -1,4 +1,9 @@
-"""A head's labels with what speaks for and against each: plain JSON values."""
+"""A head's labels with what speaks for and against each: plain JSON values.
+
+In: effects, candidate texts with their embeddings, captions. Out: for each head the texts found on images for
+labelling, with their fit, chance, p, q and cause on the others. How texts are found is in `labels.py`, how they are
+tested in `checks.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Pictures that a head acts on most and least, and queries that are gained and lost without it."""
+"""Pictures that a head acts on most and least, and queries that are gained and lost without it.
+
+In: sizes of one head's effects, (N), and scores with and without it. Out: numbers of images, and queries whose rank
+crosses 1, 5 or 10. Examples show, they prove nothing: they are chosen for being extreme.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
 """Texts that describe what a head writes: matching pursuit against a null, and TextSpan as published.
 
-The effects of one head are centred over images and cut to the principal axes that hold most of their variance. Texts
-are chosen one after the other, each explaining most of what is left, all refitted by least squares (orthogonal
-matching pursuit shared by all images). The same on effects turned by random rotations says how much texts explain
-that have nothing to do with the head; a head whose texts explain less than 95 of 100 such turns gets no label.
+    next text = argmax over t of ‖R t‖²       R ← R − R q qᵀ,  q: the text less what the others span, of length 1
+
+R (N, E): one head's effects, centred over images and cut to the principal axes that hold most of their variance; t
+(E): texts of length 1, centred. Orthogonal matching pursuit shared by all images (as in Tropp, Gilbert and Strauss
+2006, with squares). The same on effects turned by random rotations says how much texts explain that have nothing to
+do with the head; a head whose texts explain less than 95 of 100 such turns gets no label. TextSpan is Gandelsman,
+Efros and Steinhardt's (arXiv 2310.05916), which has no such test. Whether a label is right is asked in `checks.py`.
 """
 
 from __future__ import annotations
@@ -66,6 +69,7 @@ class Label:
 
     @property
     def abstains(self) -> bool:
+        """Whether the head gets no label: its texts explain no more than chance."""
         return not self.found.texts or self.found.explained[-1] < self.null[-1]
 
 

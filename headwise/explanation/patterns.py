@@ -1,4 +1,10 @@
-"""Are harmful heads different from the others? Each property, tested by permuting heads, corrected for all of them."""
+"""Are harmful heads different from the others? Each property, tested by permuting heads, corrected for all of them.
+
+    r = Pearson's r of ranks over heads of a property with what removing the head gains, or with being edited
+
+In: the cards of one explanation. Out: r and max-T p for every property and outcome, and a sentence for each finding,
+or that there is none. One model is one sample: it does not say what holds for others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Large arrays in one safetensors file that is filled in place, so that memory does not grow with heads or images."""
+"""Large arrays in one safetensors file that is filled in place, so that memory does not grow with heads or images.
+
+In: names and shapes. Out: memory maps to write to, and the finished file under its own name. It does not know what
+the arrays are.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ class Arrays:
 
     @property
     def part(self) -> Path:
+        """The unfinished file."""
         return self.path.with_name(self.path.name + PART)
 
     def begin(self) -> bool:

@@ -1,4 +1,8 @@
-"""Candidate texts: n-grams of the user's captions in any language, a shipped list in themes, a file of the user's own."""
+"""Candidate texts: n-grams of the user's captions in any language, a shipped list in themes, a file of the user's own.
+
+In: captions of the images for labelling. Out: `Candidates`, different texts with their themes, and which images have
+which text. Nothing is embedded here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""explain: what every head does, with evidence."""
+"""explain: what every head does, with evidence.
+
+In: a model and pairs, or a folder of `refine`; perhaps a mask whose heads are compared with the others. Out: what
+explanation.json holds, and the files of docs/explanation.md. The test split is never read. Its steps are in
+`steps/explaining.py`.
+"""
 
 from __future__ import annotations
 

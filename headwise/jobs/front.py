@@ -104,6 +104,7 @@ class FrontSettings:
 
     @property
     def chooses(self) -> bool:
+        """Whether a mask is to be chosen from the front."""
         return self.size is not None or self.max_loss is not None
 
 

@@ -1,4 +1,8 @@
-"""`compare.md` and `compare.png`: every method on the same splits, said plainly."""
+"""`compare.md` and `compare.png`: every method on the same splits, said plainly.
+
+In: what `compare.json` holds. Out: Markdown, and the bytes of a forest plot. Nothing is claimed that the intervals do
+not show.
+"""
 
 from __future__ import annotations
 

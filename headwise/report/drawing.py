@@ -1,4 +1,4 @@
-"""What all pictures have in common."""
+"""What all pictures have in common: matplotlib with its own defaults, whatever the user has set, and text as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`explanation.md`: what the heads do, said plainly, with what speaks against it."""
+"""`explanation.md`: what the heads do, said plainly, with what speaks against it.
+
+In: what `explanation.json` holds. Out: Markdown. A head that abstains is said to, and a label is shown with its
+check.
+"""
 
 from __future__ import annotations
 

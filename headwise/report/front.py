@@ -1,4 +1,8 @@
-"""`front.md` and `front.png`: a front of masks, as it looks where it was found and where it was not."""
+"""`front.md` and `front.png`: a front of masks, as it looks where it was found and where it was not.
+
+In: what `front.json` holds. Out: Markdown, the rows for a terminal, the bytes of a PNG. A test column is there only
+where the test split was read.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,7 @@ def heading(results: Results) -> str:
 
 
 def measure(results: Results) -> str:
+    """The name of what was maximised, for people."""
     return metric_name(main_metric(results, results["identity"]["search"]))
 
 

@@ -1,4 +1,7 @@
-"""What the report and the terminal say of kept domains."""
+"""What the report and the terminal say of kept domains.
+
+In: results with a `kept` part. Out: a sentence, rows, Markdown; empty without such a part.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`report.md` with its heat map: what was measured, said plainly, with what it cannot show."""
+"""`report.md` with its heat map: what was measured, said plainly, with what it cannot show.
+
+In: results as `results.json` holds them. Out: Markdown, from the template beside this file. `page.py` is the same for
+a browser; sentences that judge are in `words.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`transfer.md` and `transfer.png`: masks × data sets."""
+"""`transfer.md` and `transfer.png`: masks × data sets.
+
+In: what `transfer.json` holds. Out: Markdown, and the bytes of a PNG. The best mask is named by the pick splits; the
+test splits only judge it.
+"""
 
 from __future__ import annotations
 

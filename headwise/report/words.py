@@ -73,6 +73,7 @@ def p_equals(p: float | None) -> str:
 
 
 def plus_minus(error: float | None) -> str:
+    """A standard error in points, ` ± 0.42`; empty where there is none."""
     return "" if error is None else f" ± {points(error)}"
 
 
@@ -220,6 +221,7 @@ def results_table(results: Results) -> str:
 
 
 def before_after(results: Results) -> Markdown:
+    """Every metric before and after on the test split, as a Markdown table."""
     before, after = row_of(results, "identity"), row_of(results, "chosen")
     main = main_metric(results, after["metrics"])
     lines = [

@@ -1,4 +1,10 @@
-"""What a model that knows nothing would score: where the unchanged model is no better, nothing can be learnt."""
+"""What a model that knows nothing would score: where the unchanged model is no better, nothing can be learnt.
+
+    R@k(text → image) = min(1, k / N)
+    R@k(image → text) = 1 − Π_{j < k} (T − c − j) / (T − j)       c of the T texts are the image's own; mean over images
+
+In: an objective. Out: the expected fitness of ranks drawn at random, a fraction; None where it is not known.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,17 @@
 """Retrieval ranks, recall and the contrastive loss of a whole split, tile by tile.
 
-Why a rank here never depends on the tile, the device or the number of threads: a score is the cosine of
-embeddings rounded to multiples of 2⁻²⁶ (finer than float32's own error in a cosine). A product of two of them is
-a multiple of 2⁻⁵², no partial sum exceeds 1, and float64 holds every multiple of 2⁻⁵² up to 2: the matrix
-product is exact in whatever order it is summed. Equal embeddings then score exactly equally, wherever they are.
+    rank of a query = how many foreign items score at least as high as its best own one       R@k = share of ranks < k
 
-Ties are pessimistic: a positive ranks after every negative of equal score, so that a collapsed embedding
-(all images alike) scores 0. Sort-based tools, clip_benchmark among them, break such ties by position.
+In: embeddings of images (N, E) and texts (T, E), and which text belongs to which image. Out: int32 ranks, (T) and
+(N), and the loss.
+
+Why a rank here never depends on the tile, the device or the number of threads: a score is the cosine of embeddings
+rounded to multiples of 2⁻²⁶ (finer than float32's own error in a cosine). A product of two of them is a multiple of
+2⁻⁵², no partial sum exceeds 1, and float64 holds every multiple of 2⁻⁵² up to 2: the matrix product is exact in
+whatever order it is summed. Equal embeddings then score exactly equally, wherever they are.
+
+Ties are pessimistic: a positive ranks after every negative of equal score, so that a collapsed embedding (all images
+alike) scores 0. Sort-based tools, clip_benchmark among them, break such ties by position.
 """
 
 from __future__ import annotations
@@ -48,10 +53,12 @@ class Retrieved:
 
     @property
     def ranks(self) -> dict[str, np.ndarray]:
+        """0-based ranks by clip_benchmark's names of the two directions."""
         return {"image_retrieval": self.image_retrieval, "text_retrieval": self.text_retrieval}
 
     @property
     def gallery(self) -> dict[str, int]:
+        """How many images and captions there were to choose from."""
         return {"images": len(self.text_retrieval), "captions": len(self.image_retrieval)}
 
 

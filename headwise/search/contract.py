@@ -1,4 +1,9 @@
-"""What every search is given and what it hands back."""
+"""What every search is given and what it hands back.
+
+In: `Evaluate`, which scores masks and says what that costs. Out: `Found`, a mask with its exact score, and the one
+order in which masks are compared. Also how a search keeps within what it may spend. What a score means is not known
+here.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +48,7 @@ class Found:
 
     @property
     def order(self) -> Order:
+        """Sorts best first: see `order`."""
         return order(self.mask, self.score)
 
 
@@ -56,6 +62,7 @@ def order(mask: Mask, score: Score) -> Order:
 
 
 def best_of(found: Iterable[Found]) -> Found:
+    """The first in the one order of masks (`order`)."""
     return min(found, key=lambda item: item.order)
 
 

@@ -1,7 +1,9 @@
 """Layer-matched random masks: what suppressing as many heads at the same depths does by chance.
 
-Every row of the grid keeps its own gates (H of them) in a random order; all orders are equally likely, none is drawn
-twice, and the mask itself is left out. The null of a permutation test within layers.
+    P(m') equal for all m' ≠ m with, in every row, the gates of m in another order       m: (rows, H) gates
+
+Every row of the grid keeps its own gates in a random order; none is drawn twice, and the mask itself is left out. The
+null of a permutation test within layers. It evaluates nothing.
 """
 
 from __future__ import annotations

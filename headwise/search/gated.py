@@ -1,4 +1,10 @@
-"""A tower's forward with one differentiable gate per head."""
+"""A tower's forward with one differentiable gate per head.
+
+    z'_h = g_h · z_h + (1 − g_h) · A0·v_h       z (B, H, Q, d), v (B, H, N, d), g (H) per row, gradients to g alone
+
+In: a tower, images, gates. Out: embeddings (B, E). `evaluation/engine.py` computes the same for such a mask; it
+shares work between masks and has no gradients. It does not know what the gates are trained for.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,11 @@
 """Three ways to make gates in [0, 1] from real numbers that gradients can train.
 
-All take a vector θ with one number per head, larger where a head is kept.
+    sigmoid        g = σ(θ / τ)
+    hard_concrete  g = clip(σ((ln u − ln(1 − u) + θ) / β) · (ζ − γ) + γ, 0, 1)       u uniform
+    top_k          g = 0 for the k largest of τ · Gumbel noise − θ, else 1; the gradient is that of a soft choice
+
+θ, g, u (n): one number per head, θ larger where a head is kept. Louizos et al. (arXiv 1712.01312), on attention heads
+Voita et al. (arXiv 1905.09418); Xie and Ermon (arXiv 1901.10517). They know neither a model nor a loss.
 """
 
 from __future__ import annotations

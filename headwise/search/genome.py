@@ -1,4 +1,9 @@
-"""Binary masks as genomes: how a genetic search makes its first population and its offspring."""
+"""Binary masks as genomes: how a genetic search makes its first population and its offspring.
+
+In: a ranking of the heads, seeds, an archive of sort keys. Out: genomes (the numbers of suppressed heads, ascending)
+that are not in the archive. Every draw comes from one generator. It never evaluates a mask; `genetic.py`,
+`estimated.py` and `fronts.py` do.
+"""
 
 from __future__ import annotations
 
@@ -108,9 +113,11 @@ class Breeder:
         self.most = min(len(self.allowed), settings.max_heads or grid.size)
 
     def mask(self, genome: Genome) -> Mask:
+        """The mask that suppresses a genome's heads."""
         return Mask.suppress(self.grid, [self.heads[i] for i in genome], self.operator)
 
     def genome(self, mask: Mask) -> Genome:
+        """The heads that a mask suppresses, as a genome."""
         gates = [gate for row in mask.gates for gate in row]
         return tuple(i for i, gate in enumerate(gates) if gate < 1.0)
 
@@ -176,6 +183,7 @@ class Breeder:
         return list(new)
 
     def child(self, alive: Sequence[Genome], archive: Mapping[Genome, Order]) -> Genome:
+        """Two parents by tournament, crossed, mutated."""
         one, two = (self._tournament(alive, archive) for _ in range(2))
         return self.mutate(self._cross(one, two))
 

@@ -1,4 +1,8 @@
-"""Where AAT-BP stands between two epochs, in memory and as a safetensors file."""
+"""Where AAT-BP stands between two epochs, in memory and as a safetensors file.
+
+In: gates' numbers, Adam's moments, the generator, the history. Out: the same, bit for bit, for the same run alone:
+its file knows the model, loss, settings and images by a hash. What an epoch does is in `gradient.py`.
+"""
 
 from __future__ import annotations
 

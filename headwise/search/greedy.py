@@ -59,6 +59,7 @@ class Greedy:
 
     @property
     def best(self) -> Found:
+        """The best mask of both walks, by fitness."""
         return best_of(self.masks)
 
 

@@ -1,4 +1,7 @@
-"""Spearman's rank correlation: how well one order of values predicts another."""
+"""Spearman's rank correlation: how well one order of values predicts another.
+
+ρ = Pearson's r of rank(a) and rank(b)       a, b (n); equal values share their mean rank
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""A free stand-in for exact evaluation: estimates, exact where masks were run, with an idea of how wrong they are."""
+"""A free stand-in for exact evaluation: estimates, exact where masks were run, with an idea of how wrong they are.
+
+    prediction(S) = f(ê(S)) + optimism · σ · √d(S)       σ = root mean square of (f − f(ê)) / √d over masks run later
+
+f: the objective; ê(S): estimated embeddings (N, E); d(S): how many heads' changes they add up without interactions,
+both from `anchors.py`. In: masks. Out: scores of what is estimated. What is run exactly is decided in `estimated.py`.
+"""
 
 from __future__ import annotations
 

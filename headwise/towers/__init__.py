@@ -1,4 +1,8 @@
-"""Image towers of every library, behind one contract (`base.py`), loaded by name."""
+"""Image towers of every library, behind one contract (`base.py`), loaded by name.
+
+In: a name, or a model that is loaded already. Out: a `Model` whose own walk was compared with its library's forward.
+A library is imported when one of its models is asked for; nothing outside this room asks which it was.
+"""
 
 from __future__ import annotations
 

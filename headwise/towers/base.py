@@ -68,6 +68,7 @@ class Tower:
 
     @property
     def parameter(self) -> torch.Tensor:
+        """The first parameter, which says where the tower is."""
         return next(self.parts.parameters())
 
     @property

@@ -1,4 +1,8 @@
-"""A checkpoint file as tensors by name, whatever trainer wrote it; no code in it is ever run."""
+"""A checkpoint file as tensors by name, whatever trainer wrote it; no code in it is ever run.
+
+In: a file of safetensors or of `torch.save`. Out: its tensors, with names fitted to a model's own. It does not know
+the model: which names are expected is told.
+"""
 
 from __future__ import annotations
 

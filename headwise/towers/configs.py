@@ -1,4 +1,7 @@
-"""A model's JSON files, read before any library acts on them: bounded in size, depth and numbers, and without code."""
+"""A model's JSON files, read before any library acts on them: bounded in size, depth and numbers, and without code.
+
+In: a file or a folder. Out: its JSON object, or a refusal. What the values mean is left to the library.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a model is made of, and which libraries and name forms there are: `headwise inspect`, `headwise models`."""
+"""Which libraries and name forms there are: `headwise models`.
+
+In: nothing but what is installed. Out: a `Library` for each, in the order in which a reader should see them. No
+library is imported for it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Whether a mask fits a tower, and its constants as a tensor."""
+"""Whether a mask fits a tower, and its constants as a tensor.
+
+In: a tower or model, and a mask. Out: nothing, or a refusal: another grid, other weights, another function around
+equal weights. It runs no mask.
+"""
 
 from __future__ import annotations
 

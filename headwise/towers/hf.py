@@ -1,4 +1,8 @@
-"""transformers: CLIP, SigLIP, SigLIP 2 of fixed resolution, Chinese-CLIP, AltCLIP and MetaCLIP 2 by hub id or folder."""
+"""transformers: CLIP, SigLIP, SigLIP 2 of fixed resolution, Chinese-CLIP, AltCLIP and MetaCLIP 2 by hub id or folder.
+
+In: a reference, or a model and its processor. Out: a `Model`. Families are told apart by their modules, not by their
+names. Loading is in `hf_load.py`, the rows of heads in `hf_blocks.py`, pictures and texts in files of their own.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ LOOKED_FOR = "vision_model.encoder.layers with self_attn, and visual_projection 
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is built as CLIP's or SigLIP's vision tower of transformers, or holds one."""
     return is_clip(module) or is_siglip(module)
 
 

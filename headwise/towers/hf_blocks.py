@@ -1,4 +1,8 @@
-"""transformers' own modules: the CLIP-like towers, and SigLIP's with its attention-pooling head."""
+"""transformers' own modules: the CLIP-like towers, and SigLIP's with its attention-pooling head.
+
+In: the library's modules, shared. Out: a `Block` for each row of heads, and the `Tower` of them. Differs from
+`blocks.py` in how a layer names its projections and where its norms are.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ class ClipBlock(Block):
         super().__init__(layer, attn.num_heads, attn.q_proj.out_features // attn.num_heads, attn.q_proj.in_features)
 
     def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Block.attend`."""
         attn = self.module.self_attn
         h = self.module.layer_norm1(x)  # (B, N, D)
         q = split_heads(attn.q_proj(rows(h, queries)), self.heads)  # (B, H, Q, d)
@@ -35,6 +40,7 @@ class ClipBlock(Block):
         return attention(q, k, v, scale=attn.scale, dropout=attn.dropout if attn.training else 0.0), v
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.finish`."""
         layer = self.module
         x = x + self.branch(x, z)  # (B, Q, D)
         return x + layer.mlp(layer.layer_norm2(x))  # (B, Q, D)
@@ -74,6 +80,7 @@ class ClipBlock(Block):
         return self.module.self_attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         attn = self.module.self_attn
         return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.q_proj.weight, attn.q_proj.bias)
 
@@ -88,6 +95,7 @@ class SiglipPool(PoolBlock):
         super().__init__(head, heads, width // heads, width, before=norm, latents=1)
 
     def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `PoolBlock.look`."""
         attn, width = self.module.attention, self.width
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
         q = F.linear(self.module.probe.expand(len(h), -1, -1), weight[:width], bias[:width])  # (B, 1, D)
@@ -96,6 +104,7 @@ class SiglipPool(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.project`."""
         y = self.branch(z, z)  # (B, 1, D)
         return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
 
@@ -104,6 +113,7 @@ class SiglipPool(PoolBlock):
         return self.module.attention.out_proj(join_heads(z))  # (B, 1, D)
 
     def after(self, y: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.after`."""
         return y[:, 0]
 
     @property
@@ -116,6 +126,7 @@ class SiglipPool(PoolBlock):
         return multihead_live(edit)
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         attn, width = self.module.attention, self.width
         return HeadWeights(
             attn.out_proj.weight, attn.out_proj.bias, attn.in_proj_weight[:width], attn.in_proj_bias[:width]
@@ -129,6 +140,7 @@ def vision_of(module: Any) -> Any:
 
 
 def has_layers(vision: Any) -> bool:
+    """Whether a vision model has an encoder of CLIP's kind of layers, and a last norm."""
     layers = getattr(getattr(vision, "encoder", None), "layers", None)
     needed = ("self_attn", "layer_norm1", "layer_norm2", "mlp")
     return bool(layers) and all(hasattr(layers[0], name) for name in needed) and hasattr(vision, "post_layernorm")

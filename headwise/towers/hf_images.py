@@ -1,4 +1,8 @@
-"""Pictures of transformers models: another size, mean, interpolation or resizing than the model's files say."""
+"""Pictures of transformers models: another size, mean, interpolation or resizing than the model's files say.
+
+In: the library's image processor, and overrides. Out: a processor that does what they say; a position table
+interpolated by transformers' own rule. Without overrides nothing here is used.
+"""
 
 from __future__ import annotations
 

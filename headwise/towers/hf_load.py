@@ -1,4 +1,9 @@
-"""transformers' models and processors by hub id or folder: nothing missing is filled with random numbers, no code is run."""
+"""transformers' models and processors by hub id or folder: nothing missing is filled with random numbers, no code is
+run.
+
+In: a reference and overrides. Out: the library's model and processor, whole. What heads they have is not looked at
+here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Texts of transformers models: tokens as each family was trained, and whether the tokenizer is the model's own."""
+"""Texts of transformers models: tokens as each family was trained, and whether the tokenizer is the model's own.
+
+In: the library's model and tokenizer. Out: texts → tokens → embeddings (T, E), and where texts are cut. Pictures are
+not looked at.
+"""
 
 from __future__ import annotations
 

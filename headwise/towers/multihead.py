@@ -1,4 +1,8 @@
-"""`nn.MultiheadAttention` under a live mask: the attention of open_clip's blocks, CoCa's pooler and SigLIP's head."""
+"""`nn.MultiheadAttention` under a live mask: the attention of open_clip's blocks, CoCa's pooler and SigLIP's head.
+
+In: an `Edit` of one row. Out: a forward with torch's own signature and outputs, z' in place of z before the
+out-projection. It knows no library but torch.
+"""
 
 from __future__ import annotations
 

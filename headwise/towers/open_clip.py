@@ -1,4 +1,8 @@
-"""open_clip: native ViTs, timm trunks and ModifiedResNets, loaded by open_clip's own names."""
+"""open_clip: native ViTs, timm trunks and ModifiedResNets, loaded by open_clip's own names.
+
+In: a reference, or a model with its preprocessing and tokenizer. Out: a `Model`. Loading is in `open_clip_load.py`,
+the rows of heads in `open_clip_blocks.py`, `timm.py` and `pool2d.py`.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ def _is_timm_adapter(visual: Any) -> bool:
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is an image tower of open_clip, or holds one."""
     return visual_of(module) is not None
 
 

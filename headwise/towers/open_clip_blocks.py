@@ -1,4 +1,8 @@
-"""open_clip's own modules: the native ViT, CoCa's attentional pooler, the ModifiedResNet's attention pool."""
+"""open_clip's own modules: the native ViT, and CoCa's attentional pooler.
+
+In: the library's modules, shared. Out: a `Block` for each row of heads, and the `Tower` of them. Differs from
+`blocks.py` in the packed in-projection and in scales and norms around the heads.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,7 @@ class OpenClipBlock(Block):
         super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
 
     def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Block.attend`."""
         attn = self.module.attn
         h = self.module.ln_1(x)  # (B, N, D)
         q, k, v = packed_qkv(h, attn.in_proj_weight, attn.in_proj_bias, self.heads, queries)  # (B, H, ·, d)
@@ -53,6 +58,7 @@ class OpenClipBlock(Block):
         return self._scaled(attn, attention(q, k, v, dropout=p), v)  # (B, H, Q, d), (B, H, N, d)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """See `Block.finish`."""
         block = self.module
         x = x + self.branch(x, z)  # (B, Q, D)
         return x + block.ls_2(block.mlp(block.ln_2(x)))  # (B, Q, D)
@@ -97,6 +103,7 @@ class OpenClipBlock(Block):
         return z, v
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         attn, inner = self.module.attn, self.heads * self.head_dim
         bias = attn.in_proj_bias
         query_bias = None if bias is None else bias[:inner]
@@ -125,6 +132,7 @@ class AttentionalPoolerBlock(PoolBlock):
         return multihead_live(edit)
 
     def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `PoolBlock.look`."""
         pooler = self.module
         weights, biases = projections(pooler.attn), pooler.attn.in_proj_bias.chunk(3)
         h = pooler.ln_k(h)  # (B, N, D')
@@ -137,6 +145,7 @@ class AttentionalPoolerBlock(PoolBlock):
         return attention(q, k, v), v
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.project`."""
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -144,6 +153,7 @@ class AttentionalPoolerBlock(PoolBlock):
         return self.module.attn.out_proj(join_heads(z))  # (B, Q, D)
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         attn = self.module.attn
         query = projections(attn)[0]
         return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, query, attn.in_proj_bias[: self.width])

@@ -1,4 +1,8 @@
-"""Pictures of open_clip models: which of open_clip's configurations a preprocessing is, so that saving can say it."""
+"""Pictures of open_clip models: which of open_clip's configurations a preprocessing is, so that saving can say it.
+
+In: a preprocessing, or a configuration. Out: the other of the two; None where no configuration says it. Compared by
+what it makes of pictures, not by its name.
+"""
 
 from __future__ import annotations
 

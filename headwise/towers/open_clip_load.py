@@ -1,4 +1,8 @@
-"""open_clip models by open_clip's own names: what a checkpoint does not say is taken from where it is known."""
+"""open_clip models by open_clip's own names: what a checkpoint does not say is taken from where it is known.
+
+In: a reference and overrides. Out: `Loaded`: model, tokenizer, configuration, and what a user should know of guesses.
+How weights come into the model is in `open_clip_weights.py`.
+"""
 
 from __future__ import annotations
 

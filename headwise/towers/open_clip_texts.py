@@ -1,4 +1,7 @@
-"""Texts of open_clip models: open_clip's own tokenizers, and where they cut."""
+"""Texts of open_clip models: open_clip's own tokenizers, and where they cut.
+
+In: the library's model and tokenizer. Out: texts → tokens → embeddings (T, E). Pictures are not looked at.
+"""
 
 from __future__ import annotations
 

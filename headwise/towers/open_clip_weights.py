@@ -1,4 +1,8 @@
-"""A checkpoint into an open_clip model, at the resolution and context of the checkpoint's own position tables."""
+"""A checkpoint into an open_clip model, at the resolution and context of the checkpoint's own position tables.
+
+In: a configuration and a file of weights. Out: the model, or a refusal that names the first parameter that does not
+fit. Which file, and which configuration, was decided before.
+"""
 
 from __future__ import annotations
 

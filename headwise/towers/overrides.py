@@ -1,4 +1,8 @@
-"""What a user may say about a model when loading it: how pictures are preprocessed and where captions are cut."""
+"""What a user may say about a model when loading it: how pictures are preprocessed and where captions are cut.
+
+In: values as users type them. Out: `Overrides`, checked. What a library makes of them, or that it cannot, is in its
+own file.
+"""
 
 from __future__ import annotations
 

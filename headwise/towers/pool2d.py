@@ -1,4 +1,8 @@
-"""Attention pooling on top of a CNN: the only heads that a ModifiedResNet or a ConvNeXt tower has."""
+"""Attention pooling on top of a CNN: the only heads that a ModifiedResNet or a ConvNeXt tower has.
+
+In: the library's modules, shared. Out: a tower with one row of heads, whose one query is the mean of the feature map.
+The CNN below runs as it is.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,7 @@ class Pool2dBlock(PoolBlock):
         return x
 
     def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `PoolBlock.look`."""
         pool = self.module
         if getattr(pool, "qkv", None) is not None:
             q, k, v = packed_qkv(h, pool.qkv.weight, pool.qkv.bias, self.heads, slice(0, 1))
@@ -56,6 +61,7 @@ class Pool2dBlock(PoolBlock):
         return attention(q, k, v), v  # (B, H, 1, d), (B, H, N, d)
 
     def project(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.project`."""
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -63,6 +69,7 @@ class Pool2dBlock(PoolBlock):
         return _out(self.module)(join_heads(z))  # (B, 1, E)
 
     def weights(self) -> HeadWeights:
+        """See `Block.weights`."""
         pool, out = self.module, _out(self.module)
         if getattr(pool, "qkv", None) is None:
             query = self._separate()[0]

@@ -1,4 +1,8 @@
-"""sentence-transformers with a CLIP inside: the transformers model and its processor are used as they are."""
+"""sentence-transformers with a CLIP inside: the transformers model and its processor are used as they are.
+
+In: a folder, or a `SentenceTransformer`. Out: the `Model` of `hf.py`, saved as the library's own folder. Its other
+modules are not looked at.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ def _inner(module: Any) -> Any:
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is a `SentenceTransformer` with a CLIP inside."""
     return _inner(module) is not None
 
 

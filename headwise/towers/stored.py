@@ -1,4 +1,8 @@
-"""The files that a model's weights were read from: which precision they have there, and how they are spread."""
+"""The files that a model's weights were read from: which precision they have there, and how they are spread.
+
+In: the name that a model was loaded by. Out: `Stored`, or None where it cannot be known. Headers alone are read where
+the format has them; nothing is fetched.
+"""
 
 from __future__ import annotations
 

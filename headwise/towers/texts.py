@@ -1,4 +1,8 @@
-"""How a model reads texts: the tokens it sees, where it cuts, and whether its tokenizer is whole."""
+"""How a model reads texts: the tokens it sees, where it cuts, and whether its tokenizer is whole.
+
+In: a tokenizer and the table that its ids look up. Out: `Reading`; how many texts are cut; a refusal of a tokenizer
+that is not the model's own. It knows no library's model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""timm: ViT and EVA towers, alone (`timm:NAME`) or as the trunk of an open_clip model."""
+"""timm: ViT and EVA towers, alone (`timm:NAME`) or as the trunk of an open_clip model.
+
+In: a reference, or a model. Out: a `Model` without a text tower unless the user gives one. Loading is in
+`timm_load.py`, the rows of heads in `timm_blocks.py`, CNNs with attention pooling in `pool2d.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ LOOKED_FOR = "blocks with attn.proj, patch_embed and forward_head (timm)"
 
 
 def recognises(module: Any) -> bool:
+    """Whether a module is a model of timm."""
     return all(hasattr(module, name) for name in ("forward_features", "forward_head", "reset_classifier"))
 
 

@@ -1,4 +1,8 @@
-"""timm's own modules: the ViT and EVA blocks and the latent attention pooling."""
+"""timm's own modules: the ViT and EVA blocks and the latent attention pooling.
+
+In: the library's modules, shared. Out: a `Block` for each row of heads. Differs from `blocks.py` in rotary positions,
+norms of queries, keys and outputs, gates and LayerScale.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""timm models by timm's own names; a checkpoint's own size and classes are read before the model is made."""
+"""timm models by timm's own names; a checkpoint's own size and classes are read before the model is made.
+
+In: a reference and overrides. Out: timm's model, and what there is to say about it. What heads it has is not looked
+at here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the libraries' files share: fused attention, packed projections, and checks that nothing is misread."""
+"""What the libraries' files share: fused attention, packed projections, and checks that nothing is misread.
+
+In: q, k, v, or a library's modules. Out: head outputs before the out-projection, or a refusal. `verify` compares a
+tower's own walk with its library's forward.
+"""
 
 from __future__ import annotations
 

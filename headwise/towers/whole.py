@@ -1,4 +1,7 @@
-"""Checks of a model before headwise works on it: it is whole, held plainly, and its pictures fit its tower."""
+"""Checks of a model before headwise works on it: it is whole, held plainly, and its pictures fit its tower.
+
+In: a library's model, or what would make one. Out: nothing, or a refusal. It changes nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""JSON annotation files: Karpathy's splits, and COCO captions."""
+"""JSON annotation files: Karpathy's splits, and COCO captions.
+
+In: a `Place` that names one such file. Out: a row for every image with its captions, and one for every entry that is
+wrong. An image may have several names (`DIR/filepath/filename`, `DIR/filename`); which is there is found later.
+"""
 
 from __future__ import annotations
 

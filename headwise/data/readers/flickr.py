@@ -1,4 +1,8 @@
-"""Flickr's caption files: `image,caption` as CSV, and `image#number<TAB>caption` (Flickr tokens, Flickr30k-CNA)."""
+"""Flickr's caption files: `image,caption` as CSV, and `image#number<TAB>caption` (Flickr tokens, Flickr30k-CNA).
+
+In: a `Place` that names one such file. Out: a row for every line. Not read as ordinary tables, because captions with
+commas may stand there without quotation marks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A folder of images: with a metadata file, with a `.txt` of captions beside each image, or with a folder for each class."""
+"""A folder of images: with a metadata file, with a `.txt` of captions beside each image, or with a folder for each
+class.
+
+In: a folder. Out: records of its metadata file, rows of images with their text files, or records of image and class.
+Which of the three it is, is seen in the folder. Symbolic links that lead out of it become bad rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Data sets of the Hugging Face hub, and folders that `save_to_disk` wrote."""
+"""Data sets of the Hugging Face hub, and folders that `save_to_disk` wrote.
+
+In: a hub id or a folder. Out: records of all wanted splits, each with the split's name. `datasets` finds and fetches;
+what its cells mean is known in `arrow.py` and further on.
+"""
 
 from __future__ import annotations
 

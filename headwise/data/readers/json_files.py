@@ -1,4 +1,8 @@
-"""JSON files, and those that hold records: a list of objects, columns, or captions by the image's name."""
+"""JSON files, and those that hold records: a list of objects, columns, or captions by the image's name.
+
+In: a file. Out: `load_json` gives what it holds, for the readers of the field's own formats; `read_json` gives
+records. A file of a format that has a kind of its own is refused with the name of that kind.
+"""
 
 from __future__ import annotations
 

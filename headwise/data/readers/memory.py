@@ -1,4 +1,8 @@
-"""Objects that a program holds → records: data frames, data sets, columns, lists."""
+"""Objects that a program holds → records: data frames, data sets, columns, lists.
+
+In: an object. Out: records whose cells are the object's own values. pandas, polars, pyarrow and torch are recognised
+by what they are, and never imported for it.
+"""
 
 from __future__ import annotations
 

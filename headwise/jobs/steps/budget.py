@@ -82,6 +82,7 @@ class Budget:
 
     @property
     def spent(self) -> float:
+        """FFE so far, of all evaluators that are watched."""
         return sum(evaluate.spent for evaluate in self._spenders)
 
     def left(self) -> float:

@@ -1,4 +1,8 @@
-"""After the searches: the pick split chooses, the test split is read once."""
+"""After the searches: the pick split chooses, the test split is read once.
+
+In: what the searches found. Out: `Picked`, the finalists with the choice among them; then the rows of the test table.
+The rule itself is `scoring/stats/choice.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Nothing searched is scored as unseen: images that a mask was searched or picked on are left out, and said."""
+"""Nothing searched is scored as unseen: images that a mask was searched or picked on are left out, and said.
+
+In: pairs or splits, and masks that remember their images (`data/seen.py`). Out: what is left, and how many are gone.
+A mask typed as text remembers nothing.
+"""
 
 from __future__ import annotations
 

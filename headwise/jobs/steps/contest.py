@@ -1,4 +1,8 @@
-"""Every method on the same splits: what it found, what that cost, and what the pick split made of it."""
+"""Every method on the same splits: what it found, what that cost, and what the pick split made of it.
+
+In: a bench and `CompareSettings`. Out: a `Run` for every method, operator and seed, in a fixed order. The test split
+is not read here; that is `standings.py`.
+"""
 
 from __future__ import annotations
 
@@ -113,6 +117,7 @@ class Timed(Evaluator):
 
     @classmethod
     def of(cls, bench: Bench, split: str, operator: str) -> Timed:
+        """The bench's evaluator of a split, with a clock."""
         plain = bench.evaluator(split)
         if operator == "mean":
             plain.means = bench.means

@@ -1,4 +1,8 @@
-"""What `explain` works on, and its steps one after the other."""
+"""What `explain` works on, and its steps one after the other.
+
+In: a `Subject`: a model, its tower in float32, images for labelling and for checking. Out: effects, direct
+contributions, attributes, labels, attention. Each step knows its room in `explanation/` alone.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +79,12 @@ class Subject:
 
     @property
     def pixels(self) -> PixelCache:
+        """The images' pixels, those for labelling first."""
         return self.cache.take(self.images)
 
     @property
     def checked(self) -> Pairs:
+        """The pairs that labels are checked on."""
         return self.pairs.subset(self.check)
 
     def objective(self) -> Objective | None:

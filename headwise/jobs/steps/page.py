@@ -1,7 +1,7 @@
 """`report.html` of a run: what its folder holds, put together.
 
 In: the folder of a run, its results, its pairs. Out: the page. Nothing is evaluated: ranks come from the study, pictures
-from the source, what heads do from `explanation/`. What is missing is said on the page in its place.
+from the source. What is missing is said on the page in its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""How long work reports on itself; the command line draws it, a library stays silent."""
+"""How long work reports on itself; the command line draws it, a library stays silent.
+
+In: a title, how much there is to do, in which unit. Out: a function to call with what was done. Where it is drawn is
+the `Reporter`'s matter.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ class Reporter(Protocol):
         call; total None: not known before."""
         ...
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """A short sentence beside the progress."""
+        ...
 
 
 class Silent:

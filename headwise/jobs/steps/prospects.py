@@ -1,4 +1,8 @@
-"""What these splits can show at all, said before the search and in the report; and what to be wary of."""
+"""What these splits can show at all, said before the search and in the report; and what to be wary of.
+
+In: a bench, later the choice and the test table. Out: fractions (`scoring/stats/power.py`), and sentences. Nothing is
+refused for it.
+"""
 
 from __future__ import annotations
 

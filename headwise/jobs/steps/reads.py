@@ -1,4 +1,8 @@
-"""How often test images were read with a model: remembered in the cache, whatever folder a run writes to."""
+"""How often test images were read with a model: remembered in the cache, whatever folder a run writes to.
+
+In: a bench, a split, masks whose scores are shown. Out: how many different masks' had been by then. Other machines
+and other caches are not known.
+"""
 
 from __future__ import annotations
 

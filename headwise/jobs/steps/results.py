@@ -1,7 +1,7 @@
 """What the main job measured, as plain JSON values: docs/results-format.md.
 
-In: what searches, choice and test handed back. Out: dictionaries and lists that `json` writes. Nothing is computed here
-that was not measured before.
+In: what searches, choice and test handed back. Out: dictionaries and lists that `json` writes. Nothing is computed
+here but differences and tests of what was measured before.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Picked:
 
     @property
     def chosen(self) -> Finalist:
+        """The finalist that the pick split chose."""
         return self.finalists[self.choice.index]
 
     @property

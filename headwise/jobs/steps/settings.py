@@ -1,4 +1,8 @@
-"""The settings of the main job: every value is checked when they are made, before a model or data are read."""
+"""The settings of the main job: every value is checked when they are made, before a model or data are read.
+
+In: values. Out: `Settings`, immutable, or a refusal that names the value. The defaults were chosen by measurement:
+docs/defaults.md.
+"""
 
 from __future__ import annotations
 

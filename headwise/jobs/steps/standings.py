@@ -1,4 +1,8 @@
-"""The rows of a comparison: what every method did to the test split and to other data, averaged over its seeds."""
+"""The rows of a comparison: what every method did to the test split and to other data, averaged over its seeds.
+
+In: the runs of `contest.py` and `trained.py`. Out: rows as compare.json holds them. The test split is read here, for
+all methods at once.
+"""
 
 from __future__ import annotations
 

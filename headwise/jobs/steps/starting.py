@@ -1,4 +1,8 @@
-"""What the searches of one operator start from: the exact sweep, or first-order scores in its place."""
+"""What the searches of one operator start from: the exact sweep, or first-order scores in its place.
+
+In: a bench, an evaluator of the search split, what may be spent. Out: `Start`: a ranking of the heads, the score of
+those that were evaluated alone, and how they change the embeddings. Which searches follow is not known here.
+"""
 
 from __future__ import annotations
 

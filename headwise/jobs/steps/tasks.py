@@ -1,5 +1,8 @@
-"""What is measured on a source: retrieval of its captions, zero-shot classification by its class names, Cola, or a
-weighted mean over the parts of a mixture."""
+"""What is measured on a source: captions, labels, Cola, or a weighted mean over the parts of a mixture.
+
+In: a model, pairs, a `Goal`. Out: a `Task` with its text embeddings (T, E), made once and cached, from which
+objectives of any split come. It does not know what is searched.
+"""
 
 from __future__ import annotations
 

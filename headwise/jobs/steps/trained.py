@@ -47,6 +47,7 @@ class Measured:
 
     @classmethod
     def of(cls, score: Score) -> Measured:
+        """A score without its ranks and metrics."""
         return cls(score.fitness, score.loss, score.hits, score.plan)
 
 

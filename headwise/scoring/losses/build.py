@@ -1,4 +1,8 @@
-"""From an objective to the loss that gradients are taken of."""
+"""From an objective to the loss that gradients are taken of.
+
+In: an objective. Out: the `Loss` by which it breaks ties, with the same numbers where that is possible. This is the
+one place that knows which loss belongs to which objective.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +61,7 @@ def loss_of(objective: Objective, device: torch.device | str = "cpu") -> Loss:
     if isinstance(objective, SingleObject):
         present, counted = (torch.as_tensor(x, device=device) for x in (objective.present, objective.all_counted))
         return Queries(ready(objective.texts, device, "query"), present, counted)
-    raise HeadwiseError(f"No gradient is known for the objective {objective.name}; use greedy, genetic or screened.")
+    raise HeadwiseError(f"No gradient is known for the objective {objective.name}; use the strategies greedy and ga.")
 
 
 def captions_of(objective: Retrieval, device: torch.device | str = "cpu") -> Captions:

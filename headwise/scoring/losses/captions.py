@@ -1,8 +1,12 @@
 """The contrastive loss of a batch of images against every caption of the split.
 
-It is the loss of `headwise.scoring.metrics.retrieve` (with one batch of all images the same number), differentiable, and
-with fewer images in the text → image direction: captions come from a memory that is computed once, because the
-text tower stays as it is; images change with every step, so only those of the batch can be negatives.
+    softmax   −½ log p(t | i) − ½ log p(i | t)       L = scale · cos(x_i, w_t)           x (B, E), w (T, E)
+    sigmoid   softplus(−L) + Σ over foreign texts of softplus(L)       L = scale · cos(x_i, w_t) + bias
+
+CLIP's loss (Radford et al., arXiv 2103.00020) and SigLIP's (Zhai et al., arXiv 2303.15343). It is the loss of
+`headwise.scoring.metrics.retrieve` (with one batch of all images the same number), differentiable, and with fewer
+images in the text → image direction: captions come from a memory that is computed once, because the text tower stays
+as it is; images change with every step, so only those of the batch can be negatives.
 """
 
 from __future__ import annotations

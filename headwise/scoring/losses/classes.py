@@ -1,4 +1,11 @@
-"""Cross-entropy of images with labels: against the class names' embeddings, or against the classes' own means."""
+"""Cross-entropy of images with labels: against the class names' embeddings, or against the classes' own means.
+
+    mean over n of u_n · −log softmax_c(scale · cos(x_n, w_c))[y_n]       x (B, E), w (C, E), y (B), u (N) on average 1
+
+In: a batch's embeddings and which images they are. Out: terms whose sum is the loss. u weighs classes or groups alike
+where the fitness does. With means (Snell et al., arXiv 1703.05175) w comes from the batch and leaves each image out
+of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Losses of Cola's two tasks, those by which their objectives break ties."""
+"""Losses of Cola's two tasks, those by which their objectives break ties.
+
+    multi-object   mean over captions of softplus(−scale · (cos(own image, c) − cos(other image, c)))
+    single-object  mean over queries of (mean cosine of the images that count − that of the images it holds for)
+
+In: a batch's embeddings (B, E) and which images they are. Out: terms whose sum is the loss. The task is of Ray et al.
+(arXiv 2305.03689), these losses are this library's own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The weighted mean of several losses, over one or several data sets."""
+"""The weighted mean of several losses, over one or several data sets.
+
+    Σ_p w_p · (n_p / B) · (N / N_p) · loss_p(batch's images of p)       n_p: how many of the B images are of part p
+
+In: a batch's embeddings (B, E) and which of all images they are. Out: the parts' terms, weighted. Over batches a part
+counts by its weight alone. It does not know what its parts' losses are.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +48,7 @@ class Mixture:
 
     @property
     def units(self) -> Sequence[Sequence[int]] | None:
+        """The parts' units; those that share an image are one."""
         if all(part.loss.units is None for part in self.parts):
             return None
         found: dict[tuple[int, ...], None] = {}  # parts that share images share units

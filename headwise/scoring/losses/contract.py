@@ -1,4 +1,9 @@
-"""The contract of a loss, and what several losses need."""
+"""The contract of a loss, and what several losses need.
+
+In: embeddings of a batch, (B, E), and the images' numbers, (B). Out: scalars whose sum is the loss, one after the
+other, so that a whole split's gradient never needs the matrix of all similarities. Who steps, and where gradients go,
+is not known.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +28,14 @@ class Loss(Protocol):
     """
 
     @property
-    def images(self) -> int: ...
+    def images(self) -> int:
+        """N, how many images the split has."""
+        ...
 
     @property
-    def units(self) -> Sequence[Sequence[int]] | None: ...
+    def units(self) -> Sequence[Sequence[int]] | None:
+        """Images that say something only together; None: every image stands alone."""
+        ...
 
     def terms(self, embeddings: torch.Tensor, numbers: torch.Tensor, *, tile: int = TILE) -> Iterator[torch.Tensor]:
         """Terms whose sum is the loss of a batch of different images, each of at most about `tile` similarities.

@@ -1,4 +1,12 @@
-"""Zero-shot classification: accuracy, mean per-class recall, and accuracy of the worst group."""
+"""Zero-shot classification: accuracy, mean per-class recall, and accuracy of groups.
+
+    right at k: fewer than k classes c ≠ y_n with cos(e_n, w_c) ≥ cos(e_n, w_y)       e (N, E), w (C, E), y (N)
+    acc1 = mean over n;   mean_per_class_recall = mean over classes;   worst_group_acc = min over (group, class)
+
+In: embeddings of a split's images. Out: a `Score`. Class embeddings are those of CLIP (Radford et al., arXiv
+2103.00020), made in `scoring/prompts.py`; groups and the worst of them as in Sagawa et al. (arXiv 1911.08731).
+Against `torch.topk` it differs in ties, which count against the image.
+"""
 
 from __future__ import annotations
 
@@ -70,10 +78,12 @@ class Classification:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.labels)
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": self.fitness,
@@ -118,6 +128,7 @@ class Classification:
         return self.score_from_ranks({"classification": torch.cat(ranks).cpu().numpy()}, loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         hit = (ranks["classification"] == 0).astype(np.int64)  # (N)
         metrics = {"acc1": float(hit.mean())}
         if len(self.classes) >= 5:

@@ -1,4 +1,11 @@
-"""Cola: does the embedding bind attributes to the right objects?"""
+"""Cola: does the embedding bind attributes to the right objects?
+
+    multi-object   right if s(i0, c0) > s(i1, c0) and s(i1, c1) > s(i0, c1)       mean over pairs of images
+    single-object  mean over queries of average precision over the query's own images
+
+s: cosine of image (N, E) and text. In: embeddings of a split's images. Out: a `Score` whose unit is the pair, or the
+query. After Ray et al. (arXiv 2305.03689); equal scores are wrong. The files are read in `data/readers/cola.py`.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +78,7 @@ class MultiObject:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.partner)
 
     @property
@@ -85,6 +93,7 @@ class MultiObject:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "multi_object_acc",
@@ -110,6 +119,7 @@ class MultiObject:
         return self.score_from_ranks({self.name: (margin <= 0).int().cpu().numpy()}, loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         right = ranks[self.name] == 0  # (N)
         first = np.flatnonzero(np.arange(self.images) < self.partner)  # (P)
         hits = (right[first] & right[self.partner[first]]).astype(np.int64)  # (P)
@@ -158,6 +168,7 @@ class SingleObject:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return len(self.present)
 
     @property
@@ -172,6 +183,7 @@ class SingleObject:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "mean_average_precision",
@@ -210,6 +222,7 @@ class SingleObject:
         return self.score_from_ranks({self.name: ranks}, gap / len(np.unique(query)))
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         query, _ = self._positives
         place = ranks[self.name]
         hits = []

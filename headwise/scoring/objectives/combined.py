@@ -1,4 +1,10 @@
-"""A weighted sum of objectives, over one or several data sets."""
+"""A weighted mean of objectives, over one or several data sets.
+
+    f = Σ_p w_p · f_p(e[start_p : stop_p]) / Σ_p w_p       e (N, E): embeddings of all parts, one after the other
+
+In: embeddings of all images. Out: a `Score` whose hits are those of the parts, each a stratum of its own, so that
+images are resampled within their part. It does not know what its parts measure. This library's own.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +40,7 @@ class Part:
 
     @property
     def stop(self) -> int:
+        """Where its images end among all images."""
         return self.start + self.objective.images
 
 
@@ -64,10 +71,12 @@ class Combined:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs, of all parts."""
         return max(part.stop for part in self.parts)
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         total = sum(part.weight for part in self.parts)
         return {
             "name": self.name,
@@ -88,6 +97,7 @@ class Combined:
         return self._sum([part.objective(embeddings[part.start : part.stop]) for part in self.parts])
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         scores = []
         for part in self.parts:
             prefix = f"{part.name}/"

@@ -1,4 +1,10 @@
-"""Classification without texts: each class is the mean of its own images."""
+"""Classification without texts: each class is the mean of its own images.
+
+    w_c(n) = unit(Σ over m ≠ n with y_m = c of x_m)       x (N, E) at length 1, y (N)
+
+The nearest class mean, as in Snell et al. (arXiv 1703.05175) without training. Differs from `classes.py` in where
+classes come from, and in that an image takes no part in its own class's mean.
+"""
 
 from __future__ import annotations
 

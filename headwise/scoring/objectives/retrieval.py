@@ -1,4 +1,11 @@
-"""Mean recall of image ↔ text retrieval."""
+"""Mean recall of image ↔ text retrieval.
+
+    mean_recall = ½ · mean over k of R@k(text → image) + ½ · mean over k of R@k(image → text)       k ∈ {1, 5, 10}
+
+In: embeddings of a split's images, (N, E); the captions' (T, E) are given once. Out: a `Score` with a rank for every
+query. Recall as in Karpathy and Fei-Fei (arXiv 1412.2306) and clip_benchmark, but for ties, which count against the
+query. Ranks themselves are made in `scoring/metrics.py`.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +60,7 @@ class Retrieval:
 
     @property
     def images(self) -> int:
+        """N, how many images an evaluation needs."""
         return int(np.max(self.owner, initial=-1)) + 1
 
     @property
@@ -76,6 +84,7 @@ class Retrieval:
 
     @property
     def spec(self) -> dict[str, object]:
+        """See `Objective.spec`."""
         return {
             "name": self.name,
             "fitness": "mean_recall",
@@ -98,6 +107,7 @@ class Retrieval:
         return self.score_from_ranks(found.ranks, found.loss)
 
     def score_from_ranks(self, ranks: Mapping[str, np.ndarray], loss: float) -> Score:
+        """See `Objective.score_from_ranks`."""
         metrics = recalls(ranks)
         hits = per_image_hits(ranks, self.owner, self.same)
         return Score(metrics["mean_recall"], loss, metrics, hits, dict(ranks), self.design)

@@ -1,4 +1,9 @@
-"""What every objective is given and what it hands back."""
+"""What every objective is given and what it hands back.
+
+In: embeddings of the images of one split, (N, E). Out: `Score`: fitness, loss, metrics, hits at each independent
+unit, and the ranks from which all but the loss can be computed again. It does not know which mask made the
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +71,9 @@ class Objective(Protocol):
     """Embeddings of the images of one split → a score."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What is measured, in a word."""
+        ...
 
     @property
     def images(self) -> int:

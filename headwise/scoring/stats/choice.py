@@ -1,4 +1,11 @@
-"""Which finalist: the model stays as it is unless the best finalist beats it after correction for how many there are."""
+"""Which finalist: the model stays as it is unless the best finalist beats it after correction for how many there are.
+
+    leave identity if p_max-T(best) ≤ level;   then the fewest heads with gap_i ≤ se(gap_i)
+
+gap_i: the best's metric minus finalist i's. In: scores of the finalists on the pick split, and their sizes. Out:
+`Choice`. max-T is Westfall and Young's (1993; `flips.py`), the second half the one-standard-error rule of Breiman et
+al. (1984). It does not know what found a finalist.
+"""
 
 from __future__ import annotations
 

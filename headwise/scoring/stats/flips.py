@@ -1,6 +1,10 @@
 """Sign-flip tests: under the null each image's difference is as likely −d as d.
 
-Differences are whole numbers, so that sums of equal size are equal and every tie is counted.
+    p = share of s ∈ {−1, 1}^N with |Σ s_n d_n| ≥ |Σ d_n|       max-T: with max over masks h of |Σ s_n d_hn| / √Σ d_hn²
+
+d (N) or (H, N): whole numbers, so that sums of equal size are equal and every tie is counted. Fisher's randomisation
+test; max-T is Westfall and Young's (Resampling-Based Multiple Testing, 1993). It does not know what is counted at an
+image.
 """
 
 from __future__ import annotations

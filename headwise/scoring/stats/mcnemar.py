@@ -1,4 +1,10 @@
-"""The exact McNemar test on hits at k."""
+"""The exact McNemar test on hits at k.
+
+    p = two-sided binomial test of `gained` among gained + lost, at one half
+
+In: ranks of the same queries before and after, (Q). Out: gained, lost, p. McNemar 1947 (Psychometrika 12), exact.
+Queries count as independent here; `flips.py` takes an image with all its captions as one unit.
+"""
 
 from __future__ import annotations
 

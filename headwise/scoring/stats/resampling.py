@@ -1,4 +1,10 @@
-"""How uncertain a paired change is: bootstrap intervals and standard errors, images as clusters of their captions."""
+"""How uncertain a paired change is: bootstrap intervals and standard errors, images as clusters of their captions.
+
+    change = Σ over strata and columns of share · Σ_n d_n / Σ_n w_n       d, w (N, P): differences of hits, weights
+
+In: differences (N, P) and their `Design`. Out: an interval, or a standard error. The percentile bootstrap is Efron's
+(1979); images are drawn with all their captions, and both sums vary.
+"""
 
 from __future__ import annotations
 
