@@ -254,7 +254,7 @@ def main() -> None:
             for seed in map(int, args.seeds.split(",")):
                 facts: dict[str, Any] = {"model": model, "plant": kind, "seed": seed, "operator": args.operator}
                 facts |= {"images": args.images, "budget": args.budget}
-                row = next((row for row in known if facts.items() <= row.items()), None)
+                row: dict[str, Any] | None = next((one for one in known if facts.items() <= one.items()), None)
                 if row is None:
                     make = {"tower": tower_world, "demo": demo_world}[model]
                     world = make(kind, seed, args.operator, args.images)

@@ -36,9 +36,10 @@ from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
+from headwise.plain import markdown
 from headwise.report.compare import comparison_table, findings
 from headwise.report.transfer import best_sentence
-from headwise.report.words import cell, change, interval, p_value, points
+from headwise.report.words import change, interval, p_value, points
 from headwise.search.gradient import GradientSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,7 +237,7 @@ def transfer_table(moved: dict) -> list[str]:
     lines.append("| | identity | " + " | ".join(points(one["score"]) + " %" for one in moved["data"]) + " |")
     for row in moved["masks"]:
         cells = [f"{change(c['delta'])} ({interval(c['interval'])}; p {p_value(c['p'])})" for c in row["test"]]
-        lines.append(f"| {Path(row['found_on']).stem} | {cell(row['mask'])} | " + " | ".join(cells) + " |")
+        lines.append(f"| {Path(row['found_on']).stem} | {markdown(row['mask'])} | " + " | ".join(cells) + " |")
     return lines
 
 
