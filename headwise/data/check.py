@@ -92,12 +92,12 @@ def check(
         if pairs.images[a].hash != pairs.images[b].hash
     ]
     owners = defaultdict(set)
-    for text, owner in zip(pairs.texts, pairs.owner if pairs.same is None else pairs.same, strict=True):
+    for text, owner in zip(pairs.texts, pairs.owner, strict=True):
         owners[text].add(int(owner))
     return Report(
         name=pairs.name,
         images=len(pairs),
-        captions=pairs.text_count,
+        captions=sum(map(len, pairs.captions)),  # as written; which of them are one text is a matter of evaluation
         captions_per_image=dict(sorted(Counter(map(len, pairs.captions)).items())) if pairs.labels is None else {},
         splits=dict(Counter(pairs.splits or ())),
         groups=dict(Counter(pairs.groups or ())),

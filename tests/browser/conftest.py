@@ -73,7 +73,7 @@ class Browser:
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 asked.append(message["params"]["request"]["url"])
-        return [url for url in asked if not url.startswith(("file:", "data:", "about:", "chrome:"))]
+        return [url for url in asked if not url.startswith(("file:", "data:", "about:", "chrome"))]
 
     def violations(self) -> list[str]:
         """What axe-core finds wrong for people with keyboards, screen readers and weak eyes."""

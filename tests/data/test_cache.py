@@ -73,17 +73,27 @@ def test_one_inexact_image_late_widens_its_shard_alone(pairs: Pairs, small_shard
     assert torch.equal(found[0:20], expected(pairs, sometimes))
 
 
+def times(factor: float):
+    """Another preprocessing."""
+    return lambda image: factor * preprocess(image)
+
+
 def test_a_second_run_decodes_nothing(pairs: Pairs) -> None:
     assert pixels(pairs, model()).decoded == 20
 
-    def never(_image: Image.Image) -> torch.Tensor:
-        raise AssertionError("decoded again")
+    def watched(image: Image.Image) -> torch.Tensor:
+        given.add(image.convert("RGB").tobytes())
+        return preprocess(image)
 
+    given: set[bytes] = set()
     seen: list[tuple[int, int]] = []
-    again = pixels(pairs, model(never), progress=lambda done, total: seen.append((done, total)))
+    again = pixels(pairs, model(watched), progress=lambda done, total: seen.append((done, total)))
     assert again.decoded == 0
+    assert given  # the probe pictures, by which the preprocessing is known
+    assert not given & {decode(image.read()).tobytes() for image in pairs.images}
     assert seen[-1] == (20, 20)
-    assert pixels(pairs, model(size=17)).decoded == 20  # another preprocessing
+    assert pixels(pairs, model(size=17)).decoded == 0  # what it says of itself does not count, only what it does
+    assert pixels(pairs, model(times(1.5))).decoded == 20  # another preprocessing
     assert pixels(pairs.subset(range(19)), model()).decoded == 19  # other images
 
 
@@ -222,12 +232,12 @@ def test_the_bound_drops_what_was_used_least_recently(pairs: Pairs, cache: Path)
     def names() -> set[str]:
         return {path.parent.name for path in (cache / "pixels").glob(f"*/{shards.INDEX}")}
 
-    pixels(pairs, model(a=1))
+    pixels(pairs, model(times(1.1)))
     one = names()
-    pixels(pairs, model(a=2))
+    pixels(pairs, model(times(1.2)))
     bound = int(size_of(cache) * 1.2)
-    pixels(pairs, model(a=1))  # used again: a=2 is the oldest now
-    pixels(pairs, model(a=3), cache_size=bound)
+    pixels(pairs, model(times(1.1)))  # used again: the second is the oldest now
+    pixels(pairs, model(times(1.3)), cache_size=bound)
     assert size_of(cache) <= bound
     assert one <= names()
     assert len(names()) == 2
