@@ -213,10 +213,11 @@ def test_chinese_clips_texts_of_several_images(folder, rows, run, tmp_path):
     shared = run("evaluate", "demo", f"chinese-clip:{twice}", "--json")[1]  # by default equal words are one text
     assert shared["metrics"] == found["metrics"]
     assert found["metrics"]["image_retrieval_recall@1"] > apart["metrics"]["image_retrieval_recall@1"]
-    code, refined, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "out", *SMALL)
+    all_test = ("--split-by", "image")  # the files are named test_*: to be searched they have to be split on purpose
+    code, refined, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "out", *all_test, *SMALL)
     assert code == 0, err
     assert refined["data"]["captions"] == IMAGES
-    code, _, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "bp", *GRADIENTS)
+    code, _, err = run("refine", "demo", f"chinese-clip:{once}", "-o", tmp_path / "bp", *all_test, *GRADIENTS)
     assert code == 0, err
 
 

@@ -171,7 +171,7 @@ def test_python_api_gives_what_the_command_line_gives(refined, pairs):
     from headwise.search.genome import GeneticSettings
 
     settings = headwise.Settings(
-        operators=("zero", "mean"), controls=4, finalists=4, genetic=GeneticSettings(budget=30, population=10)
+        operators=("zero", "mean"), controls=4, finalists=4, budget=30.0, genetic=GeneticSettings(population=10)
     )
     began = recorded(refined[0] / "study.sqlite")["machine"]["threads"]  # the command line took the machine's default
     torch.set_num_threads(began)
@@ -259,7 +259,7 @@ def test_model_without_a_text_tower(run, pairs, tmp_path):
 
     small_clip().save_pretrained(tmp_path)
     AutoImageProcessor.from_pretrained(model_folder()).save_pretrained(tmp_path)
-    refused(run("evaluate", tmp_path, pairs), "text tower")
+    refused(run("evaluate", tmp_path, pairs, "--image-size", 32), "text tower")
 
 
 def test_mask_for_another_model(run, pairs, tmp_path, refined):
