@@ -24,6 +24,7 @@ from headwise.wording import option, printable
 
 EQUAL = ("shared", "own")
 LISTED = 20  # bad rows that a message names
+LONGEST = 300  # letters of a name in a message
 
 
 @dataclass
@@ -192,7 +193,7 @@ def _hash(entries: list[Entry], bad: list[Bad], workers: int | None, captioned: 
         try:
             return ImageRef(printable(row.origin), row.fetch, hash_bytes(row.fetch()))
         except FileNotFoundError:
-            return f"the image {row.names[0]} does not exist" if row.names else "the image does not exist"
+            return f"the image {row.names[0][:LONGEST]} does not exist" if row.names else "the image does not exist"
         except (OSError, ValueError) as error:
             return f"the image cannot be read ({getattr(error, 'strerror', None) or error})"
         except HeadwiseError as error:

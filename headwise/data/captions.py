@@ -2,19 +2,22 @@
 
 A cell is a text, a list of texts, or a text that holds a list: in JSON, or as Python, numpy and pandas print one
 (`['a red bus', 'a bus']`, `['a red bus' 'a bus']`, `array(['a bus'], dtype=object)`), which is what a table holds after
-`to_csv`. What begins like such a list and is none is refused: read as one caption it would be wrong without a word.
+`to_csv`. In place of a text there may be an object with a field of captions (`{"raw": "a bus", "tokens": [...]}`).
+What begins like such a list or object and is none is refused: read as one caption it would be wrong without a word.
 """
 
 from __future__ import annotations
 
 import ast
+import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from headwise.data.cells import blank, check_utf8
+from headwise.data.columns import caption_columns
 from headwise.errors import HeadwiseError
 from headwise.wording import printable
 
@@ -25,7 +28,10 @@ LISTED = re.compile(  # how a list begins
 ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 WRAPPED = re.compile(r"(?:\w+\.)?str_\(\s*")
 NOTHING = re.compile(r"None|nan|NaN|<NA>|null")
-JOINTS = ("|", "<sep>", "[SEP]")  # what people put between captions in one cell
+OBJECT = re.compile(r"""(?:\[\s*)?\{\s*[uUbBrR]?(?:'[^'\\]*'|"[^"\\]*")\s*[:,}]""")  # how an object begins, or a set
+SERIES = re.compile(r"\n(?:Name: .*, )?(?:Length: \d+, )?dtype: \S+$")  # how a printed pandas.Series ends
+WROTE_BLANK = ("None", "nan", "NaN", "NAN", "<NA>", "null", "NULL", "NaT")  # what programs write for a blank cell
+JOINTS = ("|", "<sep>", "[SEP]", "<br>", ";", "\n")  # what people put between captions in one cell
 GAP = re.compile(r"\s*,\s*|\s+")
 
 
@@ -47,6 +53,21 @@ def text_of(cell: object) -> str | None:
     return None if blank(_checked(cell)) else str(cell).strip()
 
 
+def lines_in(data: bytes) -> tuple[str, ...]:
+    """The lines of a file of captions, whatever ends them (LF, CR LF, CR); other marks of Unicode may stand in a
+    caption. UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+
+    Raises:
+        HeadwiseError: text that is neither (a reason, without a place).
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    try:
+        text = data.decode(json.detect_encoding(data) if marked else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise HeadwiseError("the caption is not valid UTF-8; save the file in this encoding") from None
+    return tuple(re.split(r"\r\n|\r|\n", text))
+
+
 def why_none(cells: Sequence[object]) -> str:
     """Why these cells hold no caption, for the list of bad rows."""
     if not cells:
@@ -62,6 +83,11 @@ def remarks(captions: Sequence[str], silent: int) -> Iterator[str]:
     """
     if captions and silent:
         yield f"{silent:,} blank {'caption was' if silent == 1 else 'captions were'} left out."
+    if words := [text for text in captions if text in WROTE_BLANK]:
+        yield (
+            f"{len(words):,} of {len(captions):,} captions {'is' if len(words) == 1 else 'are'} {words[0]!r} or the like, "
+            "as programs write for a blank cell, and read as this word. If it stands for no caption, empty the cells."
+        )
     for mark in JOINTS:
         joined = [text for text in captions if mark in text and all(part.strip() for part in text.split(mark, 1))]
         if len(joined) > max(1, len(captions) / 2):
@@ -90,18 +116,31 @@ def _shown(value: object) -> str:
 def _values(cell: object) -> Iterator:
     if isinstance(cell, np.ndarray):
         cell = cell.tolist()
-    if isinstance(cell, str):
-        yield from _written_list(cell)
-    elif isinstance(cell, list | tuple):
-        yield from cell
-    else:
-        yield cell
+    items = _written(cell) if isinstance(cell, str) else cell if isinstance(cell, list | tuple) else [cell]
+    for item in items:
+        if isinstance(item, Mapping) and item:
+            yield from _fields(item)
+        else:
+            yield item
 
 
-def _written_list(cell: str) -> Sequence[object]:
-    """The items of a list in a text; the text itself where it holds none."""
+def _fields(item: Mapping) -> Iterator:
+    """The texts in the fields of captions of an object."""
+    names = caption_columns([name for name in item if isinstance(name, str)])
+    if not names:
+        raise HeadwiseError(
+            f"the caption is {_shown(dict(item))}, an object without a field that is named as captions are "
+            "(caption, text, raw, sentence)"
+        )
+    for name in names:
+        value = item[name]
+        yield from value if isinstance(value, list | tuple) else [value]
+
+
+def _written(cell: str) -> Sequence[object]:
+    """The items of a list or object in a text; the text itself where it holds none."""
     plain = cell.strip()
-    if plain.startswith("["):
+    if plain.startswith(("[", "{")):
         try:
             value = json.loads(plain)
         except (ValueError, RecursionError):  # brackets in a caption, thousands of them in a damaged one
@@ -109,8 +148,14 @@ def _written_list(cell: str) -> Sequence[object]:
         else:
             if isinstance(value, list) and value:
                 return value
+            if isinstance(value, dict) and value:
+                return [value]
     if plain == "[]":
         return []
+    if SERIES.search(plain):
+        raise HeadwiseError(f"the caption {plain[:40]!r} is a pandas.Series as it is printed; save it as a list")
+    if OBJECT.match(plain):
+        return _object(plain)
     if not LISTED.match(plain) or (plain.startswith("(") and not plain.endswith(")")):
         return [cell]
     found = _items(plain)
@@ -119,6 +164,19 @@ def _written_list(cell: str) -> Sequence[object]:
     if found is None:
         raise HeadwiseError(f"the caption {plain[:40]!r} begins like a list of captions and is no whole one")
     return found
+
+
+def _object(plain: str) -> Sequence[object]:
+    """What Python prints as `{'raw': 'a bus'}`, `[{'raw': 'a bus'}]` or, of a set, `{'a bus', 'a car'}`."""
+    try:
+        value = ast.literal_eval(plain)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise HeadwiseError(f"the caption {plain[:40]!r} begins like an object and is no whole one") from None
+    if isinstance(value, set):
+        if len(value) == 1:
+            return [plain]  # somebody's braces
+        raise HeadwiseError(f"the caption {plain[:40]!r} is a set as Python prints it; save it as a list")
+    return value if isinstance(value, list) else [value]
 
 
 def _items(plain: str) -> list[str | None] | None:

@@ -6,14 +6,20 @@ image. A refusal is a reason without a place; whoever knows the row adds it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import os
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from headwise.errors import HeadwiseError
 
+# how PNG, JPEG, GIF, WebP and TIFF begin in base64, as tables hold pictures
+WRITTEN = re.compile(r"(?:data:[\w/+.;=-]*,)?(?=iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/\s]{60,}=*\s*")
+DATA_URL = "data:"
 NEEDED = "a path, encoded bytes, a PIL image or a uint8 array is needed"
 
 
@@ -35,6 +41,8 @@ def text(value: object) -> str | None:
     """
     if blank(value):
         return None
+    if isinstance(value, list | tuple | np.ndarray | Mapping):
+        raise HeadwiseError(f"{value!r:.40} is a {type(value).__name__}; one name is needed")
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     found = str(value).strip()
@@ -62,7 +70,7 @@ def image_name(value: object) -> str | None:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return None if _base64(value) else value.strip()
     if isinstance(value, bytes | bytearray | memoryview | np.ndarray) or hasattr(value, "convert") or _tensor(value):
         return None
     kind = "nothing" if blank(value) else f"a {type(value).__name__}"
@@ -77,9 +85,27 @@ def image_bytes(value: object) -> bytes:
     """
     if isinstance(value, Mapping):
         value = value["bytes"]
+    if isinstance(value, str):
+        try:
+            return base64.b64decode("".join(value.rpartition(",")[2].split()), validate=True)
+        except binascii.Error as error:
+            raise HeadwiseError(f"the image in base64 is damaged ({error})") from None
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     return _png(_array(value) if _tensor(value) else value)
+
+
+def number(value: object) -> int | None:
+    """A whole number as Python, numpy and torch write one; None for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    if _tensor(value):
+        return int(value) if value.ndim == 0 and "int" in str(value.dtype) else None  # type: ignore[attr-defined]
+    return int(value) if isinstance(value, int | np.integer) else None
+
+
+def _base64(value: str) -> bool:
+    return WRITTEN.fullmatch(value.strip()) is not None or value.strip().startswith(DATA_URL + "image/")
 
 
 def _tensor(value: object) -> bool:
@@ -88,13 +114,15 @@ def _tensor(value: object) -> bool:
 
 def _array(tensor) -> np.ndarray:
     """A tensor (3, height, width), uint8 or what torchvision's `ToTensor` makes of it → uint8 (height, width, 3)."""
-    values = tensor.detach().cpu().numpy()
+    tensor = tensor.detach().cpu()
+    near = 0.07 if str(tensor.dtype).rpartition(".")[2] == "float16" else 0.01  # half of the last bit, of 255
+    values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy knows no bfloat16
     if values.ndim == 3 and values.shape[0] in (1, 3):
         values = np.moveaxis(values, 0, 2)  # (h, w, c)
     if np.issubdtype(values.dtype, np.floating):
         scaled = values * 255
         whole = np.rint(scaled)
-        if not (np.abs(scaled - whole) < 0.01).all() or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
+        if not (np.abs(scaled - whole) < near).all() or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
             raise HeadwiseError(
                 "a tensor that is no picture any more (normalised or resized); give the picture before transforms"
             )

@@ -104,6 +104,14 @@ def _one(found: Sequence[str], wanted: str | None, usual: tuple[str, ...], role:
 
 
 def _unknown(role: str, found: Sequence[str], where: str) -> HeadwiseError:
+    first = next(
+        (name for name in found if re.search(r"\.(jpe?g|png|webp|gif|bmp|tiff?)(#\d+)?$", str(name).lower())), None
+    )
+    if first is not None:
+        return HeadwiseError(
+            f"{where}: the first line must name the columns, such as image,caption; it names {str(first)[:80]}. "
+            "Put such a line before it."
+        )
     return HeadwiseError(
         f"{where}: no column looks like the {role}. Its columns are: {_list(found)}. "
         f"Say which one it is with {option(role, 'NAME')}."

@@ -15,11 +15,13 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
+from headwise.data.kinds import other_kind
 from headwise.errors import HeadwiseError
 
-VERSION = 2  # part of every cache key: raise it when a picture comes out differently
+VERSION = 3  # part of every cache key: raise it when a picture comes out differently
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 DARKEST = 4096  # a 16-bit picture without a value this large holds 12 bits or fewer
+DIM = 16  # a picture of floats above 1 without a value this large is no picture in 0..255
 _RANGES = "scale it to 0..255 or 0..65535 (floats: 0..1)"
 
 
@@ -55,7 +57,7 @@ def open_image(data: bytes) -> Image.Image:
     except HeadwiseError:
         raise
     except Image.UnidentifiedImageError:
-        raise HeadwiseError("not an image (no format that Pillow knows)") from None
+        raise HeadwiseError(f"not an image ({other_kind(data[:512]) or 'no format that Pillow knows'})") from None
     except Exception as error:  # broken headers raise many kinds
         raise HeadwiseError(f"not a readable image ({_first_line(error)})") from None
 
@@ -67,8 +69,9 @@ def decode(data: bytes) -> Image.Image:
         HeadwiseError: truncated or broken, or as for `open_image`.
     """
     image = open_image(data)
+    deep = _sixteen_bits(image)
     try:
-        return to_rgb(ImageOps.exif_transpose(image))
+        return _not_black(to_rgb(ImageOps.exif_transpose(image)), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except HeadwiseError:
@@ -81,9 +84,10 @@ def decode_small(data: bytes, size: int) -> Image.Image:
     """The whole file decoded, as `decode`, but JPEGs at the smallest scale that is at least `size`: enough to
     find what is broken at a third of the time."""
     image = open_image(data)
+    deep = _sixteen_bits(image)
     try:
         image.draft("RGB", (size, size))
-        return to_rgb(ImageOps.exif_transpose(image))
+        return _not_black(to_rgb(ImageOps.exif_transpose(image)), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except HeadwiseError:
@@ -115,11 +119,29 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         raise HeadwiseError(f"values from {low:g} to {high:g}; {_RANGES}")
     if floats and high <= 1:
         return np.rint(values * 255).astype(np.uint8)
+    if floats and high < DIM:
+        raise HeadwiseError(f"floats up to {high:g}, neither in 0..1 nor in 0..255; {_RANGES}")
     if high <= 255:
         return np.rint(values).astype(np.uint8)
     if high < DARKEST:
         raise HeadwiseError(f"values up to {high:g} of 65535, it would be almost black; {_RANGES}")
     return (values.astype(np.int64) >> 8).astype(np.uint8)
+
+
+def _sixteen_bits(image: Image.Image) -> bool:
+    """Whether a file has 16 bits a colour, which Pillow makes 8 when it reads the pixels."""
+    return image.mode not in DEEP and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _not_black(picture: Image.Image, deep: bool) -> Image.Image:
+    """
+    Raises:
+        HeadwiseError: 16 bits a colour that hold 12 or fewer: the picture comes out almost black.
+    """
+    highest = max(high for _, high in picture.getextrema()) if deep else 255  # type: ignore[misc]
+    if highest < DARKEST >> 8:
+        raise HeadwiseError(f"values below {DARKEST} of 65535, it would be almost black; {_RANGES}")
+    return picture
 
 
 def _too_large() -> HeadwiseError:

@@ -5,6 +5,7 @@ A reader of tables yields records and knows nothing of roles; this is the one pl
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from headwise.data import cells as cell
+from headwise.data.captions import LISTED
 from headwise.data.columns import Columns, Wanted, choose
 from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError
@@ -88,7 +90,7 @@ def _row(source: str, record: Record, columns: Columns) -> Row:
     known = name or (value.get("path") if isinstance(value, Mapping) else None)
     return Row(
         record.origin,
-        names=() if name is None else (name,),
+        names=() if name is None else spellings(name),
         fetch=partial(_held, record.cells, columns.image) if name is None else None,
         captions=captions,
         key=record.origin if name is None and whole else None,
@@ -98,6 +100,15 @@ def _row(source: str, record: Record, columns: Columns) -> Row:
     )
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """A file's name and how another system may spell it: Windows with backslashes, a Mac with letters and accents apart."""
+    slashes = [name, name.replace("\\", "/")] if "://" not in name else [name]
+    return tuple(dict.fromkeys(f(text) for text in slashes for f in (str, *_FORMS)))
+
+
+_FORMS = (partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD"))
+
+
 def _held(cells: Mapping[str, object], column: str) -> bytes:
     return cell.image_bytes(cells[column])
 
@@ -105,9 +116,10 @@ def _held(cells: Mapping[str, object], column: str) -> bytes:
 def _numbered(row: Row, record: Record, column: str, classes: int) -> Row:
     """A row whose label is the number of a class that the source itself names."""
     value = record.cells.get(column) if not row.problem else None
-    if isinstance(value, int) and 0 <= value < classes:
-        return replace(row, label=value)
-    return replace(row, problem=row.problem or f"label {value!r} is not one of the {classes} classes")
+    number = cell.number(value)
+    if number is not None and 0 <= number < classes:
+        return replace(row, label=number)
+    return replace(row, problem=row.problem or f"label {value!r:.40} is not one of the {classes} classes")
 
 
 def _labelled(table: Table, columns: Columns, records: Records) -> Table:
@@ -120,12 +132,15 @@ def _labelled(table: Table, columns: Columns, records: Records) -> Table:
                 label = cell.text(record.cells.get(str(columns.label)))
             except HeadwiseError as error:
                 row = replace(row, problem=f"the label {error}")
+            if label is not None and LISTED.match(label):
+                row = replace(row, problem=f"the label {label[:40]!r} is a list; one class is needed")
         found.append((row, label))
     names = sorted({label for _, label in found if label is not None}, key=_order)
     if len(names) < 2:
+        why = next((f"{row.origin}: {row.problem}." for row, _ in found if row.problem), "")
         raise HeadwiseError(
             f"{table.name}: column {columns.label!r} has {len(names)} class ({', '.join(names) or 'none'}); "
-            "classification needs two or more."
+            f"classification needs two or more.{' ' + why if why else ''}"
         )
     index = {name: i for i, name in enumerate(names)}
 

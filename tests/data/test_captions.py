@@ -134,3 +134,51 @@ def test_a_mark_that_may_join_captions_is_said(images: Path) -> None:
     assert "2 of 3 captions hold a '|', such as 'a|b'" in pairs.notes[0]
     (images / "q.csv").write_text("image,caption\n0.png,a|b\n1.png,c\n2.png,e\n")
     assert read(images / "q.csv").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ({"raw": " a bus "}, ["a bus"]),
+        ([{"raw": "a bus", "tokens": ["a"]}, "a car", {"caption": ["x", "y"]}], ["a bus", "a car", "x", "y"]),
+        ('{"caption": "a bus", "id": 7}', ["a bus"]),
+        ('[{"text": "a bus"}, {"text": ""}]', ["a bus"]),
+        ("{'raw': 'it is'}", ["it is"]),
+        ("[{'raw': \"it's\"}, {'raw': 'a bus'}]", ["it's", "a bus"]),
+        ({"caption_1": "a", "caption_2": "b"}, ["a", "b"]),
+    ],
+)
+def test_objects_with_captions(cell: object, captions: list[str]) -> None:
+    assert texts_of([cell]) == captions
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ({"en": "a bus"}, "an object without a field that is named as captions are"),
+        ('{"en": "a bus"}', "an object without a field"),
+        ("{'raw': 'a bus', ", "begins like an object and is no whole one"),
+        ("[{'raw': 'a bus'}, {'raw':", "begins like an object and is no whole one"),
+        ("{'a bus', 'a car'}", "is a set as Python prints it"),
+        (str(pd.Series(["a bus", "a car"])), "is a pandas.Series as it is printed"),
+        (str(pd.Series(["a bus", "a car"], name="caption")), "is a pandas.Series as it is printed"),
+        ({"raw": 7}, "is 7, a int and not text"),
+    ],
+)
+def test_objects_that_hold_no_captions_are_bad_rows(cell: object, says: str) -> None:
+    with pytest.raises(HeadwiseError, match=says):
+        texts_of([cell])
+
+
+def test_words_for_a_blank_cell_are_said(images: Path) -> None:
+    (images / "p.csv").write_text("image,caption_1,caption_2\n0.png,a,nan\n1.png,b,None\n2.png,c,NA\n")
+    pairs = read(images / "p.csv")
+    assert pairs.captions == (("a", "nan"), ("b", "None"), ("c", "NA"))
+    assert "2 of 6 captions are 'nan' or the like" in pairs.notes[0]
+
+
+@pytest.mark.parametrize("mark", [";", "<br>", "\n"])
+def test_other_marks_that_may_join_captions_are_said(images: Path, mark: str) -> None:
+    lines = [json.dumps({"image": f"{i}.png", "caption": f"a{i}{mark}b"}) for i in range(3)]
+    (images / "p.jsonl").write_text("\n".join(lines))
+    assert f"3 of 3 captions hold a {mark!r}" in read(images / "p.jsonl").notes[0]

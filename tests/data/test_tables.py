@@ -1,5 +1,6 @@
 """Tables as programs save them: marks between cells, encodings, spaces; what is no UTF-8 is said in plain letters."""
 
+import base64
 import codecs
 import json
 from pathlib import Path
@@ -166,3 +167,102 @@ def test_file_names_that_are_no_utf8(images: Path) -> None:
     assert r"caf\xe9.png" in pairs.ids
     assert pairs.captions[pairs.ids.index(r"caf\xe9.png")] == ("a",)
     json.dumps([pairs.name, pairs.ids, [image.origin for image in pairs.images]], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("tsv", "\t"), ("csv", "|")])
+def test_a_line_break_in_a_cell_without_the_rule_of_quotes(images: Path, ending: str, mark: str) -> None:
+    captions = ["two\nlines", 'b "q" c', '"start only', "a\n\nb", 'd"', 'with "q"\nand more', "end"]
+    cells = ['"' + text.replace('"', '""') + '"' if "\n" in text else text for text in captions]
+    rows = [f"{i}.png{mark}{cell}{mark}x" for i, cell in enumerate(cells)]
+    (images / f"p.{ending}").write_text("\n".join([f"image{mark}caption{mark}more", *rows]) + "\n")
+    assert read(images / f"p.{ending}").captions == tuple((text,) for text in captions)
+    rows = [f"{i}.png{mark}{cell}" for i, cell in enumerate(cells)]
+    (images / f"q.{ending}").write_text("\n".join([f"image{mark}caption", *rows, f"9.png{mark}a{mark}b"]) + "\n")
+    with pytest.raises(HeadwiseError, match="line 13: 3 fields"):
+        read(images / f"q.{ending}")
+    assert read(images / f"q.{ending}", skip_bad=True).captions == tuple((text,) for text in captions)
+
+
+def test_blank_lines_before_the_header(images: Path) -> None:
+    (images / "p.csv").write_text("\n  \nimage,caption\n0.png,a\n1.png,b,c\n")
+    with pytest.raises(HeadwiseError, match="line 5: 3 fields, the header has 2"):
+        read(images / "p.csv")
+    assert read(images / "p.csv", skip_bad=True).captions == (("a",),)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04\x14\x00", "Excel workbook"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"0.png,a cat\n1.png,a dog\n", "the first line must name the columns"),
+        (b"0.png#0\ta cat\n1.png#0\ta dog\n", "the first line must name the columns"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_what_is_no_table(images: Path, data: bytes, says: str, ending: str) -> None:
+    (images / f"p.{ending}").write_bytes(data)
+    with pytest.raises(HeadwiseError, match=says):
+        read(images / f"p.{ending}")
+
+
+def test_keys_that_come_later_in_json_lines(images: Path) -> None:
+    rows = [{"image": "0.png", "caption_1": "a"}, {"image": "1.png", "caption_1": "b", "caption_2": "c"}]
+    (images / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert read(images / "p.jsonl").captions == (("a",), ("b", "c"))
+    (images / "q.jsonl").write_text('{"image": "0.png"}\n' + json.dumps(rows[1]))
+    with pytest.raises(HeadwiseError, match="line 1: the caption is missing"):
+        read(images / "q.jsonl")
+
+
+@pytest.mark.parametrize("name", ["im/é 1.png", "im\\é 1.png", "im/e\u0301 1.png", ".\\im\\e\u0301 1.png"])
+@pytest.mark.parametrize("there", ["é 1.png", "e\u0301 1.png"])
+def test_names_as_other_systems_spell_them(images: Path, name: str, there: str) -> None:
+    (images / "im").mkdir()
+    (images / "0.png").rename(images / "im" / there)
+    (images / "p.jsonl").write_text("\n".join(json.dumps({"image": x, "caption": "a"}) for x in (name, "1.png")))
+    assert len(read(images / "p.jsonl")) == 2
+
+
+def test_other_spellings_lead_out_of_no_folder(images: Path) -> None:
+    inner = images / "in"
+    inner.mkdir()
+    (images / "1.png").rename(inner / "1.png")
+    rows = [("1.png", "a"), ("..\\0.png", "b"), (str(images / "2.png").replace("/", "\\"), "c")]
+    (inner / "p.jsonl").write_text("\n".join(json.dumps({"image": x, "caption": y}) for x, y in rows))
+    with pytest.raises(HeadwiseError, match="2 of 3 rows are bad"):
+        read(inner / "p.jsonl")
+
+
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,"])
+def test_pictures_in_base64(images: Path, start: str) -> None:
+    files = [(images / f"{i}.png").read_bytes() for i in range(3)]
+    texts = [start + base64.b64encode(data).decode() for data in files]
+    rows = "".join(f"{text}\tcat {i}\n" for i, text in enumerate(texts))
+    (images / "p.tsv").write_text("image\tcaption\n" + rows)
+    pairs = read(images / "p.tsv")
+    assert [image.read() for image in pairs.images] == files
+    assert pairs.ids == ("line 2", "line 3", "line 4")
+    (images / "q.tsv").write_text(f"image\tcaption\n{texts[0]}\ta\n{texts[1][:-7]}\tb\n")
+    with pytest.raises(HeadwiseError, match="line 3: the image in base64 is damaged"):
+        read(images / "q.tsv")
+
+
+def test_a_list_is_no_label(images: Path) -> None:
+    (images / "p.csv").write_text("image,label\n0.png,cat\n1.png,\"['cat', 'dog']\"\n2.png,dog\n")
+    with pytest.raises(HeadwiseError, match=r"line 3: the label .* is a list; one class is needed"):
+        read(images / "p.csv")
+    (images / "p.json").write_text(json.dumps([{"image": f"{i}.png", "label": ["a", "b"][i:]} for i in range(2)]))
+    with pytest.raises(HeadwiseError, match=r"item 0: the label .* is a list; one name is needed"):
+        read(images / "p.json")
+
+
+def test_lists_named_as_splits(images: Path) -> None:
+    parts = {"train": [{"image": "0.png", "caption": "a"}], "val2017": [{"image": "1.png", "caption": "b"}]}
+    (images / "p.json").write_text(json.dumps(parts))
+    assert read(images / "p.json").splits == ("train", "val2017")
+    (images / "p.json").write_text(json.dumps({"cats": parts["train"], "dogs": parts["val2017"]}))
+    with pytest.raises(HeadwiseError, match=r"several lists of records \(cats, dogs\)"):
+        read(images / "p.json")

@@ -222,3 +222,35 @@ def test_json_without_captions(tmp_path: Path) -> None:
 def test_labels_that_are_no_class(tmp_path: Path, label: str) -> None:
     write(tmp_path, "test", [sample(0, "0", "cls") | sample(1, label, "cls")], classnames="cat\ndog\n")
     assert "is not a class number below 2" in fails(f"wds:{tmp_path}")
+
+
+def test_dots_in_names(tmp_path: Path) -> None:
+    files = {f"im.v1.{i}.{ending}": data for i in range(3) for ending, data in [("png", encoded(i)), ("txt", b"c%d" % i)]}
+    write(tmp_path, "test", [files])
+    pairs = read(f"wds:{tmp_path}")
+    assert pairs.captions == (("c0",), ("c1",), ("c2",))
+    assert [image.read() for image in pairs.images] == [encoded(i) for i in range(3)]
+
+
+def test_several_files_of_one_sample(tmp_path: Path) -> None:
+    files = {"a.seg.png": encoded(5), "a.jpg": encoded(0, "JPEG"), "a.2.txt": b"y", "a.10.txt": b"z", "a.1.txt": b"x"}
+    write(tmp_path, "test", [{**files, "b.left.png": encoded(1), "b.right.png": encoded(2), "b.txt": b"q"}])
+    assert "b: several images (left.png, right.png)" in fails(f"wds:{tmp_path}")
+    pairs = read(f"wds:{tmp_path}", skip_bad=True)
+    assert pairs.captions == (("x", "y", "z"),)
+    assert pairs.images[0].read() == encoded(0, "JPEG")
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    write(tmp_path, "test", [{"a.png": encoded(0), "a.txt": b"x", "b.png": encoded(1), "b.txt": b"y"}])
+    with tarfile.open(tmp_path / "test" / "0.tar", "a") as tar:
+        info = tarfile.TarInfo("b.txt")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"z"))
+    assert "0.tar b: two files have the same name b" in fails(f"wds:{tmp_path}")
+
+
+def test_a_macs_notes_and_other_encodings(tmp_path: Path) -> None:
+    files = {"._a.png": b"\0\5", "a.png": encoded(0), "._a.txt": b"\0", "a.txt": "ein Hund\r\nécru".encode("utf-16")}
+    write(tmp_path, "test", [{**files, "b.png": encoded(1), "b.txt": b"x\ry"}])
+    assert read(f"wds:{tmp_path}").captions == (("ein Hund", "écru"), ("x", "y"))

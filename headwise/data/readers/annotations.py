@@ -47,6 +47,9 @@ def read_karpathy(place: Place) -> Table:
     return Table(place.name, rows())
 
 
+TAKEN: list[object] = []  # marks the captions of an image that was listed before
+
+
 def read_coco(place: Place) -> Table:
     """`{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`.
 
@@ -69,12 +72,20 @@ def read_coco(place: Place) -> Table:
                 yield Row(f"{place.location} annotation {i}", problem=problem)
             else:
                 captions[image].append(item.get("caption"))
+        names: dict[str, str] = {}  # id → file name
         for i, item in enumerate(images):
             origin = f"{place.location} image {i}"
             if not isinstance(item, dict) or not isinstance(item.get("file_name"), str):
                 yield Row(origin, problem="no file_name")
                 continue
-            found = captions.get(str(item.get("id")))
+            key, name = str(item.get("id")), item["file_name"]
+            if names.setdefault(key, name) != name:
+                yield Row(origin, problem=f"image {name} has the id {key}, as {names[key]} has")
+                continue
+            if captions.get(key) is TAKEN:
+                continue  # listed twice
+            found = captions.get(key)
+            captions[key] = TAKEN
             if not found:
                 yield Row(origin, problem=f"image {item['file_name']} has no caption")
             else:

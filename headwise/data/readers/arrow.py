@@ -44,6 +44,8 @@ def dataset_records(dataset: Dataset, name: str) -> Records:
     """The records of one split of a `datasets` data set."""
     from datasets import ClassLabel, Image
 
+    if dataset.format["type"] != "custom":
+        dataset = dataset.with_format(None)  # numbers and texts as Python has them
     for column, feature in dataset.features.items():
         if isinstance(feature, Image):
             dataset = dataset.cast_column(column, Image(decode=False))

@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Iterator
 
+from headwise.data.columns import caption_columns
 from headwise.data.files import require_file
 from headwise.data.place import Place
 from headwise.data.readers.tables import lines_of
@@ -17,12 +18,14 @@ from headwise.data.rows import Row, Table
 from headwise.errors import HeadwiseError
 
 CAPTION_OF = re.compile(r"^(?P<image>.+?)#(?P<number>\w+)[ \t]+(?P<caption>.*)$")
+GLUED = re.compile(r"(?P<number>\d+)\s+(?P<caption>.+)")  # Kaggle's file of Flickr30k lacks one mark
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
 
 
 def read_flickr(place: Place) -> Table:
     """Lines of image, comma, caption (or `|`, with a number between), after one line of headings. Captions that
-    hold commas may be quoted or not: all that follows the image's name is the caption.
+    hold commas may be quoted or not: all that follows the image's name is the caption. Token files are read, too.
 
     Raises:
         HeadwiseError: no such file, or headings that are not of this kind.
@@ -30,12 +33,25 @@ def read_flickr(place: Place) -> Table:
     require_file(place.location, "a file of image,caption lines")
     lines = lines_of(place.location)
     header = next(lines, "").strip()
+    if CAPTION_OF.match(header):
+        return read_cna(place)
     mark = "|" if "|" in header else ","
     fields = [name.strip().strip('"') for name in header.split(mark)]
     if len(fields) not in (2, 3):
         raise HeadwiseError(
             f"{place.location}: the first line must be image{mark}caption; it is {header[:80]!r}. "
             "For other columns give the file without flickr:."
+        )
+
+    captions = caption_columns(fields)
+    if fields[0].lower().endswith(IMAGE_ENDINGS):
+        raise HeadwiseError(
+            f"{place.location}: the first line must be image{mark}caption; it is {header[:80]!r}. Put such a line before it."
+        )
+    if captions and captions[-1] != fields[-1]:
+        raise HeadwiseError(
+            f"{place.location}: the caption must be the last column; the columns are {header[:80]!r}. "
+            "Give the file without flickr:."
         )
 
     def rows() -> Iterator[Row]:
@@ -49,6 +65,8 @@ def read_flickr(place: Place) -> Table:
 
 
 def _row(origin: str, cells: list[str], fields: int) -> Row:
+    if fields == 3 and len(cells) == 2 and (glued := GLUED.match(cells[1])):
+        cells = [cells[0], glued["number"], glued["caption"]]
     if len(cells) < fields:
         return Row(origin, problem="no caption after the image's name")
     image, caption = cells[0].strip('"'), cells[-1]

@@ -14,6 +14,7 @@ from headwise.data.files import require_file
 from headwise.data.opening import read_bytes
 from headwise.data.readers.tables import read_table
 from headwise.data.records import Record, Records
+from headwise.data.split_words import meaning
 from headwise.errors import HeadwiseError
 
 SHAPES = (
@@ -94,6 +95,13 @@ def _items(data: object, location: str) -> Sequence[object]:
     lists = [value for value in values if _all(value, dict)]
     if len(lists) == 1:
         return lists[0]
+    if lists and len(lists) == len(values) and all(map(meaning, data)):
+        return [{"split": key, **item} for key, items in data.items() for item in items]
+    if lists:
+        found = ", ".join(str(key)[:40] for key, value in data.items() if _all(value, dict))
+        raise HeadwiseError(
+            f"{location} holds several lists of records ({found[:200]}). Save the one you mean by itself."
+        )
     if all(isinstance(value, dict) for value in values):
         return [value if _names_image(value) else {"image": key, **value} for key, value in data.items()]
     if all(isinstance(value, str | list) for value in values):

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from headwise.data.cells import image_bytes, image_name
+from headwise.data.cells import image_bytes, image_name, number
+from headwise.data.columns import Wanted, choose
 from headwise.data.readers.arrow import dataset_records
 from headwise.data.records import Record, Records
 from headwise.errors import HeadwiseError
@@ -109,9 +110,10 @@ def _items(source: Any, name: str) -> Records:
     if not len(source):
         raise HeadwiseError(f"{name}: no rows. Give at least two images with a caption each.")
     first = _item(source, 0, name)
-    classes = getattr(source, "classes", None)
-    labelled = isinstance(first[1], int) and isinstance(classes, list | tuple) and all(map(_is_text, classes))
-    if isinstance(first[1], int) and not labelled:
+    classes = _classes(source)
+    numbered = number(first[1]) is not None
+    labelled = numbered and isinstance(classes, list | tuple) and all(map(_is_text, classes))
+    if numbered and not labelled:
         raise HeadwiseError(f"{name}: its items are (image, number), and it has no list `classes` of their names.")
     try:
         held = image_name(first[0]) is None
@@ -132,6 +134,13 @@ def _items(source: Any, name: str) -> Records:
     return Records(name, ("image", column), records(), names)
 
 
+def _classes(source: Any) -> object:
+    """The class names of a data set, or of that of which it is a part (`torch.utils.data.Subset`)."""
+    while not hasattr(source, "classes") and hasattr(source, "dataset") and hasattr(source, "indices"):
+        source = source.dataset
+    return getattr(source, "classes", None)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -146,8 +155,10 @@ def _item(source: Any, index: int, name: str) -> tuple[Any, Any]:
         item = source[index]
     except Exception as error:  # a user's own code
         raise HeadwiseError(f"{name}: item {index} cannot be had ({type(error).__name__}: {error}).") from error
-    if isinstance(item, Mapping) and len(item) == 2:
-        item = tuple(item.values())
+    if isinstance(item, Mapping):
+        columns = choose([str(key) for key in item], Wanted(), f"{name} item {index}")
+        texts = [item[column] for column in columns.captions] or [item[columns.label]]
+        return item[columns.image], texts[0] if len(texts) == 1 else tuple(texts)
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise HeadwiseError(f"{name}: item {index} is a {type(item).__name__}; (image, text) is needed.")
     return item[0], item[1]

@@ -13,11 +13,13 @@ import json
 import os
 import re
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from headwise.data.captions import lines_in
 from headwise.data.cells import blank
 from headwise.data.columns import caption_columns
 from headwise.data.files import is_remote, join, parent
@@ -158,19 +160,45 @@ def _rows(shards: list[tuple[str | None, str]], wanted: int | str | None) -> Ite
     """
     for split, path in shards:
         for key, group in groupby(_members(path), lambda member: member.key):
-            yield _sample(path, split, key, list(group), wanted)
+            for name, members in _apart(key, list(group)):
+                yield _sample(path, split, name, members, wanted)
+
+
+def _apart(key: str, members: list[Member]) -> list[tuple[str, list[Member]]]:
+    """The samples among files that are one by their names up to the first dot: several where each name up to the last
+    dot has an image and something else (`a.v1.1.jpg`, `a.v1.1.txt`, `a.v1.2.jpg`, `a.v1.2.txt`)."""
+    by_name: dict[str, list[Member]] = {}
+    for member in members:
+        middle, dot, ending = member.ending.rpartition(".")
+        by_name.setdefault(f"{key}.{middle}" if dot else key, []).append(replace(member, ending=ending))
+    whole = [{member.ending for member in found} for found in by_name.values()]
+    if len(by_name) > 1 and all(found & set(IMAGE_ENDINGS) and found - set(IMAGE_ENDINGS) for found in whole):
+        return list(by_name.items())
+    return [(key, members)]
 
 
 def _sample(path: str, split: str | None, key: str, members: list[Member], wanted: int | str | None) -> Row:
     origin, by_ending = f"{path} {key}".rstrip(), {member.ending: member for member in members}
-    for member in members:  # a.left.png is an image, too
-        by_ending.setdefault(member.ending.rpartition(".")[2], member)
+    several = defaultdict(list)  # a.left.png is an image, too, unless there is an a.png or a.jpg
+    for member in members:
+        if "." in member.ending:
+            several[member.ending.rpartition(".")[2]].append(member)
     problem = next((member.problem for member in members if member.problem), None)
-    image = next((by_ending[ending] for ending in IMAGE_ENDINGS if ending in by_ending), None)
+    if len(by_ending) < len(members):
+        problem = problem or f"two files have the same name {key}"
+    images = [by_ending[ending] for ending in IMAGE_ENDINGS if ending in by_ending][:1]
+    images = images or [member for ending in IMAGE_ENDINGS for member in several[ending]]
+    if len(images) > 1:
+        found = ", ".join(member.ending for member in images[:4])
+        problem = (
+            problem or f"several images ({found}), and none with the name {key}.{images[0].ending.rpartition('.')[2]}"
+        )
+    image = images[0] if images else None
     endings = ("cls",) if isinstance(wanted, int) else (*TEXT_ENDINGS, JSON_ENDING)
     if problem is None and image is None:
         problem = f"no image ({', '.join(IMAGE_ENDINGS)}), only {', '.join(sorted(by_ending))}"
-    texts = [by_ending[ending] for ending in endings if ending in by_ending]
+    texts = [[by_ending[ending]] if ending in by_ending else several[ending] for ending in endings]
+    texts = [found for found in texts if found]
     if problem is None and not texts:
         problem = f"no .{endings[0]} beside the image"
     if problem is not None or image is None:
@@ -182,8 +210,12 @@ def _sample(path: str, split: str | None, key: str, members: list[Member], wante
         id=f"{os.path.basename(path)}/{key}",
         split=split,
     )
-    for text in texts:
-        row = _with_text(row, _fetch(path, text.offset, text.size), text.ending, wanted)
+    for found in texts:
+        captions: list[object] = []
+        for text in sorted(found, key=lambda member: _natural(member.ending)):  # a.1.txt, a.2.txt
+            row = _with_text(row, _fetch(path, text.offset, text.size), text.ending, wanted)
+            captions += row.captions
+        row = replace(row, captions=tuple(captions))
         if row.problem or row.label is not None or any(not blank(cell) for cell in row.captions):
             break  # the next one counts only where this one is empty
     return row
@@ -198,10 +230,9 @@ def _with_text(row: Row, data: bytes, ending: str, wanted: int | str | None) -> 
     if ending.rpartition(".")[2] == JSON_ENDING:
         return _with_fields(row, data, wanted)
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return replace(row, problem="the caption is not valid UTF-8")
-    return replace(row, captions=tuple(text.split("\n")))  # other marks of Unicode may stand in a caption
+        return replace(row, captions=lines_in(data))
+    except HeadwiseError as error:
+        return replace(row, problem=str(error))
 
 
 def _with_fields(row: Row, data: bytes, wanted: str | None) -> Row:
@@ -236,8 +267,8 @@ def _members(path: str) -> Iterator[Member]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
-                    if info.isdir():
-                        continue
+                    if info.isdir() or os.path.basename(info.name).startswith("._"):
+                        continue  # a Mac's notes on a file
                     count += 1
                     yield _member(info, size)
                 end = archive.offset
