@@ -1,6 +1,8 @@
 """Unusual but valid pictures are read correctly."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -96,3 +98,25 @@ def test_other_modes_become_rgb_as_pillow_converts_them(mode: str) -> None:
 def test_a_huge_picture_is_refused_by_its_header() -> None:
     with pillow_warnings(), pytest.raises(HeadwiseError, match="decompression bomb"):
         decode(bomb())
+
+
+def sixteen(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a colour, (h, w, 2 or 3) uint16; Pillow writes none."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    h, w, colours = values.shape
+    header = struct.pack(">IIBBBBB", w, h, 16, {3: 2, 2: 4}[colours], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize("colours", [2, 3])
+def test_16_bit_colour_of_fewer_bits_is_refused(colours: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, colours))
+    bright = np.asarray(decode(sixteen(values * 257)))
+    assert (bright[..., 0] == values[..., 0]).all()
+    for factor in (1, 15):  # 8 and 12 bits: all black, or almost
+        with pytest.raises(HeadwiseError, match="would be almost black"):
+            decode(sixteen(values * factor))

@@ -111,7 +111,8 @@ def test_floats_just_above_one_are_refused(tmp_path: Path, high: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"version https://git-lfs", "git lfs pull"), (b"<html>", "web page"), (b"abc", "no format that")]
+    ("data", "says"),
+    [(b"version https://git-lfs", "git lfs pull"), (b"<html>", "web page"), (b"abc", "no format that")],
 )
 def test_what_is_no_image(images: Path, data: bytes, says: str) -> None:
     assert says in fails([(data, "a"), (encoded(1), "b")])

@@ -148,3 +148,53 @@ def test_unknown_keywords_are_said(images: Path, tmp_path: Path, verb: str) -> N
     source = [images / "p.csv"] if verb == "read" else ["demo", images / "p.csv"]
     with pytest.raises(HeadwiseError, match=r"no option 'captoin'.*Did you mean caption\?.*Known are image, caption"):
         getattr(headwise, verb)(*source, captoin="x")
+
+
+class Held(Dataset):
+    """Items in a list, as a torch data set."""
+
+    def __init__(self, items: list, **known: object):
+        self.items = items
+        self.__dict__.update(known)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> object:
+        return self.items[index]
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, torch.tensor])
+def test_class_numbers_of_any_kind(kind: Callable) -> None:
+    data = Held([(picture(i), kind(i % 2)) for i in range(4)], classes=["cat", "dog"])
+    assert read(data).labels == (0, 1, 0, 1)
+    part = torch.utils.data.Subset(torch.utils.data.Subset(data, [1, 2, 3]), [0, 1])
+    assert read(part).labels == (1, 0)
+    assert read(part).class_names == ("cat", "dog")
+    assert "no list `classes`" in fails(Held(data.items))
+
+
+def test_items_with_names() -> None:
+    held = Held([{"id": i, "caption": f"c{i}", "image": picture(i)} for i in range(3)])
+    assert read(held).captions == (("c0",), ("c1",), ("c2",))
+    assert read(held).hash == read([(picture(i), f"c{i}") for i in range(3)]).hash
+    assert "item 0: no column looks like the image" in fails(Held([{"a": 1, "caption": "b"}]))
+
+
+def test_tensors_of_few_bits() -> None:
+    whole = [(to_tensor(picture(i)), f"c{i}") for i in range(3)]
+    assert read(Held([(x.half(), text) for x, text in whole])).hash == read(Held(whole)).hash
+    assert "no picture any more" in fails(Held([(x.bfloat16(), text) for x, text in whole]))
+
+
+@pytest.mark.parametrize("form", [None, "numpy", "torch", "pandas"])
+def test_formats_of_datasets(form: str | None) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {"image": [{"bytes": encoded(i), "path": None} for i in range(3)], "caption": [["a"], ["b", "c"], ["d"]]}
+    types = {"image": datasets.Image(), "caption": datasets.Sequence(datasets.Value("string"))}
+    labels = {"image": columns["image"], "label": [0, 1, 0]}
+    classes = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y"])}
+    held = datasets.Dataset.from_dict(columns, features=datasets.Features(types)).with_format(form)
+    assert read(held).captions == (("a",), ("b", "c"), ("d",))
+    held = datasets.Dataset.from_dict(labels, features=datasets.Features(classes)).with_format(form)
+    assert read(held).labels == (0, 1, 0)

@@ -225,7 +225,9 @@ def test_labels_that_are_no_class(tmp_path: Path, label: str) -> None:
 
 
 def test_dots_in_names(tmp_path: Path) -> None:
-    files = {f"im.v1.{i}.{ending}": data for i in range(3) for ending, data in [("png", encoded(i)), ("txt", b"c%d" % i)]}
+    files = {
+        f"im.v1.{i}.{ending}": data for i in range(3) for ending, data in [("png", encoded(i)), ("txt", b"c%d" % i)]
+    }
     write(tmp_path, "test", [files])
     pairs = read(f"wds:{tmp_path}")
     assert pairs.captions == (("c0",), ("c1",), ("c2",))
