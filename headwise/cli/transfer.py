@@ -13,10 +13,9 @@ from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
-    EqualOption,
-    FitnessOption,
     ModelArgument,
     OutOption,
+    SplitColumns,
     Where,
     grouped,
 )
@@ -37,11 +36,11 @@ def transfer(
     seed: SeedOption = 0,
     split_by: SplitByOption = "auto",
     *,
+    columns: SplitColumns,
+    aim: Aim,
     where: Where,
-    fitness: FitnessOption = "auto",
     check_weights: CheckOption = True,
     allow_searched: AllowOption = False,
-    equal_captions: EqualOption = "shared",
 ) -> None:
     """Every mask on every data set: found on × tested on, and the one mask that serves all of them best.
 
@@ -55,14 +54,14 @@ def transfer(
         mask,
         on,
         out,
-        goal=Aim(fitness).goal,
+        goal=aim.goal,
         machine=where.machine,
         split_by=split_by,
         seed=seed,
         check_weights=check_weights,
         allow_searched=allow_searched,
-        equal_captions=equal_captions,
         reporter=where.reporter,
+        **columns.keywords,
     )
     if where.as_json:
         console.print_json(found)

@@ -36,6 +36,16 @@ def remembered(pairs: Pairs, indices: Sequence[int]) -> dict[str, str]:
     return known
 
 
+def together(memories: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Several memories as one."""
+    found = {}
+    for name, width in (("hashes", HASH), ("looks", LOOK)):
+        data = b"".join(_decoded(memory, name, width) for memory in memories)
+        if data or name == "hashes":
+            found[name] = base64.b64encode(data).decode()
+    return found
+
+
 def recognised(pairs: Pairs, memories: Sequence[Mapping[str, str]]) -> np.ndarray:
     """Which of these images one of the memories holds, bool (N,).
 

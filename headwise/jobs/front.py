@@ -269,7 +269,7 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
         **({"overrides": bench.model.overrides.given} if bench.model.overrides.given else {}),
         found_by="front",
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
-        seen=seen_by(bench),
+        seen=seen_by(bench, kept_searched=True),
         kept=[domain.pairs.name for domain in bench.kept],
         settings=results["settings"],
         scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},

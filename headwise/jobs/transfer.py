@@ -50,8 +50,8 @@ def transfer(
     seed: int = 0,
     check_weights: bool = True,
     allow_searched: bool = False,
-    equal_captions: str = "shared",
     reporter: Reporter | None = None,
+    **columns: object,
 ) -> dict:
     """Evaluate masks on data sets that they were not found on.
 
@@ -66,7 +66,7 @@ def transfer(
         out: folder for `transfer.md`, `transfer.json`, `transfer.png` and one study per data set; the same call
             continues there.
         allow_searched: score images, too, that a mask was searched or picked on; by default they are left out.
-        equal_captions: as for `headwise.read`.
+        columns: how every data set is read, as for `headwise.read`.
         seed: of the splits; it must be that of the search, or a mask would be tested on images it was found on.
         others: as for `refine`.
 
@@ -90,9 +90,9 @@ def transfer(
         check_functions(ready, mask, check_weights=check_weights)
         if mask.operator == "mean" and not mask.means and not mask.is_identity:
             raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
-    columns = []
+    measured = []
     for source in sources:
-        given = read_pairs(source, reporter, {"equal_captions": equal_captions})
+        given = read_pairs(source, reporter, columns)
         splits = split(given, by=split_by, seed=seed)
         if not allow_searched:
             for name, mask in zip(masks, found, strict=True):
@@ -100,7 +100,7 @@ def transfer(
         splits, searched = unseen_splits(given, splits, found, allow_searched, reporter)
         study = folder / f"study-{given.hash[:12]}.sqlite"
         bench = prepared(ready, given, splits, study, goal, machine, reporter)
-        columns.append(_column(bench, found, seed) | {"searched": {**searched, "left_out": not allow_searched}})
+        measured.append(_column(bench, found, seed) | {"searched": {**searched, "left_out": not allow_searched}})
     identity = Mask.identity(ready.tower.grid)
     rows = [
         {
@@ -109,8 +109,8 @@ def transfer(
             "found_on": str(_provenance(mask).get("source", "unknown")),
             "size": mask.size,
             "operator": mask.operator,
-            "pick": [column["cells"][i + 1]["pick"] for column in columns],
-            "test": [column["cells"][i + 1]["test"] for column in columns],
+            "pick": [column["cells"][i + 1]["pick"] for column in measured],
+            "test": [column["cells"][i + 1]["test"] for column in measured],
         }
         for i, (given, mask) in enumerate(zip(masks, found, strict=True))
     ]
@@ -120,8 +120,8 @@ def transfer(
         "format": 1,
         "model": ready.name,
         **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
-        "fitness": columns[0]["fitness"],
-        "data": [{key: column[key] for key in COLUMN} for column in columns],
+        "fitness": measured[0]["fitness"],
+        "data": [{key: column[key] for key in COLUMN} for column in measured],
         "masks": rows,
         "best": {
             "mask": str(identity) if best == 0 else rows[best - 1]["mask"],

@@ -107,6 +107,46 @@ def test_transfer_leaves_searched_images_out_of_other_splits_of_them(pairs, fold
         transfer("demo", [folder], [pairs], tmp_path / "refused", split_by="image", seed=3)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("kept"), IMAGES, splits=("train", "train", "val", "test"), start=300)
+
+
+@pytest.mark.parametrize("command", ["refine", "front"])
+def test_images_of_kept_domains_were_picked_on_too(pairs, kept, tmp_path, command):
+    """Refine looks at a kept domain's pick images, front at its search images, too; both are remembered."""
+    if command == "refine":
+        mask = refine("demo", pairs, tmp_path / "out", keep=[kept], settings=SMALL).mask
+    else:
+        from headwise.jobs.front import FrontSettings, front
+
+        pytest.importorskip("pymoo")
+        settings = FrontSettings(max_loss=100.0, budget=40)
+        mask = front("demo", pairs, tmp_path / "out", keep=[kept], settings=settings).mask
+    mask = Mask.parse(mask.grid, "uniform:L4.H0").with_provenance(**mask.provenance)
+    domain = read(kept)
+    gone = {"refine": {"val"}, "front": {"train", "val"}}[command]
+    rows = [(domain.images[i].read(), domain.captions[i][0]) for i in range(len(domain))]
+    found = evaluate("demo", read(rows, name="the kept domain again"), mask)
+    assert found["images"] == sum(name not in gone for name in domain.splits)
+    assert evaluate("demo", kept, mask, only_split="test")["searched"]["images"] == 0
+
+
+def test_transfer_takes_the_columns_of_its_sources(pairs, tmp_path):
+    table = tmp_path / "p.csv"
+    lines = pairs.read_text().splitlines()
+    names = {"image": "photo", "caption": "words", "split": "part"}
+    header = ",".join(names.get(name, name) for name in lines[0].split(","))
+    table.write_text("\n".join([header, *lines[1:]]) + "\n")
+    given = {"image": "photo", "caption": "words", "split": "part", "images": str(pairs.parent)}
+    found = transfer("demo", ["zero:L5.H5"], [table], tmp_path / "named", **given)
+    plain = transfer("demo", ["zero:L5.H5"], [pairs], tmp_path / "plain")
+    assert found["data"][0]["hash"] == plain["data"][0]["hash"]
+    assert found["masks"][0]["test"] == plain["masks"][0]["test"]
+    with pytest.raises(HeadwiseError, match="There is no option 'captoin'"):
+        transfer("demo", ["zero:L5.H5"], [table], tmp_path / "wrong", captoin="words")
+
+
 def test_reads_of_the_same_test_images_are_counted_in_any_folder(pairs, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(pairs.parent, moved)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from headwise.data.pairs import Pairs
-from headwise.data.seen import narrowed, recognised, remembered, without
+from headwise.data.seen import narrowed, recognised, remembered, together, without
 from headwise.data.splits import Splits
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -23,9 +23,18 @@ def insist() -> str:
     return f"Give other data, or {option('allow_searched', 'True')} to score them all the same."
 
 
-def seen_by(bench: Bench) -> dict[str, dict[str, str]]:
-    """What a mask found on a bench remembers of its images, for its provenance."""
-    return {name: remembered(bench.pairs, bench.indices(name)) for name in ("search", "pick")}
+def seen_by(bench: Bench, *, kept_searched: bool = False) -> dict[str, dict[str, str]]:
+    """What a mask found on a bench remembers of its images and of those of kept domains, for its provenance.
+
+    Arguments:
+        kept_searched: the search itself looked at the kept domains' search splits; the choice always does at their
+            pick splits.
+    """
+    seen = {}
+    for name in ("search", "pick"):
+        benches = [bench, *(bench.kept if name == "pick" or kept_searched else ())]
+        seen[name] = together([remembered(one.pairs, one.indices(name)) for one in benches])
+    return seen
 
 
 def unseen(pairs: Pairs, masks: Sequence[Mask], allow: bool, reporter: Reporter) -> tuple[Pairs, int]:
