@@ -123,12 +123,13 @@ def test_images_of_kept_domains_were_picked_on_too(pairs, kept, tmp_path, comman
         pytest.importorskip("pymoo")
         settings = FrontSettings(max_loss=100.0, budget=40)
         mask = front("demo", pairs, tmp_path / "out", keep=[kept], settings=settings).mask
+    assert mask is not None
     mask = Mask.parse(mask.grid, "uniform:L4.H0").with_provenance(**mask.provenance)
     domain = read(kept)
     gone = {"refine": {"val"}, "front": {"train", "val"}}[command]
     rows = [(domain.images[i].read(), domain.captions[i][0]) for i in range(len(domain))]
     found = evaluate("demo", read(rows, name="the kept domain again"), mask)
-    assert found["images"] == sum(name not in gone for name in domain.splits)
+    assert found["images"] == sum(name not in gone for name in domain.splits or ())
     assert evaluate("demo", kept, mask, only_split="test")["searched"]["images"] == 0
 
 
@@ -136,10 +137,10 @@ def test_transfer_takes_the_columns_of_its_sources(pairs, tmp_path):
     table = tmp_path / "p.csv"
     lines = pairs.read_text().splitlines()
     names = {"image": "photo", "caption": "words", "split": "part"}
-    header = ",".join(names.get(name, name) for name in lines[0].split(","))
+    header = ",".join(names[name] for name in lines[0].split(","))
     table.write_text("\n".join([header, *lines[1:]]) + "\n")
     given = {"image": "photo", "caption": "words", "split": "part", "images": str(pairs.parent)}
-    found = transfer("demo", ["zero:L5.H5"], [table], tmp_path / "named", **given)
+    found = transfer("demo", ["zero:L5.H5"], [table], tmp_path / "named", **given)  # type: ignore
     plain = transfer("demo", ["zero:L5.H5"], [pairs], tmp_path / "plain")
     assert found["data"][0]["hash"] == plain["data"][0]["hash"]
     assert found["masks"][0]["test"] == plain["masks"][0]["test"]

@@ -134,7 +134,7 @@ def _items(source: Any, name: str) -> Records:
     return Records(name, ("image", column), records(), names)
 
 
-def _classes(source: Any) -> object:
+def _classes(source: Any) -> Any:
     """The class names of a data set, or of that of which it is a part (`torch.utils.data.Subset`)."""
     while not hasattr(source, "classes") and hasattr(source, "dataset") and hasattr(source, "indices"):
         source = source.dataset
