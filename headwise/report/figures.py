@@ -1,4 +1,4 @@
-"""Small figures as inline SVG: intervals of changes, and how a search went.
+"""Small figures as inline SVG: intervals of changes, and all masks of a search.
 
 In: numbers. Out: SVG text whose colours are the page's CSS variables, with a title for screen readers; nothing outside
 the file is referred to.
@@ -49,22 +49,24 @@ def forest(rows: Sequence[tuple[str, float, Sequence[float] | None]], title: str
     return _svg(height, title, parts)
 
 
-def progress(values: Sequence[float], base: float, title: str) -> str:
-    """How a search went: every mask's change in the order of evaluation, and the best so far as a stair.
+def landscape(points: Sequence[tuple[int, float]], base: float, title: str) -> str:
+    """Every mask that was evaluated: its change against the number of heads it suppresses, the best of each number
+    joined by a line. It does not depend on the order in which masks were evaluated.
 
     Arguments:
-        values: fitness of the masks, fractions.
+        points: (heads, fitness) of every mask, fractions.
         base: fitness of the unchanged model.
         title: what is drawn, for screen readers.
     """
-    deltas = [value - base for value in values if math.isfinite(value)]
-    if not deltas:
+    found = sorted({(heads, value - base) for heads, value in points if math.isfinite(value)})
+    if not found:
         return ""
-    low, high = _range([*deltas, 0.0])
-    left, right, top, bottom = 56.0, WIDTH - 16.0, 10.0, 190.0
+    low, high = _range([*(delta for _, delta in found), 0.0])
+    most = max(1, max(heads for heads, _ in found))
+    left, right, top, bottom = 56.0, WIDTH - 16.0, 10.0, 210.0
 
-    def x(number: float) -> float:
-        return left + number / max(1, len(deltas)) * (right - left)
+    def x(heads: float) -> float:
+        return left + (heads + 0.5) / (most + 1) * (right - left)
 
     def y(value: float) -> float:
         return bottom - (value - low) / (high - low) * (bottom - top)
@@ -73,25 +75,18 @@ def progress(values: Sequence[float], base: float, title: str) -> str:
     for tick in _ticks(low, high):
         parts.append(_line(left, y(tick), right, y(tick), "var(--ink)" if tick == 0 else "var(--line)"))
         parts.append(_text(left - 8, y(tick) + 4, change(tick, 1), anchor="end", size=12))
-    stride = max(1, len(deltas) // 800)  # dots beyond what a reader can tell apart only make the file large
-    for number in range(0, len(deltas), stride):
-        parts.append(
-            f'<circle cx="{x(number + 0.5):.1f}" cy="{y(deltas[number]):.1f}" r="2.2" fill="var(--use)" '
-            'fill-opacity="0.55"/>'
-        )
-    best, steps = -math.inf, []
-    for number, value in enumerate(deltas):
-        if value > best:
-            best = value
-            steps.append(
-                f"{'L' if steps else 'M'}{x(number):.1f} {y(best):.1f}"
-                if not steps
-                else f"H{x(number):.1f}V{y(best):.1f}"
-            )
-    steps.append(f"H{right:.1f}")
-    parts.append(f'<path d="{"".join(steps)}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
-    parts.append(_text((left + right) / 2, bottom + 28, f"evaluations, 1 to {len(deltas):,}", anchor="middle", size=12))
-    return _svg(bottom + 38, title, parts)
+    for heads in range(0, most + 1, max(1, math.ceil(most / 12))):
+        parts.append(_text(x(heads), bottom + 18, str(heads), anchor="middle", size=12))
+    stride = max(1, len(found) // 800)  # dots beyond what a reader can tell apart only make the file large
+    parts += [
+        f'<circle cx="{x(heads):.1f}" cy="{y(delta):.1f}" r="2.4" fill="var(--use)" fill-opacity="0.55"/>'
+        for heads, delta in found[::stride]
+    ]
+    best = {heads: delta for heads, delta in found}  # the last of a number is its best
+    path = "L".join(f"{x(heads):.1f} {y(delta):.1f}" for heads, delta in best.items())
+    parts.append(f'<path d="M{path}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
+    parts.append(_text((left + right) / 2, bottom + 36, "heads suppressed", anchor="middle", size=12))
+    return _svg(bottom + 44, title, parts)
 
 
 def _svg(height: float, title: str, parts: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page from what a run measured, readable offline, by keyboard, in print.
 
-In: results as `results.json` holds them, a gallery of queries, what heads were found to do, the order of evaluations.
+In: results as `results.json` holds them, a gallery of queries, what heads were found to do, the masks that were evaluated.
 Out: HTML text, the same for the same input: no dates, nothing fetched (a Content-Security-Policy forbids it), pictures
 and data inside. It computes nothing that was not measured.
 """
@@ -47,7 +47,7 @@ def page_html(
     merged: bool = True,
     gallery: Gallery | None = None,
     why_no_gallery: str = "",
-    evaluations: Sequence[float] = (),
+    evaluations: Sequence[tuple[int, float]] = (),
     cards: Mapping[str, Sequence[Card]] | None = None,
     pictures: Mapping[str, str] | None = None,
     others: Sequence[tuple[str, str]] = (),
@@ -60,7 +60,7 @@ def page_html(
         merged: the output folder holds a merged model.
         gallery: queries gained and lost on the test split.
         why_no_gallery: what to say where there is none.
-        evaluations: fitness of every mask on the search split, in the order of evaluation.
+        evaluations: (heads, fitness) of every mask on the search split, in any order.
         cards: head → what else is known of it.
         pictures: key → data URI, of the cards' pictures.
         others: (title, Markdown text) of a comparison, a transfer or a front in the same folder.
@@ -109,7 +109,7 @@ def page_html(
             ],
             f"Change of {metric_name(main)} on the test split, points, with 95 % intervals",
         ),
-        progress=figures.progress(
+        landscape=figures.landscape(
             evaluations,
             search[main] if main in search else next(iter(search.values())),
             f"Change of {metric_name(main)} on the search split of every mask that was evaluated",

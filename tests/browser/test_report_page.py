@@ -55,7 +55,9 @@ def page(tmp_path_factory) -> Path:
             {"title": "What it writes", "lines": ["edge density, r = 0.61 on unseen images"], "pictures": ["0.png"]}
         ]
     }
-    html = page_html(RESULTS, gallery=found, evaluations=[0.29, 0.31, 0.305, 0.32], cards=cards, name="refined")
+    html = page_html(
+        RESULTS, gallery=found, evaluations=[(0, 0.2975), (1, 0.31), (1, 0.29), (2, 0.319)], cards=cards, name="refined"
+    )
     path.write_text(html, encoding="utf-8")
     return path
 

@@ -61,8 +61,8 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
     return gone or why
 
 
-def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[float], str]:
-    """Ranks on the test split before and after, every fitness of the search split; or why there are none."""
+def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[tuple[int, float]], str]:
+    """Ranks on the test split before and after, (heads, fitness) of every mask on the search split; or why there are none."""
     if not path.is_file():
         return None, [], "The study of this run is gone, so queries cannot be compared one by one."
     tested: dict[str, Ranks] = {}
@@ -70,7 +70,7 @@ def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | N
     with Study.reopen(path) as study:
         for one in study.evaluations():
             if one.split == "search":
-                evaluations.append(one.score.fitness)
+                evaluations.append((one.mask.size, one.score.fitness))
             elif one.split == "test":
                 tested[str(one.mask)] = one.score.ranks
     before, after = tested.get("identity"), tested.get(results["chosen"]["mask"])
