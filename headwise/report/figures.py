@@ -82,7 +82,7 @@ def landscape(points: Sequence[tuple[int, float]], base: float, title: str) -> s
         f'<circle cx="{x(heads):.1f}" cy="{y(delta):.1f}" r="2.4" fill="var(--use)" fill-opacity="0.55"/>'
         for heads, delta in found[::stride]
     ]
-    best = {heads: delta for heads, delta in found}  # the last of a number is its best
+    best = dict(found)  # the last of a number is its best
     path = "L".join(f"{x(heads):.1f} {y(delta):.1f}" for heads, delta in best.items())
     parts.append(f'<path d="M{path}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
     parts.append(_text((left + right) / 2, bottom + 36, "heads suppressed", anchor="middle", size=12))
