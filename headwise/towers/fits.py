@@ -22,7 +22,7 @@ def check_present(tower: Tower) -> None:
         HeadwiseError: weights that are not in memory, or are kept as integers.
     """
     for name, parameter in tower.parts.named_parameters():
-        if parameter.is_meta:
+        if parameter.is_meta and not _readable(parameter):
             raise HeadwiseError(
                 f"{tower.family}: the weights are not in memory ({name} is on the device 'meta'), as after offloading "
                 "with device_map. Load the model without offloading (device_map=None)."
@@ -32,6 +32,15 @@ def check_present(tower: Tower) -> None:
                 f"{tower.family}: {name} is kept as {str(parameter.dtype).removeprefix('torch.')}: the model is "
                 "quantized. Load it in float32, float16 or bfloat16 (without a quantization_config)."
             )
+
+
+def _readable(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has numbers: one of a class of its own may say `meta` and hold them elsewhere."""
+    try:
+        tensor.detach().cpu()
+    except NotImplementedError:  # what torch raises for a tensor without data
+        return False
+    return True
 
 
 def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
