@@ -129,10 +129,10 @@ def changes(tower: Tower, mask: Mask, module: nn.Module | None = None) -> list[C
     views = [(row, *one) for row in range(len(tower.blocks)) for one in _edits(tower, mask, row)]
     owners: dict[int, list[tuple[str, torch.Tensor]]] = {}  # where a tensor's memory starts → who uses it
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        owners.setdefault(parameter.untyped_storage().data_ptr(), []).append((name, parameter))
+        owners.setdefault(_memory(parameter), []).append((name, parameter))
     found = []
     for row, view, value in views:
-        users = owners.get(view.untyped_storage().data_ptr(), [])
+        users = owners.get(_memory(view), [])
         where = mask.grid.head(row, next(i for i, gate in enumerate(mask.gates[row]) if gate < 1.0))
         if not users:
             raise HeadwiseError(
@@ -149,6 +149,11 @@ def changes(tower: Tower, mask: Mask, module: nn.Module | None = None) -> list[C
         name, parameter = users[0]
         found.append(Change(name, parameter, view, value))
     return found
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tensors share that are one or views of one; a tensor class without memory of its own is itself alone."""
+    return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
 def _edits(tower: Tower, mask: Mask, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -216,7 +221,7 @@ def folded(tower: Tower, mask: Mask, means: Means | None = None, *, check_weight
     check_fits(tower, mask, check_weights=check_weights)
     check_folds(tower, mask)
     _ = tower.weights_hash  # it is computed once and kept: it has to be that of the unchanged weights
-    places = {edit.parameter.untyped_storage().data_ptr() for edit in changes(tower, mask)}
+    places = {_memory(edit.parameter) for edit in changes(tower, mask)}
     with _lock:
         if places & _folding:
             raise HeadwiseError(
