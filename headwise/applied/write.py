@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
     layout = stored(model.source) if model.source else None
     wanted = _folded(changes)
     keys = [key for file in files for key in read_header(file) if key != "__metadata__"]
-    places = {name: _key(name, keys) for name in wanted}
+    names = list(model.module.state_dict())
+    places = {name: _key(name, keys, names) for name in wanted}
+    renamed = _source_names(names, keys, layout)
     by_key = {key: name for name, key in places.items()}
     originals = {change.name: change.parameter for change in changes}
     values: Tensors = {}
@@ -72,7 +74,7 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118
                 tensor = opened.get_tensor(key).clone()  # not a view of the file, which is about to be replaced
-                dtype = _dtype(key, tensor, layout)
+                dtype = _dtype(renamed.get(key, key), tensor, layout)
                 if key in by_key:
                     name = by_key[key]
                     if not torch.equal(tensor, originals[name].detach().cpu()):
@@ -84,7 +86,7 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
                     rounding = max(rounding, _rounding(full, tensor, name))
                 elif dtype != tensor.dtype and torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
                     tensor = tensor.to(dtype)  # else it was changed since it was read: its value counts
-                tensors[key] = tensor.contiguous()
+                tensors[renamed.get(key, key)] = tensor.contiguous()
                 if tensor.is_floating_point():
                     counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         saved[file] = tensors, dict(read_header(file).get("__metadata__", {}))
@@ -116,17 +118,56 @@ def _folded(changes: Sequence[Change]) -> dict[str, torch.Tensor]:
     return whole
 
 
-def _key(name: str, keys: Sequence[str]) -> str:
-    """A parameter's name in the files: the same, or one of the two with something before it (a wrapper's part)."""
+def _key(name: str, keys: Sequence[str], names: Sequence[str]) -> str:
+    """A parameter's name in the files that the library saved.
+
+    It is the same, or one of the two with something before it (a wrapper's part), or the library renames on saving:
+    then it is the name, among those that are no parameter's, that shares most parts with it at its two ends
+    (transformers saves AltCLIP's `encoder.layers.0.…` as `encoder.layer.0.…`). Whoever asks compares the values.
+
+    Arguments:
+        name: the parameter's.
+        keys: all names in the files.
+        names: all parameters and buffers of the module.
+
+    Raises:
+        HeadwiseError: there is none, or it is not said which one.
+    """
     if name in keys:
         return name
     near = [key for key in keys if name.endswith(f".{key}") or key.endswith(f".{name}")]
+    if not near:
+        known = set(names)
+        shared = {key: _shared(name, key) for key in keys if key not in known}
+        near = [key for key, count in shared.items() if count and count == max(shared.values())]
     if len(near) != 1:
         raise HeadwiseError(
             f"The weight {name} is not in the files that the library saved, so the mask cannot be folded into them. "
             "Apply the mask in place with headwise.apply."
         )
     return near[0]
+
+
+def _shared(name: str, key: str) -> int:
+    """How many parts two names share from the start and from the end; 0 where the last one, what it is, differs."""
+    one, other = name.split("."), key.split(".")
+    if len(one) != len(other) or one[-2:] != other[-2:]:
+        return 0
+    differ = [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    return len(one) - (differ[-1] - differ[0] + 1) if differ else len(one)
+
+
+def _source_names(names: Sequence[str], keys: Sequence[str], layout: Stored | None) -> dict[str, str]:
+    """Names in the saved files → those in the source's files, where the library renamed on saving."""
+    known = set() if layout is None else {key for group in layout.shards.values() for key in group}
+    saved, found = set(keys), dict[str, str]()
+    for name in names:
+        if name in known and name not in saved:
+            with suppress(HeadwiseError):  # saved by another name that is not to be told: it keeps that one
+                key = _key(name, keys, names)
+                if key not in known:
+                    found[key] = name
+    return found
 
 
 def _dtype(key: str, tensor: torch.Tensor, layout: Stored | None) -> torch.dtype:

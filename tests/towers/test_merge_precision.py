@@ -7,9 +7,11 @@ import golden
 import pytest
 import torch
 from cases import hf_model, timm_model
+from folders import family_folder
 from processors import clip
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_text_and_pixels import TEXT as FAMILIES
 
 from headwise.applied.live import apply
 from headwise.applied.merge import MergeReport, merge
@@ -46,10 +48,10 @@ def open_clip_folder(folder: Path) -> None:
         del factory._MODEL_CONFIGS[path.stem]
 
 
-def check(model: Model, source: dict[str, torch.Tensor], file: str, folder: Path) -> MergeReport:
-    """Merge with soft gates and compare the file with the source, tensor by tensor."""
+def check(model: Model, source: dict[str, torch.Tensor], file: str, folder: Path, row: int = -1) -> MergeReport:
+    """Merge with soft gates in the first row of heads and another, and compare the file with the source, tensor by tensor."""
     grid = model.tower.grid
-    mask = Mask.suppress(grid, ["L0.H1", grid.head(len(grid.rows) - 1, 0)], gate=0.3)
+    mask = Mask.suppress(grid, ["L0.H1", grid.head(range(len(grid.rows))[row], 0)], gate=0.3)
     images = golden.pictures(model.tower, 2)
     with apply(model, mask), torch.inference_mode():
         masked = model.tower.encode(images.to(model.tower.dtype)).float()
@@ -123,3 +125,21 @@ def test_sentence_transformers(tmp_path):
     (file,) = (tmp_path / "saved").rglob("model.safetensors")
     report = check(wrap(half), load_file(file), str(file.relative_to(tmp_path / "saved")), tmp_path / "merged")
     assert report.dtype == "float16"
+
+
+@pytest.mark.parametrize("family", ["CLIP", "Siglip", "ChineseCLIP", "AltCLIP", "MetaClip2"])
+@pytest.mark.parametrize("names", ["as saved", "the module's"])
+def test_transformers_families_keep_the_names_of_their_files(family, names, tmp_path):
+    """transformers saves some parameters by other names than it has them: AltCLIP's `layers` as `layer`."""
+    folder = family_folder(family, FAMILIES[family], tmp_path)
+    saved = recast(folder / "model.safetensors", torch.float16)
+    if (words := "text_model.embeddings.word_embeddings.weight") in saved:
+        saved[words][0] = 0  # what transformers makes of the padding's row on loading
+        save_file(saved, folder / "model.safetensors", META)
+    if names == "the module's":  # as older versions of transformers saved the image tower
+        own = {name.replace(".layers.", ".layer."): name for name in load(str(folder)).module.state_dict()}
+        saved = {own.get(k.replace(".layers.", ".layer."), k) if "vision" in k else k: v for k, v in saved.items()}
+        save_file(saved, folder / "model.safetensors", META)
+    model = load(str(folder))
+    report = check(model, saved, "model.safetensors", tmp_path / "merged", row=1)
+    assert "float16" in report.dtype
