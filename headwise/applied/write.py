@@ -74,7 +74,8 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118
                 tensor = opened.get_tensor(key).clone()  # not a view of the file, which is about to be replaced
-                dtype = _dtype(renamed.get(key, key), tensor, layout)
+                place: str = renamed.get(str(key), str(key))
+                dtype = _dtype(place, tensor, layout)
                 if key in by_key:
                     name = by_key[key]
                     if not torch.equal(tensor, originals[name].detach().cpu()):
@@ -86,7 +87,7 @@ def write(model: Model, changes: Sequence[Change], folder: Path) -> Written:
                     rounding = max(rounding, _rounding(full, tensor, name))
                 elif dtype != tensor.dtype and torch.equal(tensor.to(dtype).to(tensor.dtype), tensor):
                     tensor = tensor.to(dtype)  # else it was changed since it was read: its value counts
-                tensors[renamed.get(key, key)] = tensor.contiguous()
+                tensors[place] = tensor.contiguous()
                 if tensor.is_floating_point():
                     counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         saved[file] = tensors, dict(read_header(file).get("__metadata__", {}))
