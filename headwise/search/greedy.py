@@ -161,7 +161,7 @@ class _Walk:
             if step is None or order(step) >= order(best):
                 seen = {found.mask.key for found in path}
                 again = run([mask for mask in self._fewer(path[-1], run, order) if mask.key not in seen])
-                if self.pairs is not None and not any(order(found) < order(best) for found in again):
+                if not any(order(found) < order(best) for found in again):
                     again += self._pairs(path, run, order)
                 step = min([*again, *([step] if step else [])], key=order, default=None)
             full = current.size >= self.most
@@ -177,7 +177,7 @@ class _Walk:
     ) -> list[Found]:
         """Two heads more; if that helps, the same two on top of each shorter mask of the path, too: steps before it often
         fitted noise, and their heads hide what the two bring."""
-        found = run(self.pairs(path[-1].mask, self.width))
+        found = run(self.pairs(path[-1].mask, self.width)) if self.pairs is not None else []
         best = min(found, key=order, default=None)
         if best is None or order(best) >= order(path[-1]):
             return found
