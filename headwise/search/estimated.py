@@ -261,7 +261,8 @@ def _explore(
     inner = replace(estimates.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found.values(), key=lambda item: item.order)[:few]
     seeds = [*(item.mask for item in parents), *surrogate.promising(few, 0.0, exclude={})]
-    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads)
+    # not restless: it should look near what was run, where estimates are good
+    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads, restless=False)
     singles = [Mask.suppress(grid, [head], operator) for head in heads]
     most = settings.max_heads or grid.size
     _climb(surrogate, surrogate.promising(1, 0.0, exclude={})[0], singles, most)

@@ -78,6 +78,7 @@ def genetic(
     seeds: Sequence[Mask] = (),
     heads: Sequence[Head] = (),
     left: Left | None = None,
+    restless: bool = True,
     progress: Callable[[Generation], None] | None = None,
 ) -> Genetic:
     """Search binary masks for the highest fitness.
@@ -95,6 +96,7 @@ def genetic(
             left out.
         heads: those that may be suppressed; empty: all of them.
         left: FFE that may still be spent, besides the settings' own budget.
+        restless: twice as many immigrants where two generations brought nothing better.
         progress: called after each generation.
 
     Raises:
@@ -140,7 +142,7 @@ def genetic(
         elif stale >= settings.patience:
             why = "patience"
         else:
-            newcomers = breeder.offspring(alive, archive)
+            newcomers = breeder.offspring(alive, archive, stale=stale if restless else 0)
             if not newcomers:
                 why = "exhausted"
     return Genetic(best, tuple(by_size[size] for size in sorted(by_size)), tuple(history), why, evaluate.spent - start)

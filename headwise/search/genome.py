@@ -35,7 +35,7 @@ class GeneticSettings:
         one_head: probability that exactly one head flips instead.
         swap: probability that instead a suppressed head trades places with a kept one.
         elites: best masks that survive unchanged.
-        immigrants: new random combinations of good heads per generation.
+        immigrants: new random combinations of good heads per generation; twice as many where nothing better is found.
         good: the share of the ranking, from its top, whose heads random combinations draw from.
         patience: stop after this many generations without a new best.
         max_heads: most heads a mask may suppress (None: all of them).
@@ -153,7 +153,9 @@ class Breeder:
 
     # ---- offspring
 
-    def offspring(self, alive: Sequence[Genome], archive: Mapping[Genome, Order], count: int = 0) -> list[Genome]:
+    def offspring(
+        self, alive: Sequence[Genome], archive: Mapping[Genome, Order], count: int = 0, stale: int = 0
+    ) -> list[Genome]:
         """Genomes that the archive does not have.
 
         Arguments:
@@ -161,9 +163,11 @@ class Breeder:
             archive: everything evaluated so far, with its sort key.
             count: how many; by default what is missing to a full population beside the elites. Fewer come back
                 where hardly any are left.
+            stale: generations without a new best; from the second on twice as many immigrants come, as children of
+                masks that are all near one local optimum (greedy's, often) hardly leave it.
         """
         count = count or self.settings.population - self.settings.elites
-        immigrants = min(self.settings.immigrants, count)
+        immigrants = min(self.settings.immigrants * (2 if stale > 1 else 1), count)
         known = dict.fromkeys(archive)
         children = self._new(count - immigrants, known, lambda: self.child(alive, archive))
         known.update(dict.fromkeys(children))

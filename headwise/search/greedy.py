@@ -161,8 +161,8 @@ class _Walk:
             if step is None or order(step) >= order(best):
                 seen = {found.mask.key for found in path}
                 again = run([mask for mask in self._fewer(path[-1], run, order) if mask.key not in seen])
-                if self.pairs is not None:
-                    again += run(self.pairs(current, self.width))
+                if not any(order(found) < order(best) for found in again):
+                    again += self._pairs(path, run, order)
                 step = min([*again, *([step] if step else [])], key=order, default=None)
             full = current.size >= self.most
             if step is None or (full and order(step) >= order(best)):
@@ -171,6 +171,18 @@ class _Walk:
             best, stale = (step, 0) if order(step) < order(best) else (best, stale + 1)
             if stale >= patience:
                 return path, "no improvement"
+
+    def _pairs(
+        self, path: Sequence[Found], run: Callable[[Sequence[Mask]], list[Found]], order: Callable[[Found], Order]
+    ) -> list[Found]:
+        """Two heads more; if that helps, the same two on top of each shorter mask of the path, too: steps before it often
+        fitted noise, and their heads hide what the two bring."""
+        found = run(self.pairs(path[-1].mask, self.width)) if self.pairs is not None else []
+        best = min(found, key=order, default=None)
+        if best is None or order(best) >= order(path[-1]):
+            return found
+        pair = best.mask - path[-1].mask
+        return found + run([shorter.mask | pair for shorter in path[:-1]])
 
     def _fewer(
         self, found: Found, run: Callable[[Sequence[Mask]], list[Found]], order: Callable[[Found], Order]

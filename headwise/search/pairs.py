@@ -10,7 +10,7 @@ Sums of Δ as estimates of a pair (`anchors.py`) find neither where a LayerNorm 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import combinations
 
@@ -32,15 +32,24 @@ class Pairs:
         self.changes = changes
 
     @cached_property
-    def ranked(self) -> tuple[tuple[Head, Head], ...]:
-        """All pairs of heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
-        heads = self.changes.heads
+    def norms(self) -> torch.Tensor:
+        """‖Δ_h‖ of each head, (H) float64."""
+        return self._inner.diagonal().sqrt()
+
+    @cached_property
+    def _inner(self) -> torch.Tensor:
+        """⟨Δ_a, Δ_b⟩, (H, H) float64."""
         flat = self.changes.changes.flatten(1)  # (H, N·E) float16
-        inner = torch.zeros(len(heads), len(heads), dtype=torch.float64)  # (H, H)
+        inner = torch.zeros(len(flat), len(flat), dtype=torch.float64)  # (H, H)
         for part in flat.split(1 << 16, dim=1):
             block = part.float()
             inner += (block @ block.T).double()
-        norm = inner.diagonal().sqrt()  # (H)
+        return inner
+
+    @cached_property
+    def ranked(self) -> tuple[tuple[Head, Head], ...]:
+        """All pairs of heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
+        heads, inner, norm = self.changes.heads, self._inner, self.norms
         both = (inner.diagonal()[:, None] + inner.diagonal()[None] + 2 * inner).clamp_min(0).sqrt()  # (H, H)
         cancel = norm[:, None] + norm[None] - both  # (H, H)
         pairs = list(combinations(range(len(heads)), 2))
@@ -58,3 +67,13 @@ class Pairs:
             if not taken & set(pair):
                 found.append(mask | Mask.suppress(self.changes.grid, pair, self.changes.operator))
         return found
+
+    def loudest(self, sizes: Iterable[int]) -> Sequence[Mask]:
+        """For each size the heads with the largest ‖Δ_h‖, together: harm that many heads share is loud in each."""
+        norms, heads = self.norms.tolist(), self.changes.heads
+        loud = sorted(range(len(heads)), key=lambda i: (-norms[i], i))
+        return [
+            Mask.suppress(self.changes.grid, [heads[i] for i in loud[:size]], self.changes.operator)
+            for size in sizes
+            if size <= len(heads)
+        ]

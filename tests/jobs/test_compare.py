@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from headwise.jobs.steps import trained
 from headwise.jobs.steps.contest import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
+from headwise.scoring.design import Design
 
 METHODS = "best single head,greedy,ga,bp,bp soft,adapter,layernorm"
 SMALL = ["--strategy", "greedy,ga,bp,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
@@ -134,20 +136,21 @@ def test_a_killed_comparison_continues_to_the_same_table(compared, pairs, other,
 
 def test_a_damaged_file_of_a_baseline_is_never_read_as_another_result(tmp_path):
     """The baseline is trained again instead, and that is said."""
-    units = np.linspace(0, 1, 24, dtype=np.float32)
-    scores = {split: trained.Measured(0.5, 1.25, units) for split in ("search", "pick")}
+    hits, design = np.arange(24).reshape(24, 1), Design.mean(24)
+    scores = {split: trained.Measured(0.5, 1.25, hits.copy(), design) for split in ("search", "pick")}
+    places = {split: SimpleNamespace(objective=SimpleNamespace(design=design)) for split in scores}
     facts = {"trained": 3, "ffe": 2.5, "seconds": 1.0, "inference": 1.0}
     path, said = tmp_path / "adapter-seed0.safetensors", []
 
     def kept():
-        found = trained._read(path, "key", said.append)
-        return found and ({k: (s.fitness, s.loss, s.units.tolist()) for k, s in found[0].items()}, found[1])
+        found = trained._read(path, "key", places, said.append)
+        return found and ({k: (s.fitness, s.loss, s.hits.tolist()) for k, s in found[0].items()}, found[1])
 
     assert kept() is None
     trained._write(path, "key", scores, facts)
     whole, data = kept(), path.read_bytes()
-    assert whole == ({k: (0.5, 1.25, units.tolist()) for k in scores}, facts)
-    assert trained._read(path, "another key", said.append) is None
+    assert whole == ({k: (0.5, 1.25, hits.tolist()) for k in scores}, facts)
+    assert trained._read(path, "another key", places, said.append) is None
     assert said == []
     for place in range(0, len(data), 3):
         flipped = bytearray(data)

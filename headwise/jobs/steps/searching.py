@@ -31,6 +31,7 @@ from headwise.search.pairs import Pairs
 
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
 CUTS_LEAST = 2.0  # FFE kept for cuts of the learned gates
+SEED_LOUDEST = (3, 4, 5, 6)  # as many of the loudest heads together it tries, too
 SEED_PAIRS = 4  # pairs of heads that AAT-GA tries alone, and as many on top of the best mask so far
 
 
@@ -140,6 +141,7 @@ def _genetic(
         pairs = Pairs(start.deltas)
         best = best_of([*start.singles, *(found for strategy in done for found in strategy.masks)]).mask
         seeds += [*pairs(Mask.identity(start.grid, start.operator), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
+        seeds += pairs.loudest(SEED_LOUDEST)
     with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", None):
         if settings.exact or not start.deltas:
             return _exact(evaluate, start, options, seeds, left)
