@@ -1,0 +1,12 @@
+"""sweep from the command line."""
+
+import json
+
+
+def test_sweep_prints_and_writes_every_head(pairs, run, tmp_path):
+    code, out, _ = run("sweep", "demo", pairs, "-o", tmp_path / "s", "--json")
+    assert code == 0
+    heads = json.loads(out)["sweep"]["heads"]
+    assert len(heads) == 36
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["sweep"]["heads"] == heads
+    assert (tmp_path / "s" / "heads.png").read_bytes().startswith(b"\x89PNG")
