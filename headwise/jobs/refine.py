@@ -120,7 +120,10 @@ def refine(
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
         if explain:
-            explain_bench(bench, mask, folder / "explanation", settings.seed, machine)
+            from headwise.jobs.steps.page import EXPLANATION, write_page
+
+            explain_bench(bench, mask, folder / EXPLANATION, settings.seed, machine)
+            write_page(folder, results, bench.pairs)  # again, with a card for every head
     return Refined(mask, results, folder)
 
 

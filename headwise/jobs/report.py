@@ -42,7 +42,7 @@ def report(
         HeadwiseError: no finished run there, other pairs than those of the run, or a folder that cannot be written.
     """
     folder, reporter = Path(folder), reporter or Silent()
-    results = _results(folder)
+    results = finished(folder)
     given, why = None, ""
     try:
         given = read_pairs(results["data"]["source"] if pairs is None else pairs, reporter, columns)
@@ -55,7 +55,12 @@ def report(
     return folder / PAGE_FILE
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def finished(folder: Path) -> dict[str, Any]:
+    """The results of a finished run.
+
+    Raises:
+        HeadwiseError: there are none, or they cannot be read.
+    """
     path = folder / RESULTS_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

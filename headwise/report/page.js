@@ -22,7 +22,7 @@ function readable(colour) {
 }
 
 function paint() {
-  const sweep = data.sweeps[layer];
+  const sweep = data.sweeps[layer] || { heads: {} };
   const most = sweep.scale || 1;
   for (const cell of cells) {
     const found = sweep.heads[cell.dataset.head];
@@ -68,28 +68,43 @@ function show(head, focus) {
     } else row(list, `first order, ${sweep.operator}`, found.value.toFixed(4).replace("-", "−"));
   }
   card.append(title, list);
-  for (const part of data.cards[head] || []) {
-    const name = document.createElement("h4");
-    name.textContent = part.title;
-    card.append(name);
-    for (const line of part.lines || []) {
-      const p = document.createElement("p");
-      p.textContent = line;
-      card.append(p);
-    }
-    if (part.pictures && part.pictures.length) {
-      const strip = document.createElement("div");
-      strip.className = "strip";
-      for (const key of part.pictures) {
-        const image = document.createElement("img");
-        image.src = data.pictures[key];
-        image.alt = key;
-        image.title = key;
-        strip.append(image);
-      }
-      card.append(strip);
-    }
+  for (const part of data.cards[head] || []) card.append(...section(part));
+}
+
+// A part of a card: a title, sentences, pictures with where the head looks in them.
+function section(part) {
+  const parts = [element("h4", part.title), ...(part.lines || []).map((line) => element("p", line, { dir: "auto" }))];
+  if (part.pictures && part.pictures.length) {
+    const strip = element("div", "", { class: "strip" });
+    part.pictures.forEach((key, i) => {
+      const known = data.pictures[key];
+      strip.append(known ? element("img", "", { src: known, alt: key, title: key }) : element("span", "picture gone", { class: "blank", title: key }));
+      const map = (part.maps || [])[i];
+      if (map) strip.append(drawn(element("canvas", "", { role: "img", "data-map": map, "aria-label": "where it looks in " + key, title: "where it looks" })));
+    });
+    parts.push(strip);
   }
+  return parts;
+}
+
+function element(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+// One square a patch, the darker the more it is looked at.
+function drawn(canvas) {
+  const map = canvas.dataset.map;
+  const side = Math.round(Math.sqrt(map.length));
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d");
+  [...map].forEach((shade, i) => {
+    context.fillStyle = `rgba(11, 60, 120, ${parseInt(shade, 16) / 15})`;
+    context.fillRect(i % side, Math.floor(i / side), 1, 1);
+  });
+  return canvas;
 }
 
 function select(head, focus) {
@@ -98,6 +113,8 @@ function select(head, focus) {
 }
 
 for (const image of document.querySelectorAll("img[data-key]")) image.src = data.pictures[image.dataset.key];
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details.chosen")) part.open = true; });
+for (const canvas of document.querySelectorAll("canvas[data-map]")) drawn(canvas);
 if (cells.length) {
   for (const choice of document.querySelectorAll("input[name=operator]")) {
     choice.addEventListener("change", () => { layer = Number(choice.value); paint(); });

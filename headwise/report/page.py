@@ -16,6 +16,7 @@ from typing import Any
 
 from headwise.report import figures
 from headwise.report.gallery import Gallery, as_json
+from headwise.report.head_cards import Section
 from headwise.report.refine import finalists_of
 from headwise.report.words import (
     Results,
@@ -37,8 +38,6 @@ TASKS = {
     "cola_single_object": "query of Cola",
 }
 
-Card = Mapping[str, Any]  # title, lines (texts), pictures (keys)
-
 
 def page_html(
     results: Results,
@@ -48,8 +47,9 @@ def page_html(
     gallery: Gallery | None = None,
     why_no_gallery: str = "",
     evaluations: Sequence[tuple[int, float]] = (),
-    cards: Mapping[str, Sequence[Card]] | None = None,
+    cards: Mapping[str, Sequence[Section]] | None = None,
     pictures: Mapping[str, str] | None = None,
+    why_no_cards: str = "",
     others: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page.
@@ -61,46 +61,30 @@ def page_html(
         gallery: queries gained and lost on the test split.
         why_no_gallery: what to say where there is none.
         evaluations: (heads, fitness) of every mask on the search split, in any order.
-        cards: head → what else is known of it.
-        pictures: key → data URI, of the cards' pictures.
+        cards: head → what was found of it (`head_cards`).
+        pictures: name → data URI, of the cards' pictures.
+        why_no_cards: what to say where cards or their pictures are missing.
         others: (title, Markdown text) of a comparison, a transfer or a front in the same folder.
 
     Raises:
         HeadwiseError: the results lack a field.
     """
-    grid = grid_of(results)
-    names = [[str(grid.head(row, index)) for index in range(count)] for row, count in enumerate(grid.rows)]
-    sweeps = _sweeps(results)
-    edited = {head: _edit(results, head) for head in results["chosen"]["heads"]}
     shown = dict(pictures or {}) | dict(gallery.pictures if gallery else {})
-    data = {
-        "sweeps": sweeps,
-        "edited": edited,
-        "cards": {head: list(found) for head, found in (cards or {}).items()},
-        "pictures": shown,
-        "first": _first(edited, sweeps, names),
-    }
-    identity = next(row for row in results["test"] if row["what"] == "identity")
-    main = main_metric(results, identity["metrics"])
+    values = heads_of(results, cards=cards or {}, pictures=shown, why_no_cards=why_no_cards)
+    main = _main(results)
     search = results["sweep"][0]["identity"] if results["sweep"] else results["finalists"][0]["search"]
     return render_page(
         "page.html.j2",
         results,
         policy=POLICY,
-        style=_text("page.css"),
-        script=_text("page.js"),
-        data=_json(data),
+        style=packed("page.css"),
+        script=packed("page.js"),
+        data=script_json(values.pop("data")),
         folder=shlex.quote(name),
         quoted_model=shlex.quote(str(results["model"]["name"])),
         quoted_source=shlex.quote(str(results["data"]["source"])),
         merged=merged,
-        main=metric_name(main),
         main_key=main,
-        rows=[(grid.row_name(row), heads) for row, heads in enumerate(names)],
-        widest=max(len(heads) for heads in names),
-        sweeps=sweeps,
-        edited=edited,
-        has_cards=bool(cards),
         forest=figures.forest(
             [
                 (row["what"], row["delta"], row["interval"] if row["size"] else None)
@@ -125,7 +109,43 @@ def page_html(
         why_no_gallery=why_no_gallery,
         others=others,
         settings=json.dumps(results["settings"], indent=2, ensure_ascii=False),
+        **values,
     )
+
+
+def heads_of(
+    results: Results, *, cards: Mapping[str, Sequence[Section]], pictures: Mapping[str, str], why_no_cards: str
+) -> dict[str, Any]:
+    """What `heads.html.j2` needs, and `data` for the page's script: map, edits, cards, pictures.
+
+    Arguments:
+        results, cards, pictures, why_no_cards: as for `page_html`.
+    """
+    grid = grid_of(results)
+    names = [[str(grid.head(row, index)) for index in range(count)] for row, count in enumerate(grid.rows)]
+    sweeps = _sweeps(results)
+    edited = {head: _edit(results, head) for head in results["chosen"]["heads"]}
+    return {
+        "data": {
+            "sweeps": sweeps,
+            "edited": edited,
+            "cards": {head: list(found) for head, found in cards.items()},
+            "pictures": dict(pictures),
+            "first": _first(edited, sweeps, names),
+        },
+        "main": metric_name(_main(results)),
+        "rows": [(grid.row_name(row), heads) for row, heads in enumerate(names)],
+        "widest": max(len(heads) for heads in names),
+        "sweeps": sweeps,
+        "edited": edited,
+        "cards": cards,
+        "pictures": pictures,
+        "why_no_cards": why_no_cards,
+    }
+
+
+def _main(results: Results) -> str:
+    return main_metric(results, next(row for row in results["test"] if row["what"] == "identity")["metrics"])
 
 
 def _sweeps(results: Results) -> list[dict[str, Any]]:
@@ -162,12 +182,17 @@ def _first(edited: Mapping[str, str], sweeps: Sequence[Mapping], names: Sequence
     return names[0][0]
 
 
-def _json(value: object) -> str:
+def script_json(value: object) -> str:
     """JSON that no text in it can break out of: `<` and the two line separators that old scripts choke on."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 @cache
+def packed(*names: str) -> str:
+    """Files of this folder, one after the other."""
+    return "".join(_text(name) for name in names)
+
+
 def _text(name: str) -> str:
     return resources.files("headwise.report").joinpath(name).read_text(encoding="utf-8")

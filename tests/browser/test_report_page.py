@@ -52,7 +52,12 @@ def page(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     cards = {
         "L1.H2": [
-            {"title": "What it writes", "lines": ["edge density, r = 0.61 on unseen images"], "pictures": ["0.png"]}
+            {
+                "title": "What it writes",
+                "lines": ["edge density, r = 0.61 on unseen images", WORDS[1], WORDS[2]],
+                "pictures": ["0.png", "gone.png"],
+                "maps": ["048f", ""],
+            }
         ]
     }
     html = page_html(
@@ -101,6 +106,12 @@ def test_clicking_a_head_opens_its_card_and_its_link(browser, page):
     assert "edge density" in browser.text("#card")
     assert browser.run("return location.hash") == "#L1.H2"
     assert browser.run("return document.querySelector('#card img').naturalWidth") > 0
+    assert WORDS[1] in browser.text("#card")  # text, not a script
+    assert "picture gone" in browser.text("#card")
+    # a map is drawn: nothing in the first patch, the last one fully
+    script = "const c = document.querySelector('#card canvas'); const d = c.getContext('2d').getImageData(0, 0, 2, 2).data; return [c.width, d[3], d[15]]"
+    assert browser.run(script) == [2, 0, 255]
+    assert browser.errors() == []
 
 
 def test_a_link_to_a_head_opens_its_card(browser, page):
@@ -159,4 +170,6 @@ def test_in_print_the_card_and_the_tables_are_there(browser, page):
     browser.shot("report-print")
     assert browser.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.find("#controls").is_displayed()
+    browser.run("dispatchEvent(new Event('beforeprint'))")  # what a chosen head does is printed
+    assert "edge density" in browser.text("details.chosen")
     browser.media()

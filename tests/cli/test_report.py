@@ -3,7 +3,10 @@
 import json
 import shutil
 
+import pytest
 from conftest import write_pairs
+
+from headwise.jobs.explain import explain
 
 from .common import refused
 
@@ -53,3 +56,74 @@ def test_other_pairs_and_other_folders_are_refused(refined, run, tmp_path):
     refused(run("report", tmp_path), "results.json")
     (folder / "results.json").write_text("{")
     refused(run("report", folder), "cannot be read")
+
+
+@pytest.fixture(scope="module")
+def explained(refined, pairs, tmp_path_factory):
+    """The finished run, copied, with an explanation in it."""
+    folder = shutil.copytree(refined[0], tmp_path_factory.mktemp("explained") / refined[0].name)
+    texts = folder.parent / "texts.txt"
+    texts.write_text("a face\na circle\nan arrow\n")
+    explain("demo", pairs, folder / "explanation", mask=folder, texts=texts)
+    return folder
+
+
+def page_data(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+
+
+def test_an_explanation_in_the_folder_becomes_cards_with_pictures(explained, pairs, run):
+    code, _, err = run("report", explained, pairs)
+    assert code == 0, err
+    found = json.loads((explained / "explanation" / "explanation.json").read_text())
+    data = page_data(explained)
+    assert set(data["cards"]) == {head["head"] for head in found["heads"]}
+    for head in found["heads"]:
+        shown = {part["title"]: part for part in data["cards"][head["head"]]}
+        largest = [found["images"][one["image"]]["id"] for one in head["examples"]["largest"]][:6]
+        assert shown["Pictures it acts on most"]["pictures"] == largest
+        assert all(data["pictures"][name].startswith("data:image/webp") for name in largest)
+        assert len(shown["Pictures it acts on most"]["maps"][0]) == 64  # 8 × 8 patches
+    text = (explained / "report.html").read_text()
+    assert f'id="{found["heads"][7]["head"]}"' in text  # an anchor
+    assert "What the heads do: <code>headwise explain" not in text
+
+
+def test_an_explanation_of_something_else_or_a_broken_one_is_said_and_left_out(explained, pairs, run, tmp_path):
+    folder = shutil.copytree(explained, tmp_path / explained.name)
+    path = folder / "explanation" / "explanation.json"
+    whole = path.read_text()
+    other = json.loads(whole)
+    other["model"]["weights_hash"] = "0" * 32
+    for content, said in ((json.dumps(other), "another model or of other pairs"), (whole[:100], "cannot be read")):
+        path.write_text(content)
+        code, _, err = run("report", folder, pairs)
+        assert code == 0, err
+        assert said in err
+        assert said in (folder / "report.html").read_text()
+        assert page_data(folder)["cards"] == {}
+    path.write_text("[]")
+    assert run("report", folder, pairs)[0] == 0
+
+
+def test_cards_stay_where_the_pictures_have_moved(explained, run, tmp_path):
+    folder = shutil.copytree(explained, tmp_path / explained.name)
+    results = json.loads((folder / "results.json").read_text())
+    results["data"]["source"] = str(tmp_path / "gone.csv")
+    (folder / "results.json").write_text(json.dumps(results))
+    code, _, err = run("report", folder)
+    assert code == 0, err
+    assert "pictures of the heads&#39; cards cannot be read" in (folder / "report.html").read_text()
+    data = page_data(folder)
+    assert data["cards"]
+    assert data["pictures"] == {}
+
+
+def test_arrays_that_are_gone_cost_the_maps_alone(explained, pairs, run, tmp_path):
+    folder = shutil.copytree(explained, tmp_path / explained.name)
+    (folder / "explanation" / "explanation.safetensors").unlink()
+    assert run("report", folder, pairs)[0] == 0
+    cards = page_data(folder)["cards"]
+    assert cards
+    assert not any("maps" in part for card in cards.values() for part in card)

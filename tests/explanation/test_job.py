@@ -256,4 +256,6 @@ def test_refine_explains_what_it_chose(run, pairs, tmp_path):
     found = json.loads((out / "explanation" / "explanation.json").read_text())
     assert [card["head"] for card in found["heads"] if card["edited"]] == chosen["heads"]
     assert {path.name for path in (out / "explanation").iterdir()} >= FILES
+    page = (out / "report.html").read_text()
+    assert page.count("Pictures it acts on most") >= len(found["heads"])  # a card for every head
     shutil.rmtree(out)

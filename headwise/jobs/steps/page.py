@@ -17,9 +17,11 @@ from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.files import write_files
+from headwise.jobs.steps.page_heads import FOLDER, explained_heads
 from headwise.report.gallery import Gallery, gallery
 from headwise.report.page import PAGE_FILE, page_html
 
+EXPLANATION = FOLDER  # where `refine --explain` writes
 Ranks = Mapping[str, np.ndarray]
 OTHERS = {"Comparison": "compare.md", "Transfer": "transfer.md", "Front": "front.md"}  # by the commands of these names
 
@@ -34,7 +36,7 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         why: what to say of that.
 
     Returns:
-        Why there are no queries on the page; empty where there are.
+        What is missing on the page, and why; empty where all is there.
 
     Raises:
         HeadwiseError: pairs that are not those of the run, results that lack a field, or a folder that cannot be
@@ -44,6 +46,7 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
     found: Gallery | None = None
     if pairs is not None and ranks is not None:
         found = gallery(_tested(folder, results, pairs), *ranks)
+    heads = explained_heads(folder, results, pairs)
     text = page_html(
         results,
         name=folder.resolve().name,
@@ -51,6 +54,9 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         gallery=found,
         why_no_gallery=gone or why,
         evaluations=evaluations,
+        cards=heads.cards,
+        pictures=heads.pictures,
+        why_no_cards=heads.why,
         others=[
             (title, (folder / name).read_text(encoding="utf-8"))
             for title, name in OTHERS.items()
@@ -58,7 +64,7 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         ],
     )
     write_files(folder, {PAGE_FILE: text})
-    return gone or why
+    return " ".join(reason for reason in (gone or why, heads.why) if reason)
 
 
 def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[tuple[int, float]], str]:

@@ -1,0 +1,158 @@
+"""One mask after another on the same images, as a person clicks: each runs from the first block that it changes.
+
+    stream[b] = x before block b, which depends on the mask's rows before b alone       e = pool(x after the last block)
+
+In: a tower, pixels, one mask at a time. Out: its embeddings, chunk by chunk of images. Streams of the last masks are kept
+within a room of so many bytes, the last blocks' first. Whoever asks may stop in between; what was done stays done. It
+does not know what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from headwise.edits.mask import Mask
+from headwise.edits.operators import suppress
+from headwise.evaluation.engine import Pixels, Plan
+from headwise.towers.base import Tower, evaluating, rows
+from headwise.towers.fits import mean_tensor
+
+ROOM = 2e9  # bytes of streams
+REMEMBERED = 64  # masks whose embeddings are kept
+Prefix = tuple[object, ...]
+
+
+class Stale(Exception):
+    """Nobody waits for this mask any more."""
+
+
+@dataclass
+class Streams:
+    """Embeddings of the same images under changing masks.
+
+    Arguments:
+        tower: on the layout's device, in its precision.
+        pixels: (N, 3, R, R).
+        layout: images a chunk.
+        room: most bytes of streams that are kept.
+    """
+
+    tower: Tower
+    pixels: Pixels
+    layout: Plan
+    room: float = ROOM
+    means: list[torch.Tensor] = field(default_factory=list)
+    _streams: dict[int, dict[int, tuple[Prefix, torch.Tensor]]] = field(default_factory=dict)
+    _found: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
+    _kept: int | None = None
+
+    @property
+    def chunks(self) -> range:
+        """The first image of every chunk."""
+        return range(0, len(self.pixels), self.layout.chunk)
+
+    def begin(self, progress: Callable[[int], None] | None = None) -> torch.Tensor:
+        """Run the unchanged tower, which fills the streams and `means`: every head's mean output, (H, d) a row.
+
+        Arguments:
+            progress: called with the images done since the last call.
+
+        Returns:
+            Embeddings (N, E), float32.
+        """
+        sums = [torch.zeros(block.heads, block.head_dim, dtype=torch.float64) for block in self.tower.blocks]
+
+        def see(row: int, z: torch.Tensor) -> None:
+            sums[row] += z.double().mean(2).sum(0).cpu()  # (B, H, Q, d) → (H, d)
+
+        parts = []
+        for start, e in self.embed(Mask.identity(self.tower.grid), see=see):
+            parts.append(e)
+            if progress:
+                progress(len(e))
+            del start
+        self.means = [(total / len(self.pixels)).float() for total in sums]
+        return torch.cat(parts)
+
+    def embed(
+        self,
+        mask: Mask,
+        wanted: Callable[[], bool] = lambda: True,
+        see: Callable[[int, torch.Tensor], None] | None = None,
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Embeddings of every chunk, in order.
+
+        Arguments:
+            mask: for this tower.
+            wanted: asked before every block; False ends the work.
+            see: gets row and head outputs z (B, H, Q, d) of every block that is run.
+
+        Yields:
+            The first image's number and embeddings (B, E), float32 on the CPU.
+
+        Raises:
+            Stale: it is not wanted any more.
+            HeadwiseError: an operator that the tower cannot use.
+        """
+        self.tower.check_mask(mask)
+        found = self._remember(mask)
+        for start in self.chunks:
+            if start not in found:
+                with evaluating(self.tower.parts), torch.inference_mode():
+                    found[start] = self._run(mask, start, wanted, see).float().cpu()
+            yield start, found[start]
+
+    def _remember(self, mask: Mask) -> dict[int, torch.Tensor]:
+        key = repr((_prefix(mask, len(mask.gates)), mask.means))
+        found = self._found.pop(key, {})
+        self._found[key] = found  # the last asked for is the last to be forgotten
+        while len(self._found) > REMEMBERED:
+            self._found.pop(next(iter(self._found)))
+        return found
+
+    def _run(self, mask: Mask, start: int, wanted: Callable[[], bool], see) -> torch.Tensor:
+        tower, kept = self.tower, self._streams.setdefault(start, {})
+        known = [row for row, (prefix, _) in kept.items() if prefix == _prefix(mask, row)]
+        first = max(known, default=-1)
+        if first < 0:
+            first = 0
+            images = self.pixels[start : start + self.layout.chunk].to(tower.device, tower.dtype)  # (B, 3, R, R)
+            x = tower.stem(images)  # (B, N, D)
+        else:
+            x = kept[first][1]
+        for row in range(first, len(tower.blocks)):
+            if not wanted():
+                raise Stale
+            if row not in known and self._keeps(row, x):
+                kept[row] = (_prefix(mask, row), x)
+            block, queries = tower.blocks[row], tower.queries(row)
+            z, v = block.attend(x, queries)  # (B, H, Q, d), (B, H, N, d)
+            if see:
+                see(row, z)
+            x = block.finish(rows(x, queries), self._edited(mask, row, z, v, queries))  # (B, Q, D)
+        return tower.pool(x)  # (B, E)
+
+    def _edited(self, mask: Mask, row: int, z: torch.Tensor, v: torch.Tensor, queries: slice | None) -> torch.Tensor:
+        gates = mask.gates[row]
+        if all(gate == 1.0 for gate in gates):
+            return z
+        mean = None
+        if mask.operator == "mean":
+            own = mean_tensor(mask, row, self.tower.blocks[row].head_dim, z.device) if mask.means else None
+            mean = self.means[row].to(z.device) if own is None else own
+        return suppress(mask.operator, z, v, torch.tensor(gates, device=z.device), queries=queries, mean=mean)
+
+    def _keeps(self, row: int, x: torch.Tensor) -> bool:
+        """Whether there is room for the streams before this row: for the last rows always first."""
+        if self._kept is None:
+            each = x[0].numel() * x.element_size() * len(self.pixels)
+            self._kept = int(self.room // max(each, 1))
+        return row >= len(self.tower.blocks) - self._kept
+
+
+def _prefix(mask: Mask, rows: int) -> Prefix:
+    """What the first rows of a mask do: equal for masks that do the same there."""
+    return tuple((mask.operator, gates) if any(gate != 1.0 for gate in gates) else () for gates in mask.gates[:rows])

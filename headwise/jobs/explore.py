@@ -1,0 +1,172 @@
+"""explore: the heads of a finished run, live in a browser of this machine.
+
+In: the folder of a `refine`, and the pairs if they have moved. Out: a page that is served until Ctrl-C; masks that were
+saved there. The images are of the search split, at most so many; the test split is never read. Its steps are in
+`steps/exploring.py` (what is answered) and `steps/serving.py` (to whom).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headwise.data.cache import pixels
+from headwise.data.decode import pillow_warnings
+from headwise.data.pairs import Pairs
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import plan
+from headwise.evaluation.streams import Streams
+from headwise.jobs.report import finished
+from headwise.jobs.steps.exploring import WIDEST, Session
+from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
+from headwise.jobs.steps.page_heads import explained_heads
+from headwise.jobs.steps.progress import Reporter, Silent, counted
+from headwise.jobs.steps.serving import HOST, Pictures, check_installed, listen, serve, site
+from headwise.jobs.steps.tasks import Goal, make_task
+from headwise.towers.fits import check_fits
+from headwise.towers.overrides import Overrides
+
+MOST_IMAGES = 1000
+
+
+def explore(
+    folder: str | Path,
+    pairs: PairsLike | None = None,
+    *,
+    port: int = 0,
+    most_images: int = MOST_IMAGES,
+    machine: Machine | None = None,
+    reporter: Reporter | None = None,
+    opened: Callable[[str], object] | None = None,
+    **columns: object,
+) -> None:
+    """Serve the page of a finished run until Ctrl-C.
+
+    Arguments:
+        folder: what `refine` wrote.
+        pairs: the source of the run, where it is now; None: where it was.
+        port: of this machine; 0: any that is free.
+        most_images: at most so many of the search split.
+        machine: precision, device, cache; the run's model is loaded with the run's own overrides.
+        reporter: where progress goes.
+        opened: gets the page's address as soon as it answers.
+        columns: passed to `headwise.read`, as they were to `refine`.
+
+    Raises:
+        HeadwiseError: no finished run there, a model, pairs or images that are not those of the run or cannot be read
+            any more, a port that cannot be used, or the extra `explore` is not installed.
+    """
+    check_installed()
+    folder, reporter = Path(folder), reporter or Silent()
+    results = finished(folder)
+    listening = listen(port)  # before the work, so that a port in use is said at once
+    try:
+        session = prepare(folder, results, pairs, most_images, machine or Machine(), reporter, columns)
+        token, port = secrets.token_urlsafe(24), listening.getsockname()[1]
+        page = _page(folder, results, session)
+        app = site(session, page, Pictures(lambda number: _webp(session.pairs, number)), token, port)
+        if opened:
+            opened(f"http://{HOST}:{port}/{token}/")
+        serve(app, listening, session.stop)
+    finally:
+        listening.close()
+
+
+def prepare(
+    folder: Path,
+    results: Mapping[str, Any],
+    pairs: PairsLike | None,
+    most_images: int,
+    machine: Machine,
+    reporter: Reporter,
+    columns: Mapping[str, object],
+) -> Session:
+    """Model, images, texts, and the streams of the unchanged model."""
+    if most_images < 2:
+        raise HeadwiseError(f"{most_images} images are too few to explore; give 2 or more, better some hundreds.")
+    overrides = Overrides(**results["model"].get("overrides", {}))
+    model = load_model(str(results["model"]["name"]), replace(machine, overrides=overrides))
+    if model.tower.weights_hash != results["model"]["weights_hash"]:
+        raise HeadwiseError(
+            f"{model.name} has other weights than the model of the run in {folder} (hash {model.tower.weights_hash}, "
+            f"there {results['model']['weights_hash']}). Put that model back, or run refine again."
+        )
+    chosen = Mask.from_pretrained(folder)
+    check_fits(model.tower, chosen)
+    whole = read_pairs(results["data"]["source"] if pairs is None else pairs, reporter, columns)
+    if whole.hash != results["data"]["hash"]:
+        raise HeadwiseError(
+            f"{whole.name} holds other images or captions than the run in {folder} saw (hash {whole.hash}, there "
+            f"{results['data']['hash']}). Give the pairs of that run, with the same options."
+        )
+    indices = _drawn(folder, whole, most_images)
+    task = make_task(model, whole, _goal(results), cache_dir=machine.cache_dir, reporter=reporter)
+    shown = whole.subset(indices)
+    with counted(reporter, "Decoding images", "images") as tell:
+        cache = pixels(
+            shown, model, cache_dir=machine.cache_dir, cache_size=machine.cache_size, say=reporter.say, progress=tell
+        )
+    layout = plan(model.tower, dtype=machine.dtype, device=machine.device, chunk=machine.chunk)
+    tower = model.tower.cast(layout.device, layout.torch_dtype)
+    streams = Streams(tower, cache, layout)
+    with reporter.stage("The unchanged model", len(shown), "images") as advance:
+        before = streams.begin(advance)
+    return Session(folder, model, shown, indices, whole, task, streams, layout, before, chosen)
+
+
+def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:
+    """Images of the search split in the order of their hashes, so that the first n are drawn by chance; of a mixture in
+    its own order.
+
+    Raises:
+        HeadwiseError: splits.json cannot be read, or names other images.
+    """
+    path = folder / "splits.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["search"]
+        place = {name: i for i, name in enumerate(whole.ids)}
+        found = [place[name] for name in names]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise HeadwiseError(
+            f"{path} cannot be read ({error}). Run the refine again: it continues from its study and writes it."
+        ) from error
+    drawn = sorted(found, key=lambda i: (whole.images[i].hash, i))[:most]
+    return tuple(sorted(drawn) if whole.parts or whole.kind else drawn)
+
+
+def _goal(results: Mapping[str, Any]) -> Goal:
+    fitness = results["settings"].get("objective", {}).get("fitness", "auto")
+    return Goal(fitness if isinstance(fitness, str) else "auto")
+
+
+def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
+    from headwise.report.explore import explore_html
+
+    heads = explained_heads(folder, dict(results), session.whole)
+    score = session.first_score
+    return explore_html(
+        results,
+        mask=session.chosen,
+        operators=session.streams.tower.operators,
+        widest=WIDEST,
+        names=session.pairs.ids,
+        points=session.points,
+        metrics=list(score.metrics),
+        texts=session.model.encode_texts is not None,
+        cards=heads.cards,
+        pictures=heads.pictures,
+        why_no_cards=heads.why,
+    )
+
+
+def _webp(pairs: Pairs, number: int) -> bytes:
+    from headwise.report.gallery import thumbnail
+
+    with pillow_warnings():
+        return base64.b64decode(thumbnail(pairs.images[number]).partition(",")[2])

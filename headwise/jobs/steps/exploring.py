@@ -1,0 +1,316 @@
+"""What `explore` answers while someone clicks: masks → recall, queries, neighbours, how embeddings moved; saving.
+
+In: requests as plain JSON values: a mask's operator and gates, perhaps a query. Out: plain JSON values, first of some
+images, then of all; a newer request ends an older one. It knows nothing of HTTP, and no request names a file.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headwise.data.pairs import Pairs
+from headwise.data.seen import remembered
+from headwise.edits.heads import Head
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import Plan, with_means
+from headwise.evaluation.streams import Stale, Streams
+from headwise.explanation.examples import changed_queries
+from headwise.jobs.steps.tasks import Task
+from headwise.scoring.objectives import Objective, Score
+from headwise.towers.base import Model
+from headwise.towers.probes import described
+
+WIDEST = 1.0  # the largest gate that the vocabulary has
+FIRST = 0.6  # seconds until a first answer, of the images that are done by then
+SHOWN = 8  # neighbours, queries gained and lost, pictures that moved
+LONGEST = 500  # characters of a query
+PARTIAL = ("retrieval", "classification")  # what can be measured on some of the images
+SAVED = "explored"
+
+
+@dataclass
+class Session:
+    """
+    Arguments:
+        folder: of the run; what is saved goes into `explored-1`, `explored-2`, … in it.
+        model: in float32, for texts.
+        pairs: the images that are shown, in this order.
+        indices: their numbers in `whole`.
+        whole: all pairs of the run.
+        task: what is measured.
+        streams: of the tower and these images.
+        layout: of the tower.
+        before: the unchanged embeddings, (N, E).
+        chosen: the run's own mask.
+    """
+
+    folder: Path
+    model: Model
+    pairs: Pairs
+    indices: Sequence[int]
+    whole: Pairs
+    task: Task
+    streams: Streams
+    layout: Plan
+    before: torch.Tensor
+    chosen: Mask
+    _newest: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _objectives: dict[int, Objective] = field(default_factory=dict)
+    _scores: dict[int, Score] = field(default_factory=dict)
+    _texts: dict[str, torch.Tensor] = field(default_factory=dict)
+    _metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """End what runs; nothing new begins."""
+        self._newest = -1
+
+    def mask(self, request: Mapping[str, Any]) -> Mask:
+        """The mask of a request: {operator, gates: {head: gate}}.
+
+        Raises:
+            HeadwiseError: anything else, a head that is not there, a gate outside of the vocabulary.
+        """
+        operator, gates = request.get("operator"), request.get("gates")
+        grid = self.streams.tower.grid
+        if not isinstance(operator, str) or not isinstance(gates, Mapping) or len(gates) > grid.size:
+            raise HeadwiseError("A request needs an operator, and gates by the names of heads.")
+        rows = [[1.0] * count for count in grid.rows]
+        for name, gate in gates.items():
+            if isinstance(gate, bool) or not isinstance(gate, int | float):
+                raise HeadwiseError(f"The gate of {str(name)[:20]!r} is not a number.")
+            head = Head.parse(str(name)[:20])
+            rows[grid.row_of(head)][head.index] = float(gate)
+        mask = Mask(grid, tuple(map(tuple, rows)), operator)
+        self.streams.tower.check_mask(mask)
+        return mask
+
+    def look(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Answers to one click, each better than the one before; they end early when a newer request comes.
+
+        Arguments:
+            request: as for `mask`, and perhaps query: {text} or {image: number}.
+
+        Raises:
+            HeadwiseError: a request that cannot be understood (before the first answer).
+        """
+        mask, query = self.mask(request), self._query(request.get("query"))
+        with self._turn:  # a stopped session stays stopped
+            if self._newest >= 0:
+                self._newest += 1
+            mine = self._newest
+
+        def wanted() -> bool:
+            return self._newest == mine > 0
+
+        return self._answers(mask, query, wanted)
+
+    def _answers(self, mask: Mask, query: Any, wanted) -> Iterator[dict[str, Any]]:
+        chunks = self.streams.embed(mask, wanted)
+        parts: list[torch.Tensor] = []
+        done, told, began = 0, 0, time.monotonic()
+        while True:
+            with self._turn:
+                try:
+                    if not wanted():
+                        return
+                    _, e = next(chunks)  # (B, E)
+                except (Stale, StopIteration):
+                    return
+            parts.append(e)
+            done += len(e)
+            last = done == len(self.pairs)
+            some = self.task.kind in PARTIAL and time.monotonic() - began > FIRST and done >= max(2, 2 * told)
+            if last or some:
+                told = done
+                yield self._answer(mask, torch.cat(parts), query)
+
+    def _answer(self, mask: Mask, after: torch.Tensor, query: Any) -> dict[str, Any]:
+        """What is known of the first n images."""
+        n = len(after)
+        old, new = self._before_score(n), self._objective(n)(after)
+        pairs = self._part(n)
+        changed = changed_queries(pairs, old, new, SHOWN)
+        if n == len(self.pairs):
+            self._metrics[mask.key] = new.metrics
+        a, b = _unit(self.before[:n]), _unit(after)
+        moved = 1 - (a * b).sum(1)  # (n)
+        return {
+            "mask": str(mask),
+            "done": n,
+            "total": len(self.pairs),
+            "fitness": self.task.fitness,
+            "metrics": [
+                {"name": name, "before": _known(old.metrics[name]), "after": _known(value)}
+                for name, value in new.metrics.items()
+            ],
+            "gained": changed["gained"],
+            "lost": changed["lost"],
+            "gained_queries": [self._shown(one) for one in changed["gained_queries"]],
+            "lost_queries": [self._shown(one) for one in changed["lost_queries"]],
+            "moved": {"mean": float(moved.mean()), "most": _first(moved.argsort(descending=True))},
+            "points": _rounded(self._axes(b)),
+            "query": self._neighbours(query, a, b),
+        }
+
+    @property
+    def first_score(self) -> Score:
+        """Of the unchanged model, on all images shown."""
+        return self._before_score(len(self.pairs))
+
+    # ---- parts of an answer
+
+    def _objective(self, n: int) -> Objective:
+        if n not in self._objectives:
+            self._objectives[n] = self.task.objective(self.model, self.whole, self.indices[:n], self.layout.device)
+        return self._objectives[n]
+
+    def _before_score(self, n: int) -> Score:
+        if n not in self._scores:
+            self._scores[n] = self._objective(n)(self.before[:n])
+        return self._scores[n]
+
+    def _part(self, n: int) -> Pairs:
+        return self.pairs if n == len(self.pairs) else self.pairs.subset(range(n))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.pairs.ids)}
+
+    def _shown(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        return {**query, "picture": self._places.get(query["image"])}
+
+    @cached_property
+    def _plane(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean and the first two principal axes of the unchanged embeddings, (E), (E, 2)."""
+        e = _unit(self.before)
+        mean = e.mean(0)
+        _, _, axes = torch.linalg.svd(e - mean, full_matrices=False)
+        axes = torch.cat([axes[:2], axes.new_zeros(max(0, 2 - len(axes)), axes.shape[1])])
+        return mean, axes.T
+
+    def _axes(self, e: torch.Tensor) -> torch.Tensor:
+        mean, axes = self._plane
+        return (e - mean) @ axes  # (n, 2)
+
+    @cached_property
+    def points(self) -> list[float]:
+        """Where the unchanged embeddings lie on the plane: x, y of every image."""
+        return _rounded(self._axes(_unit(self.before)))
+
+    # ---- queries
+
+    def _query(self, query: Any) -> Any:
+        """None, the embedding of a text (E), or the number of an image."""
+        if query is None:
+            return None
+        if isinstance(query, Mapping) and isinstance(text := query.get("text"), str) and text.strip():
+            return self._embedded(text.strip()[:LONGEST])
+        if (
+            isinstance(query, Mapping)
+            and isinstance(number := query.get("image"), int)
+            and not isinstance(number, bool)
+        ):
+            if 0 <= number < len(self.pairs):
+                return number
+            raise HeadwiseError(f"There is no image {number}; there are {len(self.pairs):,}.")
+        raise HeadwiseError("A query is a text that is not empty, or the number of an image.")
+
+    def _embedded(self, text: str) -> torch.Tensor:
+        if self.model.encode_texts is None:
+            raise HeadwiseError(f"{self.model.name} has no text tower: look for images by an image.")
+        if text not in self._texts:
+            with self._turn:
+                self._texts[text] = _unit(self.model.encode_texts([text]).float().cpu())[0]
+            while len(self._texts) > 256:
+                self._texts.pop(next(iter(self._texts)))
+        return self._texts[text]
+
+    def _neighbours(self, query: Any, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any] | None:
+        """The nearest images, and of an image the nearest texts, with the unchanged and the changed embeddings."""
+        if query is None or (isinstance(query, int) and query >= len(after)):
+            return None
+        found: dict[str, Any] = {}
+        for name, e in (("before", before), ("after", after)):
+            one = query if isinstance(query, torch.Tensor) else e[query]  # (E)
+            order = (e @ one).argsort(descending=True).tolist()
+            found[name] = [i for i in order if not isinstance(query, int) or i != query][:SHOWN]
+            if isinstance(query, int) and self._words:
+                near = (self._word_embeddings @ one).argsort(descending=True).tolist()
+                found[f"{name}_texts"] = [self._words[i] for i in near[:SHOWN]]
+        return found
+
+    @cached_property
+    def _words(self) -> list[str]:
+        """Captions, or names of classes, that can be found; none where texts have no embeddings."""
+        if self.task.texts.ndim != 2 or self.task.texts.shape[1] != self.before.shape[1]:
+            return []
+        return list(dict.fromkeys(self.pairs.texts)) if self.pairs.texts else list(self.pairs.class_names or ())
+
+    @cached_property
+    def _word_embeddings(self) -> torch.Tensor:
+        texts = self.task.texts.float()
+        if self.pairs.texts:
+            place = {text: i for i, text in enumerate(self.whole.texts)}
+            texts = texts[[place[text] for text in self._words]]
+        return _unit(texts)
+
+    # ---- saving
+
+    def save(self, request: Mapping[str, Any]) -> Path:
+        """Write the mask of a request as a folder of its own in the run's folder.
+
+        Raises:
+            HeadwiseError: a request that cannot be understood, or a folder that cannot be written.
+        """
+        mask = self.mask(request)
+        number = 1
+        while True:
+            folder = self.folder / f"{SAVED}-{number}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise HeadwiseError(f"{folder} cannot be written: {error.strerror}.") from error
+        known = self._metrics.get(mask.key)
+        facts = {
+            "base_model": self.model.name,
+            "weights_hash": self.model.tower.weights_hash,
+            "functions": described(self.model),
+            **({"overrides": self.model.overrides.given} if self.model.overrides.given else {}),
+            "found_by": "explore",
+            "data": {"source": self.whole.name, "hash": self.whole.hash},
+            "seen": {"search": remembered(self.whole, self.indices)},
+            **({"scores": {"search": dict(known)}} if known else {}),
+        }
+        with_means(mask, self.streams.means).with_provenance(**facts).save_pretrained(folder)
+        return folder
+
+
+def _unit(e: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(e.float(), dim=-1)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _first(order: torch.Tensor) -> list[int]:
+    return order[:SHOWN].tolist()
+
+
+def _rounded(points: torch.Tensor) -> list[float]:
+    return np.round(points.double().numpy(), 4).ravel().tolist()

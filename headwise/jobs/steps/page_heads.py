@@ -1,0 +1,100 @@
+"""What an explanation in a run's folder adds to its page: a card for every head, and their pictures.
+
+In: the folder of a run, its results, its pairs. Out: cards and thumbnails, or why there are none. Nothing is computed:
+an explanation of another model or of other data is said and left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwise.data.decode import pillow_warnings
+from headwise.data.pairs import Pairs
+from headwise.errors import HeadwiseError
+from headwise.report.gallery import thumbnail
+from headwise.report.head_cards import Section, head_cards, pictures_of
+
+FOLDER = "explanation"  # where `refine --explain` writes; `explain` may have been given the run's own folder
+JSON_FILE = "explanation.json"
+SIDE = 80  # pixels of a card's thumbnails
+AGAIN = "Run headwise explain again, into the folder explanation/ of this run."
+
+
+@dataclass(frozen=True)
+class Heads:
+    """
+    Arguments:
+        cards: head → sections.
+        pictures: name of an image → data URI.
+        why: what to say where there are no cards, or fewer pictures than there should be.
+    """
+
+    cards: Mapping[str, list[Section]] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | None) -> Heads:
+    """The cards of a run whose folder holds an explanation; none, and nothing to say, where it holds none.
+
+    Arguments:
+        folder: of the run.
+        results: of the run.
+        pairs: its images; None: they cannot be read any more, so there are no thumbnails.
+    """
+    path = next((p for p in (folder / FOLDER / JSON_FILE, folder / JSON_FILE) if p.is_file()), None)
+    if path is None:
+        return Heads()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if (found["model"]["weights_hash"], found["data"]["hash"]) != (
+            results["model"]["weights_hash"],
+            results["data"]["hash"],
+        ):
+            return Heads(
+                why=f"{path.name} is of another model or of other pairs than this run; it was left out. {AGAIN}"
+            )
+        cards = head_cards(found, _attention(path, found))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return Heads(why=f"{path.name} cannot be read ({error}); it was left out. {AGAIN}")
+    if pairs is None:
+        return Heads(cards, why="The pictures of the heads' cards cannot be read any more.")
+    pictures, missing = _pictures(pairs, pictures_of(cards, results["chosen"]["heads"]))
+    why = f"{missing:,} pictures of the heads' cards cannot be read any more." if missing else ""
+    return Heads(cards, pictures, why)
+
+
+def _pictures(pairs: Pairs, names: list[str]) -> tuple[dict[str, str], int]:
+    """Thumbnails by name, and how many could not be made."""
+    places = {name: i for i, name in enumerate(pairs.ids)}
+    found: dict[str, str] = {}
+    with pillow_warnings():
+        for name in names:
+            if name in places:
+                try:
+                    found[name] = thumbnail(pairs.images[places[name]], SIDE)
+                except HeadwiseError:
+                    continue
+    return found, len(names) - len(found)
+
+
+def _attention(path: Path, found: Mapping[str, Any]) -> np.ndarray | None:
+    """Maps of attention (heads, pictures, side, side); None where there are none, or their file is gone."""
+    from safetensors import SafetensorError, safe_open
+
+    arrays = path.with_name(str(found["arrays"]["file"]))
+    if "attention" not in found["arrays"] or arrays.parent != path.parent or not arrays.is_file():
+        return None
+    try:
+        with safe_open(arrays, framework="numpy") as file:
+            maps = file.get_tensor("attention")
+    except (OSError, SafetensorError):
+        return None
+    fits = maps.ndim == 4 and len(maps) == len(found["heads"]) and list(maps.shape) == found["arrays"]["attention"]
+    return maps if fits else None
