@@ -17,10 +17,11 @@ from pathlib import Path
 from headwise.edits import artefact
 from headwise.edits.heads import Grid, Head
 from headwise.edits.operators import canonical_operator
+from headwise.edits.shown import gates_html
 from headwise.errors import HeadwiseError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mask:
     """An operator and one gate for every head of a grid.
 
@@ -199,6 +200,13 @@ class Mask:
 
     def __hash__(self) -> int:
         return hash((self.grid, self.operator, self.gates))
+
+    def __repr__(self) -> str:
+        return f"Mask({str(self)[:200]!r}, {self.size} of {self.grid.size} heads)"
+
+    def _repr_html_(self) -> str:
+        title = f"{self.size} of {self.grid.size} heads, operator {self.operator}"
+        return gates_html(self.grid, self.gates, title)
 
     def __str__(self) -> str:
         if self.is_identity:

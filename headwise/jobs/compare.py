@@ -37,7 +37,7 @@ from headwise.jobs.steps.opening import (
     read_pairs,
     whole,
 )
-from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.progress import Reporter, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.settings import SEARCH_FFE, check_model
@@ -77,7 +77,7 @@ def compare(
     """
     from headwise.report.compare import comparison_png, comparison_text
 
-    reporter, settings, folder = reporter or Silent(), settings or CompareSettings(), Path(out)
+    reporter, settings, folder = reporter or usual(), settings or CompareSettings(), Path(out)
     check_folder(folder)
     machine = machine or Machine()
     ready = load_model(model, machine)

@@ -14,8 +14,9 @@ from headwise.data.splits import evaluation_part
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.clean import unseen
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
-from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring.per_query import queries_of, write_per_query
@@ -91,11 +92,11 @@ def measured(
     allow_searched: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
-) -> tuple[dict, pa.Table | None]:
+) -> tuple[Findings, pa.Table | None]:
     """As `evaluate`, with the table of every query where `queries` asks for it."""
     from headwise.towers.fits import check_fits, check_functions
 
-    reporter, machine = reporter or Silent(), machine or Machine()
+    reporter, machine = reporter or usual(), machine or Machine()
     ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
     given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     chosen = read_mask(mask, ready)
@@ -124,4 +125,4 @@ def measured(
         "metrics": score.metrics,
         "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
     }
-    return found, queries_of(given, score.ranks) if queries else None
+    return Findings(found), queries_of(given, score.ranks) if queries else None

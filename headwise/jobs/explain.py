@@ -44,6 +44,7 @@ from headwise.jobs.steps.explaining import (
     of_study,
     width_of,
 )
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -54,7 +55,7 @@ from headwise.jobs.steps.opening import (
     read_mask,
     read_pairs,
 )
-from headwise.jobs.steps.progress import Reporter, Silent, counted
+from headwise.jobs.steps.progress import Reporter, counted, usual
 from headwise.jobs.steps.tasks import Goal, make_task
 from headwise.processor import machine
 from headwise.towers.base import Model
@@ -81,7 +82,7 @@ def explain(
     check_weights: bool = True,
     reporter: Reporter | None = None,
     **columns: object,
-) -> Mapping:
+) -> Findings:
     """What every head does: effects, labels with their evidence, attributes, attention, examples.
 
     Labels are found on the search split and checked on the pick split; the test split is never read. Effects are
@@ -103,7 +104,7 @@ def explain(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    reporter, machine = reporter or Silent(), machine or Machine()
+    reporter, machine = reporter or usual(), machine or Machine()
     own_texts = read_texts(texts) if texts is not None else []
     check_folder(Path(out))
     model, mask = of_study(model, mask)
@@ -145,7 +146,7 @@ def opened(
     return Subject(model, tower, pairs, *draw(splits, pairs, most), task, cache, layout, reporter)
 
 
-def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Machine) -> Mapping:
+def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Machine) -> Findings:
     """`explain` on what `refine` has open, for the mask that it chose."""
     layout = plan(bench.model.tower, dtype="float32", device=bench.layout.device)
     tower = bench.model.tower.cast(layout.device, torch.float32)
@@ -156,7 +157,7 @@ def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Ma
     return explained(subject, folder, [], machine.cache_dir, seed)
 
 
-def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: Path | None, seed: int) -> Mapping:
+def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: Path | None, seed: int) -> Findings:
     """All steps, and the files."""
     from headwise.report.explanation import explanation_text
 
@@ -208,7 +209,7 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
     del effects, direct, measured  # their arrays are mapped from the file that gets its name now
     arrays.finish()
     write_files(folder, {TEXT_FILE: explanation_text(results), JSON_FILE: dump(results)})
-    return results
+    return Findings(results)
 
 
 def _about(subject: Subject, seed: int) -> dict:

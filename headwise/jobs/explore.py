@@ -26,7 +26,7 @@ from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session
 from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
 from headwise.jobs.steps.page_heads import explained_heads
-from headwise.jobs.steps.progress import Reporter, Silent, counted
+from headwise.jobs.steps.progress import Reporter, counted, usual
 from headwise.jobs.steps.serving import HOST, Pictures, check_installed, listen, serve, site
 from headwise.jobs.steps.tasks import Goal, make_task
 from headwise.towers.fits import check_fits
@@ -63,7 +63,7 @@ def explore(
             any more, a port that cannot be used, or the extra `explore` is not installed.
     """
     check_installed()
-    folder, reporter = Path(folder), reporter or Silent()
+    folder, reporter = Path(folder), reporter or usual()
     results = finished(folder)
     listening = listen(port)  # before the work, so that a port in use is said at once
     try:

@@ -36,7 +36,7 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.planning import timing
-from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
@@ -162,7 +162,7 @@ def front(
 
     check_installed()
     began = time.monotonic()
-    reporter, settings, machine = reporter or Silent(), settings or FrontSettings(), machine or Machine()
+    reporter, settings, machine = reporter or usual(), settings or FrontSettings(), machine or Machine()
     if settings.max_loss is not None and not keep:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
     folder = Path(out) if out is not None else None

@@ -14,7 +14,7 @@ from headwise.applied.merge import merge as write_merged
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import head_means, with_means
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
-from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.progress import Reporter, usual
 
 if TYPE_CHECKING:
     pass
@@ -45,7 +45,7 @@ def merge(
     Raises:
         HeadwiseError: a mask that does not fit or does not fold, or a folder that is taken.
     """
-    machine, reporter = machine or Machine(), reporter or Silent()
+    machine, reporter = machine or Machine(), reporter or usual()
     ready = load_model(model, machine)
     chosen = read_mask(mask, ready)
     if chosen.operator == "mean" and not chosen.means and means_from is not None:

@@ -7,9 +7,10 @@ model. Each step has its file in `steps/`: opening, searching, choosing, results
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headwise.data.splits import split
 from headwise.edits.mask import Mask
@@ -20,6 +21,7 @@ from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
+from headwise.jobs.steps.findings import Findings, Picture
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
 from headwise.jobs.steps.opening import (
     Machine,
@@ -32,7 +34,7 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.planning import plan_json, plan_text, stages, timing
-from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.progress import Reporter, usual
 from headwise.jobs.steps.prospects import power_json, say_before, warnings
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.results import results_json
@@ -41,8 +43,11 @@ from headwise.jobs.steps.settings import Settings, check_model
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers.probes import described
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Refined:
     """What `refine` found.
 
@@ -53,8 +58,26 @@ class Refined:
     """
 
     mask: Mask
-    results: Mapping
+    results: Findings
     folder: Path | None
+
+    def summary(self) -> str:
+        """The verdict, in a sentence or two."""
+        return self.results.summary()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The sweep's table: a row for each head and operator, changes as fractions, and whether it was chosen."""
+        return self.results.to_pandas()
+
+    def plot(self) -> Picture:
+        """The heat map of the sweep, with the chosen heads outlined."""
+        return self.results.plot()
+
+    def __repr__(self) -> str:
+        return f"Refined({self.mask!r}, folder={None if self.folder is None else str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return self.results._repr_html_()
 
 
 def refine(
@@ -94,7 +117,7 @@ def refine(
         HeadwiseError: bad input of any kind; the message says what to do.
     """
     began = time.monotonic()
-    reporter, settings = reporter or Silent(), settings or Settings()
+    reporter, settings = reporter or usual(), settings or Settings()
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
@@ -115,7 +138,8 @@ def refine(
         say_before(bench)
         speed = timing(bench)
         budget = open_budget(bench, settings, speed.ffe, began)
-        return Refined(Mask.identity(bench.tower.grid), plan_json(stages(bench, settings, budget, speed), budget), None)
+        plan = Findings(plan_json(stages(bench, settings, budget, speed), budget))
+        return Refined(Mask.identity(bench.tower.grid), plan, None)
     mask, results = find(bench, settings, began)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
@@ -124,7 +148,7 @@ def refine(
 
             explain_bench(bench, mask, folder / EXPLANATION, settings.seed, machine)
             write_page(folder, results, bench.pairs)  # again, with a card for every head
-    return Refined(mask, results, folder)
+    return Refined(mask, Findings(results), folder)
 
 
 def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[Mask, dict]:

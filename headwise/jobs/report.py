@@ -13,7 +13,7 @@ from typing import Any
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.page import write_page
-from headwise.jobs.steps.progress import Reporter, Silent
+from headwise.jobs.steps.progress import Reporter, usual
 from headwise.report.page import PAGE_FILE
 
 RESULTS_FILE = "results.json"
@@ -41,7 +41,7 @@ def report(
     Raises:
         HeadwiseError: no finished run there, other pairs than those of the run, or a folder that cannot be written.
     """
-    folder, reporter = Path(folder), reporter or Silent()
+    folder, reporter = Path(folder), reporter or usual()
     results = finished(folder)
     given, why = None, ""
     try:

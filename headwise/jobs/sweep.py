@@ -6,24 +6,20 @@ them, `sweep.json` and the heat map. Nothing is held out, so nothing is proved: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
 from headwise.evaluation.engine import ffe
 from headwise.files import write_files
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
-from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.results import first_order_json, sweep_json
 from headwise.jobs.steps.starting import first_order as score_heads
 from headwise.jobs.steps.tasks import Goal
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
-
-if TYPE_CHECKING:
-    pass
 
 
 def sweep(
@@ -37,7 +33,7 @@ def sweep(
     machine: Machine | None = None,
     reporter: Reporter | None = None,
     **columns: object,
-) -> tuple[Sweep, Mapping]:
+) -> tuple[Sweep, Findings]:
     """The effect of suppressing every single head, on all the pairs given (nothing is held out).
 
     Arguments:
@@ -54,7 +50,7 @@ def sweep(
     """
     from headwise.report.heatmap import heatmap_png
 
-    reporter = reporter or Silent()
+    reporter = reporter or usual()
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
     operator = canonical_operator(operator)
@@ -81,4 +77,4 @@ def sweep(
     if folder is not None:
         picture = heatmap_png(results | {"model": bench.model_json(), "sweep": [results["sweep"]]})
         write_files(folder, {"heads.png": picture, "sweep.json": dump(results)})
-    return swept, results
+    return swept, Findings(results)

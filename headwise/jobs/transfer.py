@@ -28,7 +28,7 @@ from headwise.jobs.steps.opening import (
     read_mask,
     read_pairs,
 )
-from headwise.jobs.steps.progress import Reporter, Silent, metered
+from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
@@ -81,7 +81,7 @@ def transfer(
 
     if not masks or not sources:
         raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")
-    reporter, machine, folder = reporter or Silent(), machine or Machine(), Path(out)
+    reporter, machine, folder = reporter or usual(), machine or Machine(), Path(out)
     check_folder(folder)
     ready = load_model(model, machine)
     found = [read_mask(mask, ready) for mask in masks]

@@ -8,7 +8,7 @@ gains is as interesting as what it costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,12 +32,12 @@ class HeadEffect:
     """
 
     head: Head
-    found: Found
+    found: Found = field(repr=False)
     delta: float
     loss_delta: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """Every head's effect, in the order of the grid."""
 
@@ -45,6 +45,9 @@ class Sweep:
     operator: str
     identity: Score
     heads: tuple[HeadEffect, ...]
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.operator}: {len(self.heads)} heads, {len(self.improving)} better suppressed)"
 
     @cached_property
     def ranking(self) -> tuple[Head, ...]:

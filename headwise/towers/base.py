@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tower:
     """An image encoder as stem → blocks → pool.
 
@@ -65,6 +65,9 @@ class Tower:
     pooling: str
     class_token: bool
     family: str
+
+    def __repr__(self) -> str:
+        return f"Tower({self.family}: {self.grid}, {self.pooling} pooling, {self.resolution} pixels, {self.tokens} tokens)"
 
     @property
     def parameter(self) -> torch.Tensor:
@@ -152,7 +155,7 @@ class Tower:
         return tuple(op for op in self.operators if all(op in block.folds for block in self.blocks))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """An image tower with its library's own preprocessing and text encoder.
 
@@ -191,6 +194,9 @@ class Model:
     notes: tuple[str, ...] = ()
     overrides: Overrides = field(default_factory=Overrides)
     source: str = ""
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}: {self.tower!r}{'' if self.encode_texts else ', no text tower'})"
 
 
 def weights_hash(module: nn.Module, *, skip: tuple[str, ...] = ()) -> str:

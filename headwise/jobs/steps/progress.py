@@ -38,6 +38,13 @@ class Silent:
         """Drops the sentence."""
 
 
+def usual() -> Reporter:
+    """Where progress goes when nobody says: into the cell of a notebook, else nowhere."""
+    from headwise.jobs.steps.notebook import Notebook, in_notebook
+
+    return Notebook() if in_notebook() else Silent()
+
+
 @contextmanager
 def counted(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A stage for work that reports (done, total); it appears with the first report."""

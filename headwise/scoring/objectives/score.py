@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -40,9 +40,9 @@ class Score:
     fitness: float
     loss: float
     metrics: dict[str, float]
-    hits: np.ndarray
-    ranks: dict[str, np.ndarray]
-    design: Design | None = None
+    hits: np.ndarray = field(repr=False)
+    ranks: dict[str, np.ndarray] = field(repr=False)
+    design: Design | None = field(default=None, repr=False)
 
     @property
     def plan(self) -> Design:

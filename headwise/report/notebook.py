@@ -1,0 +1,168 @@
+"""Results in a notebook: what they say in a sentence or two, as a table, as HTML, as a picture.
+
+In: results of refine, sweep, explain or evaluate, as their JSON holds them. Out: text, rows, HTML whose every value is
+escaped, a picture. Other results say what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from headwise.edits.heads import Head
+from headwise.errors import HeadwiseError
+from headwise.evaluation.shown import table_html
+from headwise.plain import line
+from headwise.report.explanation import summary as explanation_summary
+from headwise.report.heatmap import heatmap_png
+from headwise.report.words import change, interval, main_metric, metric_name, p_value, points, row_of, verdict
+
+Results = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+
+
+def kind_of(results: Results) -> str:
+    """Which command's results these are: refine, sweep, explain, evaluate, or other."""
+    if "test" in results and "chosen" in results:
+        return "refine"
+    if "patterns" in results and "heads" in results:
+        return "explain"
+    if isinstance(results.get("sweep"), Mapping):
+        return "sweep"
+    return "evaluate" if "metrics" in results else "other"
+
+
+def summary(results: Results) -> str:
+    """What the results say, in sentences."""
+    kind = kind_of(results)
+    if kind == "refine":
+        return verdict(results)
+    if kind == "explain":
+        return " ".join([*explanation_summary(results), *results["patterns"]["sentences"]])
+    if kind == "sweep":
+        best = max(results["sweep"]["heads"], key=lambda head: head["delta"])
+        measure = metric_name(main_metric(results, results["sweep"]["identity"]))
+        return (
+            f"{results['model']} on {results['data']['source']}: suppressing {best['head']} alone "
+            f"({results['sweep']['operator']}) changes {measure} most for the better, {change(best['delta'])} points "
+            f"(p {p_value(best['p_max_t'])} after looking at all {len(results['sweep']['heads'])} heads). Nothing was held out."
+        )
+    if kind == "evaluate":
+        name, value = next(iter(results["metrics"].items()))
+        if "mean_recall" in results["metrics"]:
+            name, value = "mean_recall", results["metrics"]["mean_recall"]
+        return (
+            f"{results['model']}, mask {results['mask']}, on {results['dataset']} ({results['images']:,} images): "
+            f"{metric_name(name)} {points(value)} %."
+        )
+    return "Results with " + ", ".join(map(str, results)) + "."
+
+
+def rows_of(results: Results) -> Rows:
+    """The main table, a row for each head, or for each metric: plain values under short names.
+
+    Raises:
+        HeadwiseError: results without a table.
+    """
+    kind = kind_of(results)
+    if kind in ("refine", "sweep"):
+        sweeps = results["sweep"] if kind == "refine" else [results["sweep"]]
+        chosen = results.get("chosen", {"operator": "", "heads": []})
+        return [
+            {
+                "head": head["head"],
+                "operator": sweep["operator"],
+                "change": head["delta"],
+                "loss_change": head["loss_delta"],
+                "p": head["p_max_t"],
+                **(
+                    {"chosen": head["head"] in chosen["heads"] and sweep["operator"] == chosen["operator"]}
+                    if kind == "refine"
+                    else {}
+                ),
+            }
+            for sweep in sweeps
+            for head in sweep["heads"]
+        ]
+    if kind == "explain":
+        return [_explained(head) for head in results["heads"]]
+    if kind == "evaluate":
+        return [{"metric": name, "value": value} for name, value in results["metrics"].items()]
+    raise HeadwiseError("These results have no table of heads or metrics; look at their keys.")
+
+
+def _explained(head: Mapping[str, Any]) -> dict[str, Any]:
+    texts = (head["labels"] or {}).get("texts") or [None]
+    best = max(head["attributes"], key=lambda one: one["carried"], default=None)
+    return {
+        "head": head["head"],
+        "edited": head["edited"],
+        "effect": head["effect"]["size"],
+        "change_without": head["queries"] and head["queries"]["delta"],
+        "label": texts[0] and texts[0]["text"],
+        "label_r": texts[0] and texts[0]["r"],
+        "label_q": texts[0] and texts[0]["q"],
+        "attribute": best and best["name"],
+        "attribute_r": best and best["carried"],
+        "attribute_p": best and best["carried_p"],
+        "entropy": head["attention"]["entropy"],
+        "sink": head["attention"]["sink"],
+    }
+
+
+def html(results: Results) -> str:
+    """A cell's worth of HTML: the summary and the start of the table; of a refine the test table."""
+    if kind_of(results) == "refine":
+        metric = main_metric(results, row_of(results, "identity")["metrics"])
+        rows: Rows = [
+            {
+                "test split": row["what"],
+                "heads": row["size"],
+                f"{metric_name(metric)}, %": points(row["metrics"][metric]),
+                "change, points": change(row["delta"]) if row["size"] else "",
+                "95 % interval": interval(row["interval"]) if row["size"] else "",
+                "p": p_value(row["p"]) if row["size"] else "",
+            }
+            for row in results["test"]
+        ]
+    else:
+        rows = rows_of(results) if kind_of(results) != "other" else []
+        if rows and "change" in rows[0]:
+            rows = sorted(rows, key=lambda row: -row["change"])
+    return f"<p>{escape(line(summary(results)))}</p>{table_html(rows)}"
+
+
+def picture_png(results: Results) -> bytes:
+    """The heat map of every head, as PNG.
+
+    Raises:
+        HeadwiseError: results without heads that were measured.
+    """
+    kind = kind_of(results)
+    if kind == "refine":
+        return heatmap_png(results)
+    if kind == "sweep":
+        return heatmap_png(
+            {
+                **results,
+                "model": _grid([head["head"] for head in results["sweep"]["heads"]]),
+                "sweep": [results["sweep"]],
+            }
+        )
+    if kind == "explain" and results["identity"] is not None:
+        heads = [
+            {"head": head["head"], "delta": head["queries"]["delta"], "loss_delta": 0.0, "p_max_t": 1.0}
+            for head in results["heads"]
+        ]
+        sweep = {"operator": results["settings"]["operator"], "identity": results["identity"], "heads": heads}
+        return heatmap_png({**results, "sweep": [sweep]})
+    raise HeadwiseError("There is no sweep to draw: only results of refine, sweep and explain have a heat map.")
+
+
+def _grid(names: list[str]) -> dict[str, Any]:
+    """Heads per layer, from the names of all heads."""
+    heads = [Head.parse(name) for name in names]
+    layers = [head.layer for head in heads if head.layer is not None]
+    counts = [layers.count(layer) for layer in range(max(layers, default=-1) + 1)]
+    return {"layers": counts, "pool_heads": len(heads) - len(layers)}

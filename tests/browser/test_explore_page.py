@@ -1,0 +1,127 @@
+"""The explorer in a real browser, with its real server on the packaged model."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from finished_run import CHOSEN, finished_run
+
+from headwise.edits.mask import Mask
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("explore"), 45)
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headwise", "explore", folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield process.stdout.readline().split()[1]
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, opened anew, after its first answer."""
+    browser.driver.get_log("browser")
+    browser.media()
+    browser.size(1280, 900)
+    browser.driver.get("about:blank")
+    browser.driver.get(address)
+    settled(browser)
+    return browser
+
+
+def settled(browser) -> str:
+    """The status once all images are through."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if "all 30 images" in (said := browser.text("#status")):
+            return said
+        time.sleep(0.05)
+    raise AssertionError(said)
+
+
+def clicked(browser, head: str) -> str:
+    browser.run("document.getElementById('status').textContent = ''")
+    browser.find(f'[id="{head}"]').click()
+    return settled(browser)
+
+
+def test_it_begins_with_the_runs_choice_and_a_click_changes_it(page):
+    assert ",".join(CHOSEN) in page.text("#status")
+    assert "→" in page.text("#verdict")
+    assert "L4.H0" in clicked(page, "L4.H0")
+    assert "L4.H0" not in clicked(page, "L4.H0")  # on again
+    assert CHOSEN[0] not in clicked(page, CHOSEN[0])
+    assert "off" in page.find(f'[id="{CHOSEN[1]}"]').get_attribute("aria-label")
+    page.find("#reset").click()
+    time.sleep(0.2)
+    assert settled(page).startswith("identity")
+    assert "0.00 points" in page.text("#verdict")
+    assert page.errors() == []
+
+
+def test_a_slider_scales_a_head(page):
+    clicked(page, "L2.H2")
+    page.run(
+        "const s = document.querySelector('.scale input'); s.value = 0.5; s.dispatchEvent(new Event('input'));"
+        "document.getElementById('status').textContent = ''"
+    )
+    assert "L2.H2=0.5" in settled(page)
+    assert page.text(".scale output") == "0.50"
+
+
+def test_a_keyboard_is_enough(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.run("document.getElementById('L0.H0').focus()")
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    page.run("document.getElementById('status').textContent = ''")
+    page.driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert "L1.H0" in settled(page)
+
+
+def test_a_query_finds_pictures_before_and_after(page):
+    page.find("#query").send_keys("a heart")
+    page.run("document.getElementById('status').textContent = ''")
+    page.find("#ask button").click()
+    settled(page)
+    for side in ("before", "after"):
+        assert page.run(f"return document.querySelectorAll('#near-{side} img').length") == 8
+    page.find("#near-after button").click()  # what is near to that picture
+    time.sleep(0.2)
+    settled(page)
+    assert page.run("return document.querySelectorAll('#texts-after li').length") == 8
+    time.sleep(0.3)
+    loaded = page.run("return [...document.querySelectorAll('#near-after img')].map((i) => i.naturalWidth)")
+    assert all(loaded)
+    assert page.errors() == []
+
+
+def test_what_was_found_is_saved(page, folder):
+    clicked(page, "L4.H0")
+    page.find("#save").click()
+    time.sleep(1)
+    assert "explored-1" in page.text("#saved")
+    assert {str(head) for head in Mask.from_pretrained(folder / "explored-1").heads} == {*CHOSEN, "L4.H0"}
+
+
+def test_no_barrier_and_no_sideways_scrolling(page):
+    for scheme in ("light", "dark"):
+        page.media(scheme=scheme)
+        page.shot(f"explore-{scheme}")
+        assert page.violations() == []
+    page.media()
+    page.size(360, 740)
+    assert page.run("return document.documentElement.scrollWidth") <= 360
+    page.shot("explore-phone")
+    assert page.violations() == []

@@ -1,0 +1,188 @@
+"""The explorer's answers: recall, queries, neighbours, movement, saving; against computations of their own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from finished_run import CHOSEN, finished_run
+
+from headwise.applied.live import apply
+from headwise.data.read import read
+from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.jobs.evaluate import evaluate
+from headwise.jobs.explore import prepare
+from headwise.jobs.report import finished
+from headwise.jobs.steps import exploring
+from headwise.jobs.steps.opening import Machine
+from headwise.jobs.steps.progress import Silent
+from headwise.towers import load
+
+
+def opened(run, **options):
+    given = {"pairs": None, "most_images": 1000, "machine": Machine(), "reporter": Silent(), "columns": {}} | options
+    return prepare(run, finished(run), **given)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("explore"))
+
+
+@pytest.fixture(scope="module")
+def session(run):
+    return opened(run)
+
+
+def last(session, **request) -> dict:
+    *_, found = session.look({"operator": "uniform", "gates": {}, **request})
+    return found
+
+
+def test_the_images_are_of_the_search_split_alone(session, run):
+    splits = json.loads((run / "splits.json").read_text())
+    assert sorted(session.pairs.ids) == sorted(splits["search"])
+    assert len(opened(run, most_images=7).pairs) == 7
+
+
+def test_recall_is_that_of_evaluate_on_the_same_images(session, run, tmp_path):
+    gates = {"L1.H2": 0, "L4.H0": 0.4}
+    found = last(session, gates=gates)
+    assert found["done"] == found["total"] == 40
+    search = read(run.parent / "pairs.csv").subset(session.indices)
+    mask = Mask.parse(session.chosen.grid, "uniform:L1.H2=0,L4.H0=0.4")
+    for which, given in (("before", None), ("after", mask)):
+        expected = evaluate("demo", search, mask=given)["metrics"]
+        assert {one["name"]: one[which] for one in found["metrics"]} == pytest.approx(expected)
+
+
+def test_neighbours_and_movement_are_those_of_the_models_own_forward(session):
+    model = load("demo")
+    pixels = session.streams.pixels[0 : len(session.pairs)]
+    with torch.no_grad():
+        before = torch.nn.functional.normalize(model.tower.encode(pixels), dim=1)
+        with apply(model, Mask.suppress(model.tower.grid, ["L4.H0"], "zero")):
+            after = torch.nn.functional.normalize(model.tower.encode(pixels), dim=1)
+        text = torch.nn.functional.normalize(model.encode_texts(["a heart"]), dim=1)[0]
+    found = last(session, operator="zero", gates={"L4.H0": 0}, query={"text": " a heart "})
+    assert found["query"]["before"] == (before @ text).argsort(descending=True)[:8].tolist()
+    assert found["query"]["after"] == (after @ text).argsort(descending=True)[:8].tolist()
+    assert found["moved"]["mean"] == pytest.approx(float((1 - (before * after).sum(1)).mean()), abs=1e-5)
+    found = last(session, operator="zero", gates={"L4.H0": 0}, query={"image": 3})
+    near = (after @ after[3]).argsort(descending=True).tolist()
+    assert found["query"]["after"] == [i for i in near if i != 3][:8]
+    assert set(found["query"]["after_texts"]) <= set(session.pairs.texts)
+    caption = session.pairs.captions[3][0]
+    own = torch.nn.functional.normalize(model.encode_texts([caption]), dim=1)[0]
+    texts = list(dict.fromkeys(session.pairs.texts))
+    with torch.no_grad():
+        every = torch.nn.functional.normalize(model.encode_texts(texts), dim=1) @ after[3]
+    assert found["query"]["after_texts"] == [texts[i] for i in every.argsort(descending=True)[:8]]
+    assert own.shape == after[3].shape
+
+
+def test_nothing_edited_changes_nothing(session):
+    found = last(session, gates={"L1.H2": 1})
+    assert found["mask"] == "identity"
+    assert all(one["before"] == one["after"] for one in found["metrics"])
+    assert found["gained"] == found["lost"] == 0
+    assert found["points"] == pytest.approx(session.points, abs=1e-3)
+
+
+def test_a_newer_click_ends_an_older_one(session):
+    older = session.look({"operator": "zero", "gates": {"L0.H0": 0}})
+    newer = session.look({"operator": "zero", "gates": {"L0.H1": 0}})
+    assert list(older) == []
+    assert [one["done"] for one in newer][-1] == 40
+
+
+def test_first_answers_are_of_some_images_and_right(run, monkeypatch):
+    monkeypatch.setattr(exploring, "FIRST", 0.0)
+    session = opened(run, machine=Machine(chunk=8))
+    answers = list(session.look({"operator": "uniform", "gates": {"L1.H2": 0}, "query": {"image": 39}}))
+    assert [one["done"] for one in answers] == [8, 16, 32, 40]
+    assert answers[0]["query"] is None  # that image's turn has not come
+    assert answers[-1]["query"]["after"]
+    some = read(run.parent / "pairs.csv").subset(session.indices[:16])
+    expected = evaluate("demo", some, mask=Mask.suppress(session.chosen.grid, ["L1.H2"], "uniform"))["metrics"]
+    assert {one["name"]: one["after"] for one in answers[1]["metrics"]} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"operator": "zero"}, "needs an operator, and gates"),
+        ({"operator": "nothing", "gates": {}}, "not an operator"),
+        ({"operator": "zero", "gates": {"L9.H0": 0}}, "L9"),
+        ({"operator": "zero", "gates": {"../../etc": 0}}, "etc"),
+        ({"operator": "zero", "gates": {"L0.H0": -1}}, "gate of L0.H0"),
+        ({"operator": "zero", "gates": {"L0.H0": float("nan")}}, "gate of L0.H0"),
+        ({"operator": "zero", "gates": {"L0.H0": "0"}}, "not a number"),
+        ({"operator": "zero", "gates": {"L0.H0": True}}, "not a number"),
+        ({"operator": "zero", "gates": {}, "query": {"text": "  "}}, "query is a text"),
+        ({"operator": "zero", "gates": {}, "query": {"image": 40}}, "no image 40"),
+        ({"operator": "zero", "gates": {}, "query": {"image": -1}}, "no image -1"),
+        ({"operator": "zero", "gates": {}, "query": "x"}, "query is a text"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(session, request_, said):
+    with pytest.raises(HeadwiseError, match=said):
+        session.look(request_)
+
+
+def test_what_was_found_is_saved_with_where_it_comes_from(session, run):
+    request = {"operator": "mean", "gates": {"L1.H2": 0, "L4.H0": 0.25}}
+    last(session, **request)
+    folders = [session.save(request), session.save({"operator": "zero", "gates": {"L0.H0": 0}})]
+    assert [folder.name for folder in folders] == ["explored-1", "explored-2"]
+    mask = Mask.from_pretrained(folders[0])
+    assert (mask.operator, mask.gate("L4.H0"), mask.size) == ("mean", 0.25, 2)
+    assert {str(head) for head, _ in mask.means} == {"L1.H2", "L4.H0"}
+    assert mask.provenance["found_by"] == "explore"
+    # its images are known: evaluating it on all pairs leaves them out
+    found = evaluate("demo", run.parent / "pairs.csv", mask=folders[0])
+    assert found["searched"]["images"] == 40
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def test_a_model_without_text_tower_finds_images_by_images(session):
+    from dataclasses import replace
+
+    other = replace(session, model=replace(session.model, encode_texts=None))
+    with pytest.raises(HeadwiseError, match="no text tower"):
+        other.look({"operator": "zero", "gates": {}, "query": {"text": "a heart"}})
+    assert last(other, query={"image": 0})["query"]["before"]
+
+
+def test_other_pairs_weights_and_broken_folders_are_refused(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    for change, said in (
+        ({"model": {"weights_hash": "0" * 32}}, "other weights"),
+        ({"data": {"hash": "0" * 32}}, "other images or captions"),
+        ({"data": {"source": str(tmp_path / "gone.csv")}}, "gone.csv"),
+    ):
+        other = {**results, **{key: {**results[key], **value} for key, value in change.items()}}
+        (folder / "results.json").write_text(json.dumps(other))
+        with pytest.raises(HeadwiseError, match=said):
+            opened(folder)
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "splits.json").write_text('{"search": ["not there"]}')
+    with pytest.raises(HeadwiseError, match=r"splits\.json cannot be read"):
+        opened(folder)
+    with pytest.raises(HeadwiseError, match="too few"):
+        opened(run, most_images=1)
+
+
+def test_the_page_begins_with_the_runs_own_choice(session, run):
+    from headwise.jobs.explore import _page
+
+    page = _page(run, finished(run), session)
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["live"]["gates"] == dict.fromkeys(CHOSEN, 0.0)
+    assert data["live"]["widest"] == exploring.WIDEST
+    assert len(data["live"]["points"]) == 2 * len(data["live"]["names"]) == 80
+    assert np.isfinite(data["live"]["points"]).all()
