@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import headwise
 from headwise.data.pairs import Pairs
-from headwise.explanation.patterns import patterns_json
+from headwise.explanation.patterns import LEVEL, patterns_json
 from headwise.jobs.steps.tasks import Goal, make_task
 from headwise.report.explanation import summary
 
@@ -49,18 +49,32 @@ def line(test: Mapping) -> str:
     return f"| {test['property']} | {test['outcome']} | {test['r']:+.2f} | {test['p']:.2g} | {means} |"
 
 
-def section(model: str, source: str, group: str | None, folder: Path, most: int) -> list[str]:
-    """What was found for one source."""
+def together(found: Mapping[str, Mapping]) -> list[str]:
+    """Every property's rank correlation with gain and with being harmful, all sources side by side."""
+    tests = {name: {(t["property"], t["outcome"]): t for t in one["tests"]} for name, one in found.items()}
+    names = list(dict.fromkeys(key for own in tests.values() for key in own))
+    lines = ["| property | against | " + " | ".join(tests) + " |", "|---|---|" + "---:|" * len(tests)]
+    for key in sorted(names, key=lambda key: key[1] != "gain"):
+        cells = []
+        for own in tests.values():
+            test = own.get(key)
+            cells.append("—" if test is None else f"**{test['r']:+.2f}**" if test["p"] < LEVEL else f"{test['r']:+.2f}")
+        lines.append(f"| {key[0]} | {key[1]} | " + " | ".join(cells) + " |")
+    return ["## All together", "", "Rank correlations; bold: corrected p < 0.05 within that source.", "", *lines, ""]
+
+
+def section(model: str, source: str, group: str | None, folder: Path, most: int) -> tuple[list[str], Mapping]:
+    """What was found for one source, as text and as tests."""
     pairs = headwise.read(source, group=group)
     found = headwise.explain(model, pairs, folder, most_images=most)
     chosen = harmful(label_gains(model, pairs, found, folder))
     heads = [{**card, "edited": row in chosen} for row, card in enumerate(found["heads"])]
     patterns, names = patterns_json(heads), [card["head"] for card in heads if card["edited"]]
-    return [
+    text = [
         f"## {model} on {source}",
         "",
         f"{patterns['heads']} heads; {found['data']['label_images']:,} images for labelling, "
-        f"{found['data']['check_images']:,} for checking; columns: {group or 'none'}. Harmful: {', '.join(names)}.",
+        f"{found['data']['check_images']:,} for checking; columns: {group or 'none'}. Harmful: {', '.join(names) or 'none'}.",
         "",
         *(f"- {sentence}" for sentence in [*patterns["sentences"], *summary(found)]),
         "",
@@ -69,6 +83,7 @@ def section(model: str, source: str, group: str | None, folder: Path, most: int)
         *map(line, patterns["tests"]),
         "",
     ]
+    return text, patterns
 
 
 def main() -> None:
@@ -79,10 +94,14 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", default=["demo=demo=set"])
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
+    every: dict[str, Mapping] = {}
     for number, name in enumerate(asked.sources):
         model, source, *group = name.split("=")
         folder = asked.out / (Path(source).stem or str(number))
-        print("\n".join(section(model, source, group[0] if group else None, folder, asked.most_images)))
+        text, every[folder.name] = section(model, source, group[0] if group else None, folder, asked.most_images)
+        print("\n".join(text), flush=True)
+    if len(every) > 1:
+        print("\n".join(together(every)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """A finished run of the packaged model on a few pairs, written without a search: what readers of such a folder need."""
 
 import copy
+import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from conftest import write_pairs
@@ -17,9 +19,19 @@ from headwise.towers import load
 CHOSEN = ("L1.H2", "L3.H5")
 
 
-def finished_run(folder: Path, images: int = 60) -> Path:
-    """`folder/run`, of the pairs in `folder/pairs.csv`: two thirds of the images are the search split."""
+HOSTILE = """</script><script>document.title = "broken"</script>"""
+ODD = (HOSTILE, "שלום עולם חתול", "👩‍🚀 in space", "قطة سوداء", "a|b & <b>bold</b>")
+
+
+def finished_run(folder: Path, images: int = 60, captions: Sequence[str] = ()) -> Path:
+    """`folder/run`, of the pairs in `folder/pairs.csv`: two thirds of the images are the search split.
+
+    Arguments:
+        captions: one more for each of the first images.
+    """
     pairs = write_pairs(folder, images)
+    with pairs.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([f"images/{i}.png", caption] for i, caption in enumerate(captions))
     given, model, run = read(pairs), load("demo"), folder / "run"
     results = copy.deepcopy(RESULTS)
     results["model"] |= {"name": "demo", "weights_hash": model.tower.weights_hash}

@@ -67,7 +67,9 @@ class Tower:
     family: str
 
     def __repr__(self) -> str:
-        return f"Tower({self.family}: {self.grid}, {self.pooling} pooling, {self.resolution} pixels, {self.tokens} tokens)"
+        return (
+            f"Tower({self.family}: {self.grid}, {self.pooling} pooling, {self.resolution} pixels, {self.tokens} tokens)"
+        )
 
     @property
     def parameter(self) -> torch.Tensor:

@@ -94,6 +94,11 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory) -> Iterator[Browser]:
+    yield from opened(tmp_path_factory.mktemp("chromium"))
+
+
+def opened(profile: Path) -> Iterator[Browser]:
+    """A browser, closed when it is asked for the next one."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -102,7 +107,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
     assert driver, "The pages' tests need Debian's chromium-driver: `make browser` installs it."
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = Service(driver, env={**os.environ, "SE_OFFLINE": "true"}, log_output=subprocess.DEVNULL)

@@ -5,14 +5,14 @@ import sys
 import time
 
 import pytest
-from finished_run import CHOSEN, finished_run
+from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 
 from headwise.edits.mask import Mask
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("explore"), 45)
+    return finished_run(tmp_path_factory.mktemp("explore"), 45, ODD)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,22 @@ def test_a_query_finds_pictures_before_and_after(page):
     time.sleep(0.3)
     loaded = page.run("return [...document.querySelectorAll('#near-after img')].map((i) => i.naturalWidth)")
     assert all(loaded)
+    assert page.errors() == []
+
+
+def test_captions_from_outside_stay_text(page):
+    page.find("#query").send_keys(HOSTILE)
+    page.run("document.getElementById('status').textContent = ''")
+    page.find("#ask button").click()
+    settled(page)
+    assert page.text("#asked") == HOSTILE
+    for place in range(4):  # the texts near to pictures, the odd ones among them
+        page.run("document.getElementById('status').textContent = ''")
+        page.driver.find_elements("css selector", "#near-after button")[place].click()
+        settled(page)
+        assert page.run("return document.querySelectorAll('#texts-after li').length") == 8
+    assert page.driver.title.startswith("Headwise")
+    assert page.run("return document.querySelectorAll('b').length") == 0
     assert page.errors() == []
 
 

@@ -43,8 +43,11 @@ def ask(port, path, body=None, method=None, **headers):
     connection.request(
         method or ("GET" if body is None else "POST"), path, body, {k: v for k, v in own.items() if v is not None}
     )
-    answer = connection.getresponse()
-    return answer.status, answer.read(), dict(answer.getheaders())
+    try:
+        answer = connection.getresponse()
+        return answer.status, answer.read(), dict(answer.getheaders())
+    finally:
+        connection.close()
 
 
 CLICK = json.dumps({"operator": "zero", "gates": {"L4.H0": 0}})

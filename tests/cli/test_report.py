@@ -107,6 +107,23 @@ def test_an_explanation_of_something_else_or_a_broken_one_is_said_and_left_out(e
     assert run("report", folder, pairs)[0] == 0
 
 
+def test_an_image_that_no_longer_decodes_is_said_and_the_page_is_written(refined, run, tmp_path):
+    own = write_pairs(tmp_path / "pairs", 60)
+    folder = copied(refined, tmp_path)
+    results = json.loads((folder / "results.json").read_text())
+    results["data"]["source"] = str(own)
+    (folder / "results.json").write_text(json.dumps(results))
+    assert run("report", folder)[0] == 0
+    assert "data:image/webp" in (folder / "report.html").read_text()
+    (own.parent / "images" / "3.png").write_bytes(b"no picture")
+    code, _, err = run("report", folder)
+    assert code == 0, err
+    assert "not an image" in err
+    page = (folder / "report.html").read_text()
+    assert "cannot be read any more" in page
+    assert "data:image/webp" not in page
+
+
 def test_cards_stay_where_the_pictures_have_moved(explained, run, tmp_path):
     folder = shutil.copytree(explained, tmp_path / explained.name)
     results = json.loads((folder / "results.json").read_text())

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from finished_run import CHOSEN, finished_run
+from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 
 from headwise.applied.live import apply
 from headwise.data.read import read
@@ -89,6 +89,26 @@ def test_nothing_edited_changes_nothing(session):
     assert all(one["before"] == one["after"] for one in found["metrics"])
     assert found["gained"] == found["lost"] == 0
     assert found["points"] == pytest.approx(session.points, abs=1e-3)
+
+
+def test_captions_in_any_script_are_found_as_they_are(tmp_path):
+    session = opened(finished_run(tmp_path, 30, ODD))
+    place = session.pairs.ids.index("images/0.png")
+    found = last(session, query={"image": place})
+    assert set(found["query"]["after_texts"]) <= set(session.pairs.texts)
+    assert set(ODD) <= set(session.pairs.texts)
+    assert last(session, query={"text": HOSTILE})["query"]["after"]
+    from headwise.jobs.explore import _page
+
+    page = _page(tmp_path / "run", finished(tmp_path / "run"), session)
+    assert HOSTILE not in page
+
+
+def test_an_image_that_no_longer_decodes_is_said(tmp_path):
+    folder = finished_run(tmp_path, 30)
+    (tmp_path / "images" / "3.png").write_bytes(b"no picture")
+    with pytest.raises(HeadwiseError, match="line 5: not an image"):
+        opened(folder)
 
 
 def test_a_newer_click_ends_an_older_one(session):

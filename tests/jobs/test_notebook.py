@@ -135,11 +135,10 @@ def test_what_has_no_table_or_picture_says_so(pairs):
 def test_bars_in_the_kernel_of_a_notebook(tmp_path):
     """A real kernel: bars fill in their place, results are shown as HTML, and no bar is printed as text."""
     assert not in_notebook()
-    manager = pytest.importorskip("jupyter_client.manager")
-    path = write_pairs(tmp_path, 20)
     from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import KernelManager
 
-    kernel = manager.KernelManager()
+    path, kernel = write_pairs(tmp_path, 20), KernelManager()
     kernel._kernel_spec = KernelSpec(
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="", language="python"
     )
@@ -155,7 +154,9 @@ def test_bars_in_the_kernel_of_a_notebook(tmp_path):
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok", reply["content"]
-    shown = [m["content"]["data"]["text/html"] for m in messages if m["msg_type"] in ("display_data", "update_display_data")]
+    shown = [
+        m["content"]["data"]["text/html"] for m in messages if m["msg_type"] in ("display_data", "update_display_data")
+    ]
     assert any("Sweep (zero)" in text for text in shown)
     ended = [text for text in shown if "Sweep (zero)" in text][-1]
     assert 'value="1.000"' in ended
