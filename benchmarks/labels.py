@@ -1,17 +1,20 @@
-"""What the null of labels withholds: every head labelled, whatever random directions do, and its labels checked.
+"""What the null of labels withholds, and whether labels can be checked at all.
 
     python benchmarks/patterns.py --out FOLDER --most-images 300 demo=noto.parquet=category …    # once
     python benchmarks/labels.py --out FOLDER noto.parquet … | python benchmarks/into_docs.py docs/explanation.md labels
 
-Per source: heads that pass the null; and, of all heads, those whose first text, and any of whose five texts, holds on
-images for checking (q < 0.05, Benjamini and Hochberg over heads). A null that labels nothing where labels would hold is
-too strict; one that labels heads whose labels do not hold is too lax.
+Per source: heads that pass the null; of what would be chosen without it, the texts that can be checked (five images for
+checking have them, and five lack them); then with those texts alone as candidates: first texts that hold on images for
+checking (q < 0.05, Benjamini and Hochberg over heads) where no head is withheld, heads that pass the null, and how many
+of these hold. A null that labels nothing where labels would hold is too strict; one that labels heads whose labels do
+not hold is too lax.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,18 @@ from safetensors.numpy import load_file
 
 import headwise
 from headwise.explanation import evidence
+from headwise.explanation.checks import LEAST
 from headwise.explanation.effects import Effects
 from headwise.explanation.evidence import captions_of, label_evidence, vocabulary
 from headwise.explanation.labels import Label, label_all
-from headwise.explanation.texts import candidates
+from headwise.explanation.texts import Candidates, candidates, presence
 from headwise.jobs.steps.tasks import embed_texts
 
 LEVEL = 0.05
+FEWEST = 8  # candidates that are worth choosing among
+HEADING = """\
+| pairs | images to label / check | heads labelled | chosen texts that can be checked, no head withheld | texts that can be checked | with these alone: first texts that hold, no head withheld | heads labelled | of these hold | largest r of a first text |
+|---|---|---:|---:|---:|---:|---:|---:|---:|"""
 
 
 def unjudged(*args: Any, **options: Any) -> list[Label]:
@@ -37,28 +45,39 @@ def unjudged(*args: Any, **options: Any) -> list[Label]:
     return [replace(one, null=tuple(0.0 for _ in one.null)) for one in found]
 
 
+def labelled(effects: Effects, words: Candidates, captions: list, model: Any, judge: Callable) -> list[dict]:
+    """Evidence of every head's labels, withheld as `judge` does."""
+    evidence.label_all = judge
+    return label_evidence(effects, vocabulary(words, embed_texts(model, words.texts), captions))
+
+
+def holds(text: Mapping[str, Any]) -> bool:
+    """On images for checking."""
+    return text["q"] is not None and text["q"] < LEVEL
+
+
 def row(source: str, folder: Path, model: Any) -> str:
     """One line of the table."""
     pairs, known = headwise.read(source), json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
     place = {name: i for i, name in enumerate(pairs.ids)}
     parts = {p: pairs.subset([place[i["id"]] for i in known["images"] if i["part"] == p]) for p in ("label", "check")}
+    own, other = captions_of(parts["label"]), captions_of(parts["check"])
     arrays = load_file(folder / known["arrays"]["file"])
-    effects = Effects(
-        tuple(model.tower.grid), arrays["total"], np.asarray(arrays["identity"]), len(parts["label"]), {}
-    )  # fmt: skip
-    words = candidates(captions_of(parts["label"]), [])
-    found = label_evidence(effects, vocabulary(words, embed_texts(model, words.texts), captions_of(parts["check"])))
+    effects = Effects(tuple(model.tower.grid), arrays["total"], np.asarray(arrays["identity"]), len(own), {})
+    every = candidates(own, [])
     passed = sum(not head["labels"]["abstains"] for head in known["heads"])
-    tested = [text for head in found for text in head["texts"] if text["q"] is not None]
-    first = [head["texts"][0] for head in found if head["texts"]]
-    held = sum(text["q"] is not None and text["q"] < LEVEL for text in first)
-    any_held = sum(any(t["q"] is not None and t["q"] < LEVEL for t in head["texts"]) for head in found)
-    best = max((abs(text["r"]) for text in tested), default=float("nan"))
-    testable = sum(text["q"] is not None for text in first)
-    return (
-        f"| {Path(source).stem} | {len(parts['label'])} / {len(parts['check'])} | {passed} of {len(found)} "
-        f"| {held} of {testable} | {any_held} | {best:.2f} |"
-    )
+    chosen = [text for head in labelled(effects, every, other, model, unjudged) for text in head["texts"]]
+    checked = sum(text["r"] is not None for text in chosen)
+    counts = presence(every.texts, other).sum(1)
+    fit = [i for i, count in enumerate(counts) if LEAST <= count <= len(other) - LEAST]
+    few = Candidates(tuple(every.texts[i] for i in fit), tuple(every.themes[i] for i in fit))
+    left = f"| {Path(source).stem} | {len(own)} / {len(other)} | {passed} | {checked} of {len(chosen)} | {len(few)} "
+    if len(few) < FEWEST:
+        return left + "| too few | | | |"
+    loose, strict = (labelled(effects, few, other, model, judge) for judge in (unjudged, label_all))
+    first, kept = ([head["texts"][0] for head in found if head["texts"]] for found in (loose, strict))
+    best = max(first, key=lambda text: abs(text["r"] or 0.0))
+    return left + f"| {sum(map(holds, first))} | {len(kept)} | {sum(map(holds, kept))} | {best['r']:+.2f} |"
 
 
 def main() -> None:
@@ -69,12 +88,8 @@ def main() -> None:
     parser.add_argument("sources", nargs="+")
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
-    evidence.label_all = unjudged  # type: ignore[assignment]
     model = headwise.load(asked.model)
-    print(
-        "| pairs | images to label / check | heads that pass the null | first texts that hold, all heads labelled | heads with a text that holds | best \\|r\\| |"
-    )
-    print("|---|---|---:|---:|---:|---:|")
+    print(HEADING)
     for source in asked.sources:
         print(row(source, asked.out / Path(source).stem, model), flush=True)
 

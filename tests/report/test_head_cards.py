@@ -136,3 +136,28 @@ def test_pictures_are_bounded_and_those_of_chosen_heads_come_first():
     assert pictures_of(cards, ["L0.H0"], most=1) == ["b.png"]
     assert pictures_of(cards, [], most=1) == ["b.png"]  # two heads show it
     assert set(pictures_of(cards)) == {"a.png", "b.png", "c.png"}
+
+
+def test_the_page_of_a_large_model_and_many_pictures_stays_small():
+    """ViT-L/14 at 336 pixels: 24 × 16 heads, 24 × 24 patches, 5,000 images, thumbnails of 4 kB."""
+    from sample_results import RESULTS
+
+    from headwise.report.page import packed, page_html
+
+    rng = np.random.default_rng(0)
+    results = copy.deepcopy(RESULTS)
+    results["model"]["layers"] = [16] * 24
+    names = [f"folder/picture-{i:05}.jpg" for i in range(5000)]
+    found = {**EXPLANATION, "images": [{"id": name, "part": "label", "captions": []} for name in names], "heads": []}
+    for layer in range(24):
+        for index in range(16):
+            shown = [{"image": int(i), "size": 1.0} for i in rng.integers(0, 5000, 16)]
+            examples = {"largest": shown[:8], "smallest": shown[8:]}
+            found["heads"].append({**HEAD, "head": f"L{layer}.H{index}", "examples": examples})
+    cards = head_cards(found, rng.random((384, 4, 24, 24)))
+    thumbnail = "data:image/webp;base64," + "A" * 5400
+    pictures = dict.fromkeys(pictures_of(cards, ["L1.H2"]), thumbnail)
+    page = page_html(results, cards=cards, pictures=pictures)
+    assert len(page.encode()) < 15e6
+    assert page == page_html(copy.deepcopy(results), cards=copy.deepcopy(cards), pictures=dict(pictures))
+    assert len(packed("page.js", "explore.js").encode()) <= 30_000  # both, and the page has one of them alone
