@@ -95,13 +95,13 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
     every: dict[str, Mapping] = {}
+    texts: list[str] = []
     for number, name in enumerate(asked.sources):
         model, source, *group = name.split("=")
         folder = asked.out / (Path(source).stem or str(number))
         text, every[folder.name] = section(model, source, group[0] if group else None, folder, asked.most_images)
-        print("\n".join(text), flush=True)
-    if len(every) > 1:
-        print("\n".join(together(every)))
+        texts += text
+    print("\n".join([*(together(every) if len(every) > 1 else []), *texts]))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     stream[b] = x before block b, which depends on the mask's rows before b alone       e = pool(x after the last block)
 
-In: a tower, pixels, one mask at a time. Out: its embeddings, chunk by chunk of images. Streams of the last masks are kept
-within a room of so many bytes, the last blocks' first. Whoever asks may stop in between; what was done stays done. It
-does not know what is measured.
+In: a tower, pixels, one mask at a time. Out: its embeddings, chunk by chunk of images. Streams of the unchanged tower and
+of the last mask are kept within a room of so many bytes, the unchanged tower's before the others, the last blocks' first.
+Whoever asks may stop in between; what was done stays done. It does not know what is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headwise.evaluation.engine import Pixels, Plan
 from headwise.towers.base import Tower, evaluating, rows
 from headwise.towers.fits import mean_tensor
 
-ROOM = 2e9  # bytes of streams
+ROOM = 4e9  # bytes of streams
 REMEMBERED = 64  # masks whose embeddings are kept
 Prefix = tuple[object, ...]
 
@@ -45,9 +45,9 @@ class Streams:
     layout: Plan
     room: float = ROOM
     means: list[torch.Tensor] = field(default_factory=list)
-    _streams: dict[int, dict[int, tuple[Prefix, torch.Tensor]]] = field(default_factory=dict)
+    _streams: dict[int, dict[tuple[int, bool], tuple[Prefix, torch.Tensor]]] = field(default_factory=dict)
     _found: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
-    _kept: int | None = None
+    _room: int | None = None  # of how many blocks
 
     @property
     def chunks(self) -> range:
@@ -115,19 +115,20 @@ class Streams:
 
     def _run(self, mask: Mask, start: int, wanted: Callable[[], bool], see) -> torch.Tensor:
         tower, kept = self.tower, self._streams.setdefault(start, {})
-        known = [row for row, (prefix, _) in kept.items() if prefix == _prefix(mask, row)]
-        first = max(known, default=-1)
-        if first < 0:
-            first = 0
+        known = {row: x for (row, _), (prefix, x) in kept.items() if prefix == _prefix(mask, row)}
+        first = max(known, default=0)
+        if first in known:
+            x = known[first]
+        else:
             images = self.pixels[start : start + self.layout.chunk].to(tower.device, tower.dtype)  # (B, 3, R, R)
             x = tower.stem(images)  # (B, N, D)
-        else:
-            x = kept[first][1]
         for row in range(first, len(tower.blocks)):
             if not wanted():
                 raise Stale
-            if row not in known and self._keeps(row, x):
-                kept[row] = (_prefix(mask, row), x)
+            prefix = _prefix(mask, row)
+            whole = not any(prefix)
+            if row not in known and self._keeps(row, whole, x):
+                kept[row, whole] = (prefix, x)
             block, queries = tower.blocks[row], tower.queries(row)
             z, v = block.attend(x, queries)  # (B, H, Q, d), (B, H, N, d)
             if see:
@@ -145,12 +146,13 @@ class Streams:
             mean = self.means[row].to(z.device) if own is None else own
         return suppress(mask.operator, z, v, torch.tensor(gates, device=z.device), queries=queries, mean=mean)
 
-    def _keeps(self, row: int, x: torch.Tensor) -> bool:
-        """Whether there is room for the streams before this row: for the last rows always first."""
-        if self._kept is None:
+    def _keeps(self, row: int, whole: bool, x: torch.Tensor) -> bool:
+        """Whether there is room for the streams before this row, of the unchanged tower or of the last mask."""
+        count = len(self.tower.blocks)
+        if self._room is None:
             each = x[0].numel() * x.element_size() * len(self.pixels)
-            self._kept = int(self.room // max(each, 1))
-        return row >= len(self.tower.blocks) - self._kept
+            self._room = int(self.room // max(each, 1))
+        return row >= count - (self._room if whole else self._room - count)
 
 
 def _prefix(mask: Mask, rows: int) -> Prefix:

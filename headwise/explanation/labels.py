@@ -187,8 +187,8 @@ def _null(
 
     A random rotation of the effects turns their axes into a random orthonormal frame and keeps their spread; all heads
     share the frames. Texts do not fill their space evenly, and what images write lies where texts do: against frames
-    that are drawn evenly every head of the packaged model passed, with texts that held on no other image. So frames
-    are drawn as unevenly as texts lie.
+    that are drawn evenly every head of the packaged model passed, and none of their texts was shown to hold on other
+    images. So frames are drawn as unevenly as texts lie (docs/explanation.md: what that withholds).
     """
     widest = max((len(own.spread) for own in all_axes), default=0)
     values, vectors = torch.linalg.eigh(texts.T @ texts / len(texts))

@@ -54,7 +54,16 @@ def test_only_blocks_from_the_touched_one_on_run(tower, images, run_blocks):
     streams = Streams(tower, images, LAYOUT)
     streams.begin()
     chunks = len(streams.chunks)
-    for heads, rows in ((["L2.H0"], [2]), (["L2.H0", "L1.H1"], [1, 2]), (["L1.H1"], [2]), (["L0.H0"], [0, 1, 2])):
+    clicks = (
+        (["L2.H0"], [2]),
+        (["L2.H0", "L1.H1"], [1, 2]),
+        (["L2.H1", "L1.H1"], [2]),  # the last mask's streams before block 2
+        (["L2.H1"], [2]),  # the unchanged tower's
+        (["L0.H0"], [0, 1, 2]),
+        (["L0.H0", "L2.H0"], [2]),
+        (["L1.H1", "L2.H3"], [1, 2]),
+    )
+    for heads, rows in clicks:
         run_blocks.clear()
         live(streams, Mask.suppress(tower.grid, heads))
         assert run_blocks == rows * chunks, heads
