@@ -4,16 +4,18 @@
     python benchmarks/labels.py --out FOLDER noto.parquet … | python benchmarks/into_docs.py docs/explanation.md labels
 
 Per source: heads that pass the null; of what would be chosen without it, the texts that can be checked (five images for
-checking have them, and five lack them); then with those texts alone as candidates: first texts that hold on images for
-checking (q < 0.05, Benjamini and Hochberg over heads) where no head is withheld, heads that pass the null, and how many
-of these hold. A null that labels nothing where labels would hold is too strict; one that labels heads whose labels do
-not hold is too lax.
+checking have them, and five lack them); then with those texts alone as candidates and no head withheld: first texts
+whose r with the captions is more than chance (Fisher's z, Bonferroni over heads, 5 %), those that stand out among texts
+of like frequency (q < 0.05, Benjamini and Hochberg over heads; with n texts p is 1/n at least), and the same two of the
+heads that pass the null. A null that labels nothing where labels would hold is too strict; one that labels heads whose
+labels do not hold is too lax.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +37,8 @@ from headwise.jobs.steps.tasks import embed_texts
 LEVEL = 0.05
 FEWEST = 8  # candidates that are worth choosing among
 HEADING = """\
-| pairs | images to label / check | heads labelled | chosen texts that can be checked, no head withheld | texts that can be checked | with these alone: first texts that hold, no head withheld | heads labelled | of these hold | largest r of a first text |
-|---|---|---:|---:|---:|---:|---:|---:|---:|"""
+| pairs | images to label / check | heads labelled | chosen texts that can be checked, none withheld | texts that can be checked | of these alone, none withheld: first texts with r beyond chance | that stand out | largest r | heads labelled | with r beyond chance |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"""
 
 
 def unjudged(*args: Any, **options: Any) -> list[Label]:
@@ -56,6 +58,14 @@ def holds(text: Mapping[str, Any]) -> bool:
     return text["q"] is not None and text["q"] < LEVEL
 
 
+def beyond(text: Mapping[str, Any], images: int, heads: int) -> bool:
+    """r is more than chance, looked at for so many heads."""
+    if text["r"] is None:
+        return False
+    z = math.atanh(min(0.999, abs(text["r"]))) * math.sqrt(images - 3)
+    return math.erfc(z / math.sqrt(2)) * heads < LEVEL
+
+
 def row(source: str, folder: Path, model: Any) -> str:
     """One line of the table."""
     pairs, known = headwise.read(source), json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
@@ -73,11 +83,12 @@ def row(source: str, folder: Path, model: Any) -> str:
     few = Candidates(tuple(every.texts[i] for i in fit), tuple(every.themes[i] for i in fit))
     left = f"| {Path(source).stem} | {len(own)} / {len(other)} | {passed} | {checked} of {len(chosen)} | {len(few)} "
     if len(few) < FEWEST:
-        return left + "| too few | | | |"
+        return left + "| too few | | | | |"
     loose, strict = (labelled(effects, few, other, model, judge) for judge in (unjudged, label_all))
     first, kept = ([head["texts"][0] for head in found if head["texts"]] for found in (loose, strict))
     best = max(first, key=lambda text: abs(text["r"] or 0.0))
-    return left + f"| {sum(map(holds, first))} | {len(kept)} | {sum(map(holds, kept))} | {best['r']:+.2f} |"
+    sure, some = (sum(beyond(text, len(other), len(first)) for text in found) for found in (first, kept))
+    return left + f"| {sure} | {sum(map(holds, first))} | {best['r']:+.2f} | {len(kept)} | {some} |"
 
 
 def main() -> None:
