@@ -30,8 +30,8 @@ class Section(TypedDict, total=False):
 
     title: str
     lines: list[str]
-    pictures: list[str]
-    maps: list[str]
+    pictures: Sequence[str]
+    maps: Sequence[str]
 
 
 def head_cards(explanation: Mapping[str, Any], attention: np.ndarray | None = None) -> dict[str, list[Section]]:

@@ -93,16 +93,16 @@ def rows_of(results: Results) -> Rows:
 
 
 def _explained(head: Mapping[str, Any]) -> dict[str, Any]:
-    texts = (head["labels"] or {}).get("texts") or [None]
+    text = next(iter((head["labels"] or {}).get("texts", ())), None) or {}
     best = max(head["attributes"], key=lambda one: one["carried"], default=None)
     return {
         "head": head["head"],
         "edited": head["edited"],
         "effect": head["effect"]["size"],
         "change_without": head["queries"] and head["queries"]["delta"],
-        "label": texts[0] and texts[0]["text"],
-        "label_r": texts[0] and texts[0]["r"],
-        "label_q": texts[0] and texts[0]["q"],
+        "label": text.get("text"),
+        "label_r": text.get("r"),
+        "label_q": text.get("q"),
         "attribute": best and best["name"],
         "attribute_r": best and best["carried"],
         "attribute_p": best and best["carried_p"],

@@ -107,9 +107,9 @@ def test_an_explanation_of_something_else_or_a_broken_one_is_said_and_left_out(e
     assert run("report", folder, pairs)[0] == 0
 
 
-def test_an_image_that_no_longer_decodes_is_said_and_the_page_is_written(refined, run, tmp_path):
+def test_an_image_that_no_longer_decodes_is_said_and_the_page_is_written(explained, run, tmp_path):
     own = write_pairs(tmp_path / "pairs", 60)
-    folder = copied(refined, tmp_path)
+    folder = shutil.copytree(explained, tmp_path / explained.name)
     results = json.loads((folder / "results.json").read_text())
     results["data"]["source"] = str(own)
     (folder / "results.json").write_text(json.dumps(results))

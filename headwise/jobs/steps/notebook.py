@@ -30,11 +30,12 @@ class Notebook:
     @contextmanager
     def stage(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
         """A bar; see `Reporter.stage`."""
-        from IPython.display import HTML, display  # type: ignore[import-not-found]
+        from IPython.display import HTML, DisplayHandle  # type: ignore[import-not-found]
 
         done, began = 0.0, time.monotonic()
         shown = began
-        handle = display(HTML(_bar(title, 0.0, total, unit, 0.0)), display_id=True)
+        handle = DisplayHandle()
+        handle.display(HTML(_bar(title, 0.0, total, unit, 0.0)))
 
         def advance(amount: float) -> None:
             nonlocal done, shown
