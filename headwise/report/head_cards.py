@@ -178,7 +178,7 @@ def _attention(head: Mapping) -> Section:
 def _pictures(head: Mapping, names: Sequence[str], maps: Sequence[str]) -> list[Section]:
     found: list[Section] = []
     for kind, title in (("largest", "Pictures it acts on most"), ("smallest", "Pictures it acts on least")):
-        shown = [names[one["image"]] for one in head["examples"][kind][: PICTURES[kind]]]
+        shown = [names[int(one["image"])] for one in head["examples"][kind][: PICTURES[kind]]]
         section: Section = {"title": title, "lines": [], "pictures": shown}
         if kind == "largest" and any(maps):
             section["maps"] = list(maps[: len(shown)])
