@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from headwise.baselines import BASELINES, FitSettings
-from headwise.data.splits import evaluation_part, split
+from headwise.data.splits import check_split_by, evaluation_part, split
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import total_of
+from headwise.jobs.steps.budget import check_budget, total_of
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.contest import (
     BACKWARD,
@@ -78,6 +78,8 @@ def compare(
     from headwise.report.compare import comparison_png, comparison_text
 
     reporter, settings, folder = reporter or Silent(), settings or CompareSettings(), Path(out)
+    check_split_by(split_by)
+    check_budget(replace(settings.search, operators=settings.search.operators[:1]), 0)
     check_folder(folder)
     machine = machine or Machine()
     ready = load_model(model, machine)

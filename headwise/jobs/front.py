@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
@@ -165,6 +165,8 @@ def front(
     reporter, settings, machine = reporter or Silent(), settings or FrontSettings(), machine or Machine()
     if settings.max_loss is not None and not keep:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    check_split_by(split_by)
+    _check_budget(settings, 1.0 + len(keep))
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
@@ -202,13 +204,7 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
     each = 1.0 + len(bench.kept)  # splits that a mask is judged on: FFE of a point, at most
     budget.reserved = max(2 * each, min((1 + POINTS) * each, POINTS_SHARE * budget.left()))
-    start_least = FIRST_ORDER + 1.0 + each
-    if budget.left() < start_least + budget.reserved:
-        fewest = max(start_least + 2 * each, start_least / (1 - POINTS_SHARE))
-        raise HeadwiseError(
-            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
-            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
-        )
+    _check_budget(replace(settings, budget=budget.left()), each)
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means
     start = search(bench, evaluate, operator, wanted, budget.share(2))
@@ -274,6 +270,23 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
         settings=results["settings"],
         scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},
     ), results
+
+
+def _check_budget(settings: FrontSettings, each: float) -> None:
+    """
+    Arguments:
+        each: splits that a mask is judged on.
+
+    Raises:
+        HeadwiseError: a budget that does not pay for the least that a front takes.
+    """
+    least = FIRST_ORDER + 1.0 + each
+    fewest = max(least + 2 * each, least / (1 - POINTS_SHARE))
+    if settings.budget is not None and settings.budget < fewest:
+        raise HeadwiseError(
+            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
+            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
+        )
 
 
 def _paid(points: Sequence[Point], left: float) -> list[Point]:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import with_means
 from headwise.jobs.explain import explain_bench
 from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import open_budget
+from headwise.jobs.steps.budget import check_budget, open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
@@ -95,6 +95,8 @@ def refine(
     """
     began = time.monotonic()
     reporter, settings = reporter or Silent(), settings or Settings()
+    check_split_by(split_by)
+    check_budget(settings, len(keep))
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
@@ -21,9 +20,6 @@ from headwise.jobs.steps.starting import first_order as score_heads
 from headwise.jobs.steps.tasks import Goal
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
-
-if TYPE_CHECKING:
-    pass
 
 
 def sweep(
@@ -58,9 +54,10 @@ def sweep(
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
     operator = canonical_operator(operator)
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    ready.tower.check_operator(operator)
+    given = read_pairs(pairs, reporter, columns)
     bench = prepared(ready, given, whole(given), folder and folder / "sweep.sqlite", goal, machine, reporter)
-    bench.tower.check_operator(operator)
     evaluate, grid = bench.evaluator("search"), bench.tower.grid
     if operator == "mean":
         evaluate.means = bench.means

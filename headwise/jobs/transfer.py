@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
@@ -81,6 +81,7 @@ def transfer(
 
     if not masks or not sources:
         raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")
+    check_split_by(split_by)
     reporter, machine, folder = reporter or Silent(), machine or Machine(), Path(out)
     check_folder(folder)
     ready = load_model(model, machine)

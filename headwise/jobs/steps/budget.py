@@ -126,10 +126,27 @@ def starting_cost(bench: Bench, operator: str) -> float:
     return ffe(bench.tower, [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)])
 
 
-def least(bench: Bench, settings: Settings) -> float:
+def least(settings: Settings, kept: int) -> float:
     """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
     means = float("mean" in settings.operators)
-    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, len(bench.kept))
+    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
+
+
+def check_budget(settings: Settings, kept: int) -> None:
+    """Whether the budget pays for anything, before data are read.
+
+    Arguments:
+        kept: how many kept domains there are.
+
+    Raises:
+        HeadwiseError: it does not pay for the least that a run takes.
+    """
+    fewest = least(settings, kept)
+    if settings.budget is not None and settings.budget < fewest:
+        raise HeadwiseError(
+            f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each operator and one "
+            f"finalist take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
+        )
 
 
 def total_of(bench: Bench, settings: Settings) -> float:
@@ -151,12 +168,8 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float) -> 
     Raises:
         HeadwiseError: a budget, or minutes, that do not pay for the least that a run takes.
     """
-    total, fewest = total_of(bench, settings), least(bench, settings)
-    if total < fewest:
-        raise HeadwiseError(
-            f"A budget of {total:g} FFE is too small: first-order scores, one head for each operator and one finalist "
-            f"take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
-        )
+    check_budget(settings, len(bench.kept))
+    total, fewest = total_of(bench, settings), least(settings, len(bench.kept))
     budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
     can_spend = budget.left()
     if settings.max_minutes is not None and can_spend < fewest:
