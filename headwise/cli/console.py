@@ -148,7 +148,7 @@ def print_plan(results: Mapping) -> None:
     bounded = results["stages"][:-1]
     ffe, minutes = sum(s["ffe"] for s in bounded), sum(s["minutes"] for s in bounded)
     rows.append(("all before the test split", f"{ffe:.1f}", f"{results['budget']:.1f}", f"{minutes:.2f}"))
-    print_table("Plan; nothing was searched", ("stage", "FFE, about", "at most", "minutes, about"), rows)
+    print_table("Plan; nothing was searched", ("stage", "FFE, about", "up to", "minutes, about"), rows)
 
 
 def print_refined(results: Mapping, folder: object) -> None:

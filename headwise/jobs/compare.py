@@ -114,7 +114,7 @@ def compare(
             "split_hash": splits.hash,
             "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
             "splits": {name: len(bench.indices(name)) for name in ("search", "pick", "test")},
-            "off_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
+            "keep_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },
         "settings": {
             "strategies": list(settings.strategies),

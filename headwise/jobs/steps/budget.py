@@ -149,27 +149,30 @@ def check_budget(settings: Settings, kept: int) -> None:
         )
 
 
-def total_of(bench: Bench, settings: Settings) -> float:
-    """The budget in FFE: what was given, or the sweep and `SEARCH_FFE` for each operator and the finalists."""
+def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) -> float:
+    """The budget in FFE: what was given, or the sweep and so many for each operator and the finalists."""
     if settings.budget is not None:
         return settings.budget
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.operators)
-    return start + SEARCH_FFE * len(settings.operators) + picking(settings.finalists, len(bench.kept))
+    return start + searching * len(settings.operators) + picking(settings.finalists, len(bench.kept))
 
 
-def open_budget(bench: Bench, settings: Settings, rate: float, began: float) -> Budget:
+def open_budget(
+    bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE
+) -> Budget:
     """The budget of a run.
 
     Arguments:
         bench, settings: of the run.
         rate: seconds of one FFE on this machine; a run that goes on is given what its first part measured.
         began: `time.monotonic()` when the command began.
+        searching: FFE for the searches of an operator where no budget was given.
 
     Raises:
         HeadwiseError: a budget, or minutes, that do not pay for the least that a run takes.
     """
     check_budget(settings, len(bench.kept))
-    total, fewest = total_of(bench, settings), least(settings, len(bench.kept))
+    total, fewest = total_of(bench, settings, searching), least(settings, len(bench.kept))
     budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
     can_spend = budget.left()
     if settings.max_minutes is not None and can_spend < fewest:
