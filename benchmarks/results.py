@@ -32,7 +32,7 @@ from headwise.cli import console
 from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.compare import compare
-from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer

@@ -117,7 +117,8 @@ def refine(
         say_before(bench)
         speed = timing(bench)
         budget = open_budget(bench, settings, speed.ffe, began)
-        return Refined(Mask.identity(bench.tower.grid), plan_json(stages(bench, settings, budget, speed), budget), None)
+        plan = plan_json(stages(bench, settings, budget, speed), budget.total, budget.minutes)
+        return Refined(Mask.identity(bench.tower.grid), plan, None)
     mask, results = find(bench, settings, began)
     if folder is not None:
         write_artefacts(bench, mask, results, folder, reporter)
@@ -145,7 +146,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     check_model(bench.model, settings)
     speed = timing(bench)
     budget = open_budget(bench, settings, speed.ffe, time.monotonic() if began is None else began)
-    bench.reporter.say(plan_text(stages(bench, settings, budget, speed), budget))
+    bench.reporter.say(plan_text(stages(bench, settings, budget, speed), f"{budget.total:.1f} FFE", budget.minutes))
     say_before(bench)
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = _means(bench, settings.operators)

@@ -157,9 +157,7 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
     return start + searching * len(settings.operators) + picking(settings.finalists, len(bench.kept))
 
 
-def open_budget(
-    bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE
-) -> Budget:
+def open_budget(bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE) -> Budget:
     """The budget of a run.
 
     Arguments:

@@ -19,7 +19,8 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.contest import ROWS, CompareSettings, Run, random_of, rate_of
+from headwise.jobs.steps.contest import Run, random_of, rate_of
+from headwise.jobs.steps.contest_settings import ROWS, CompareSettings
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.trained import BaselineRun
 from headwise.scoring import stats
