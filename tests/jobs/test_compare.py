@@ -172,12 +172,12 @@ def test_operators_are_rows_of_their_own(pairs, tmp_path):
     assert len({row["test_by_search"]["delta"] for row in results["rows"][2:]}) > 1
 
 
-def test_a_dry_run_says_what_each_method_costs_and_writes_nothing(pairs, other, compared, tmp_path):
+def test_a_dry_run_says_what_each_method_costs_and_writes_nothing(run, pairs, other, compared, tmp_path):
     out = tmp_path / "out"
-    done = subprocess.run([*command(pairs, other, out), "--dry-run"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, printed, err = run("compare", *command(pairs, other, out)[4:], "--dry-run")
+    assert code == 0, err
     assert not out.exists()
-    plan = json.loads(done.stdout)
+    plan = json.loads(printed)
     stages = {stage["stage"]: stage for stage in plan["stages"]}
     spent = {row["method"]: row["ffe"] for row in compared[1]["rows"]}
     assert plan["budget"] == compared[1]["settings"]["budget"] == 45

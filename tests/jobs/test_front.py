@@ -217,7 +217,7 @@ def test_bad_options_are_sentences(run, model, new, old, tmp_path):
     refused(run("front", model, new, *out, "--keep-domain", tmp_path / "none.csv"), "none.csv")
     refused(run("refine", model, new, "-o", tmp_path / "q", "--strategy", "front"), "headwise front")
     refused(run("front", model, new, *out, "--max-heads", "99"), "has 12 heads")
-    refused(run("front", model, new, *out, "--budget", "3"), "Give at least --budget 7")
+    refused(run("front", model, new, *out, "--budget", "3"), "Give at least --budget 8")
     refused(run("front", model, new, *out, "--budget", "0"), "above 0")
     refused(run("refine", model, new, "-o", tmp_path / "r", "--width", "0"), "width")
     refused(run("refine", model, new, "-o", tmp_path / "s", "--race"), "--race")
