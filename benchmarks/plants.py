@@ -1,4 +1,4 @@
-"""Do the searches find harm that was planted: one head, three, six, a pair that compensates, a redundant pair?
+"""Do the searches find harm that was planted: one to six heads, a pair that compensates, a redundant pair?
 
     python benchmarks/plants.py --seeds 20,21,22 --budget 200 --out plants.jsonl
 
@@ -7,7 +7,7 @@ score that a search could have. `tower`: a random image tower whose captions lie
 planted heads; `demo`: the packaged model on its own pairs. Every search gets the same budget of FFE, sweep and all.
 Each run is a line in the file; the same command continues where it stopped.
 
-    one, three, six   heads that write far too loudly into the residual stream, each what its own values say
+    one … six         heads that write far too loudly into the residual stream, each what its own values say
     compensating      two heads that write almost the same, one with the opposite sign: they help only together, and
                       one alone does far worse than both
     redundant         two heads of which either is enough to drown the picture
@@ -44,8 +44,8 @@ from headwise.search.pairs import Pairs
 from headwise.search.sweep import sweep
 from headwise.towers import load, tower_of
 
-KINDS = ("none", "one", "three", "six", "compensating", "redundant")
-COUNTS = {"none": 0, "one": 1, "three": 3, "six": 6, "compensating": 2, "redundant": 2}
+KINDS = ("none", "one", "three", "four", "five", "six", "compensating", "redundant")
+COUNTS = {"none": 0, "one": 1, "three": 3, "four": 4, "five": 5, "six": 6, "compensating": 2, "redundant": 2}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from headwise.cli import console
 from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.compare import compare
-from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
@@ -196,8 +196,8 @@ def summary(targets: list[str], found: dict[str, dict], operators: dict[str, dic
         out.append(
             f"- {target}: best mask {ours['method']} {change(ours['test']['delta'])} points "
             f"({interval(ours['test']['interval'])}), best baseline {theirs['method']} {change(theirs['test']['delta'])} "
-            f"({interval(theirs['test']['interval'])}); on {DOMAIN} {change(ours['off_domain'][0]['delta'])} and "
-            f"{change(theirs['off_domain'][0]['delta'])}."
+            f"({interval(theirs['test']['interval'])}); on {DOMAIN} {change(ours['keep_domain'][0]['delta'])} and "
+            f"{change(theirs['keep_domain'][0]['delta'])}."
         )
     means = {}
     for name in OPERATORS:

@@ -9,6 +9,7 @@ finished folder by one rename, or, where there was another, by one exchange of t
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -90,13 +91,32 @@ def new_folder(place: str | Path, *, advice: str = RUN_AGAIN) -> Iterator[Path]:
         yield made
         for path in filter(Path.is_file, made.rglob("*")):
             _flush(path)
+        _put(stage, place)
+
+
+def _put(stage: Path, place: Path) -> None:
+    """The new folder of a stage in its place, which others may take or leave at the same time.
+
+    Raises:
+        OSError: it does not get there.
+    """
+    made = stage / NEW
+    while True:
+        try:
+            os.rename(made, place)  # succeeds where nothing is, or an empty folder
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        if _exchange(made, place):
+            return
         if not os.path.lexists(place):
-            os.rename(made, place)
-        elif not _exchange(made, place):
-            (stage / AWAITED).write_text(json.dumps(place.name), encoding="utf-8")
-            os.rename(place, stage / FORMER)
-            os.rename(made, place)  # between the two only `_end` knows where the folder is
-            os.unlink(stage / AWAITED)
+            continue  # it was there a moment ago
+        (stage / AWAITED).write_text(json.dumps(place.name), encoding="utf-8")
+        os.rename(place, stage / FORMER)
+        os.rename(made, place)  # between the two only `_end` knows where the folder is
+        os.unlink(stage / AWAITED)
+        return
 
 
 def clean(folder: str | Path) -> None:

@@ -13,10 +13,12 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    DryRunOption,
     ExactOption,
     KeepOption,
     LevelOption,
     MaxHeadsOption,
+    MinutesOption,
     ModelArgument,
     OperatorOption,
     OutOption,
@@ -56,6 +58,8 @@ def compare(
             help="Most FFE of each search before the test split, what it starts from included, and of each training.",
         ),
     ] = None,
+    max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
     exact: ExactOption = False,
     max_heads: MaxHeadsOption = None,
     operator: OperatorOption = "uniform",
@@ -74,7 +78,7 @@ def compare(
     """
     from headwise.cli import console
     from headwise.jobs.compare import compare as run
-    from headwise.jobs.steps.contest import CompareSettings
+    from headwise.jobs.steps.contest_settings import CompareSettings
 
     base = CompareSettings()
     search = replace(
@@ -83,6 +87,7 @@ def compare(
         level=level,
         seed=seed,
         budget=budget,
+        max_minutes=max_minutes,
         exact=exact,
         max_heads=max_heads,
     )
@@ -103,10 +108,13 @@ def compare(
         goal=aim.goal,
         machine=where.machine,
         split_by=split_by,
+        dry_run=dry_run,
         reporter=where.reporter,
         **columns.keywords,
     )
     if where.as_json:
         console.print_json(found)
+    elif dry_run:
+        console.print_plan(found, "of each method")
     else:
         console.print_comparison(found, out)

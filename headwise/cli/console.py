@@ -142,13 +142,21 @@ def _notes(one: Mapping) -> list[str]:
     return notes
 
 
-def print_plan(results: Mapping) -> None:
-    """What each stage of a run would cost."""
-    rows = [(s["stage"], f"{s['ffe']:.1f}", f"{s['most']:.1f}", f"{s['minutes']:.2f}") for s in results["stages"]]
-    bounded = results["stages"][:-1]
+def print_plan(results: Mapping, whose: str = "") -> None:
+    """What each stage of a run would cost.
+
+    Arguments:
+        whose: the budget is for all, or `of each method`.
+    """
+    stages = results["stages"]
+    rows = [(s["stage"], f"{s['ffe']:.1f}", f"{s['most']:.1f}", f"{s['minutes']:.2f}") for s in stages]
+    bounded = [stage for stage in stages if "outside the budget" not in stage["stage"]]
     ffe, minutes = sum(s["ffe"] for s in bounded), sum(s["minutes"] for s in bounded)
-    rows.append(("all before the test split", f"{ffe:.1f}", f"{results['budget']:.1f}", f"{minutes:.2f}"))
-    print_table("Plan; nothing was searched", ("stage", "FFE, about", "at most", "minutes, about"), rows)
+    most = "" if whose else f"{results['budget']:.1f}"
+    rows.append(("all before the test split", f"{ffe:.1f}", most, f"{minutes:.2f}"))
+    print_table("Plan; nothing was searched", ("stage", "FFE, about", "up to", "minutes, about"), rows)
+    if whose:
+        say(f"{results['budget']:.1f} FFE {whose}.")
 
 
 def print_refined(results: Mapping, folder: object) -> None:

@@ -15,7 +15,6 @@ from headwise.cli.options import (
     BudgetOption,
     KeepOption,
     LevelOption,
-    MaxHeadsOption,
     MinutesOption,
     ModelArgument,
     OneOperatorOption,
@@ -35,8 +34,8 @@ def front(
     pairs: PairsArgument,
     out: OutOption,
     keep_domain: KeepOption = None,
-    size: Annotated[
-        int | None, typer.Option("--size", help="Write a mask of the front with at most this many heads.")
+    max_heads: Annotated[
+        int | None, typer.Option("--max-heads", help="Most heads to suppress, and write the mask with most of them.")
     ] = None,
     max_loss: Annotated[
         float | None,
@@ -47,7 +46,6 @@ def front(
     max_minutes: MinutesOption = None,
     population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="Most generations.")] = None,
-    max_heads: MaxHeadsOption = None,
     level: LevelOption = 0.05,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, the search and the statistics.")] = 0,
     split_by: SplitByOption = "auto",
@@ -71,12 +69,8 @@ def front(
         operator=operator,
         budget=budget,
         max_minutes=max_minutes,
-        genetic=replace(
-            base.genetic,
-            max_heads=max_heads,
-            **given({"population": population, "generations": generations}),
-        ),
-        size=size,
+        genetic=replace(base.genetic, **given({"population": population, "generations": generations})),
+        max_heads=max_heads,
         max_loss=max_loss,
         level=level,
         seed=seed,

@@ -66,7 +66,7 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         help="Most FFE (passes of the whole tower over a split) of everything before the test split; by default the "
-        "sweep and 200 more for each operator.",
+        "sweep and 100 more for each operator.",
     ),
 ]
 MinutesOption = Annotated[
@@ -149,6 +149,7 @@ FORMER = {
     "--race": "Racing saved nothing and is gone; leave --race out.",
     "--methods": "Write --strategy.",
     "--off-domain": "Write --keep-domain.",
+    "--size": "Write --max-heads.",
     "--seeds": "Write --repeats.",
     "--taylor": "Write --first-order.",
 }

@@ -49,6 +49,15 @@ class Bad:
         return f"{self.origin}: {self.reason}"
 
 
+def check_equal(rule: str) -> None:
+    """
+    Raises:
+        HeadwiseError: not one of `EQUAL`.
+    """
+    if rule not in EQUAL:
+        raise HeadwiseError(f"Equal captions cannot be {rule!r}. Use {' or '.join(EQUAL)}.")
+
+
 def assemble(
     table: Table,
     *,
@@ -73,8 +82,7 @@ def assemble(
     Raises:
         HeadwiseError: bad rows (all of them are counted, the first 20 are listed), no rows at all.
     """
-    if equal_captions not in EQUAL:
-        raise HeadwiseError(f"Equal captions cannot be {equal_captions!r}. Use {' or '.join(EQUAL)}.")
+    check_equal(equal_captions)
     bad: list[Bad] = []
     entries, total = _join(table, bad)
     if not total:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from inspect import Parameter, signature
 
-from headwise.data.assemble import Bad, assemble
+from headwise.data.assemble import Bad, assemble, check_equal
 from headwise.data.columns import Wanted
 from headwise.data.files import cache_folder, is_remote
 from headwise.data.images import images_in_memory
@@ -75,6 +75,7 @@ def read(
         >>> pairs = read([("cat.jpg", "a cat"), ("dog.jpg", ["a dog", "a puppy"])])
     """
     check_keywords(unknown)
+    check_equal(equal_captions)
     if isinstance(source, Pairs):
         return source
     wanted, cache = Wanted(image, caption, split, group, label), cache_folder(cache_dir)

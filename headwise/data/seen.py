@@ -1,7 +1,7 @@
 """Which images a mask was searched and picked on, kept with it in a few bytes each, and found again in other data.
 
 An image is recognised by its bytes, or by how it looks: 8 × 8 grey values and its mean colour. So it is also found
-renamed, re-encoded (JPEG down to quality 50) or at another size. Two images count as one where no grey value differs
+renamed, re-encoded (JPEG down to quality 50), at another size or mirrored; a part cut out of it is not. Two images count as one where no grey value differs
 by more than 12 of 255 and their difference is small beside their own contrast; without the latter all pictures of
 fine noise would be one.
 """
@@ -63,7 +63,7 @@ def recognised(pairs: Pairs, memories: Sequence[Mapping[str, str]]) -> np.ndarra
             seen = seen[np.argsort(seen[:, -1])]  # by mean blue, so that few of many are compared
             for i in np.flatnonzero(~found):
                 first, last = np.searchsorted(seen[:, -1], (looks[i, -1] - REACH, looks[i, -1] + REACH + 1e-3))
-                found[i] = _same(seen[first:last], looks[i])
+                found[i] = _same(seen[first:last], looks[i]) or _same(seen[first:last], _mirrored(looks[i]))
     return found
 
 
@@ -76,6 +76,11 @@ def _same(seen: np.ndarray, look: np.ndarray) -> bool:
         np.sqrt((difference**2).mean(1)) <= CONTRAST * contrast + 1e-6
     )
     return bool(close.any())
+
+
+def _mirrored(look: np.ndarray) -> np.ndarray:
+    """The look (67,) of the picture with left and right exchanged."""
+    return np.concatenate([look[:-3].reshape(SIDE, SIDE)[:, ::-1].ravel(), look[-3:]])
 
 
 def without(pairs: Pairs, gone: np.ndarray) -> Pairs:

@@ -17,6 +17,7 @@ from headwise.errors import HeadwiseError
 from headwise.wording import option
 
 NAMES = ("search", "pick", "test")
+BY = ("auto", "given", "group", "image")
 FRACTIONS = (0.5, 0.2, 0.3)
 LEAST = 2  # images a split needs: with one, every recall is 100 %
 LISTED = 20
@@ -40,6 +41,15 @@ class Splits:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={len(getattr(self, name)):,}" for name in NAMES)
         return f"Splits({sizes}, how={self.how!r}, hash={self.hash!r})"
+
+
+def check_split_by(by: str) -> None:
+    """
+    Raises:
+        HeadwiseError: not one of `BY`.
+    """
+    if by not in BY:
+        raise HeadwiseError(f"Cannot split by {by!r}. Use auto, given, group or image.")
 
 
 def split(
@@ -68,8 +78,7 @@ def split(
         HeadwiseError: a split with fewer than two images; an unknown split name; the same image on two sides of a
             given split; images that the source holds for testing only, unless a way to split them is asked for.
     """
-    if by not in ("auto", "given", "group", "image"):
-        raise HeadwiseError(f"Cannot split by {by!r}. Use auto, given, group or image.")
+    check_split_by(by)
     if len(fractions) != 3 or min(fractions) <= 0:
         raise HeadwiseError(f"Fractions {tuple(fractions)} must be three positive numbers: search, pick, test.")
     if pairs.parts:

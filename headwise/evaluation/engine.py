@@ -24,6 +24,7 @@ from headwise.towers.base import Tower, evaluating, rows
 from headwise.towers.fits import check_fits, mean_tensor
 
 Means = Sequence[torch.Tensor]  # per row of the grid: every head's mean output, (H, d) float32
+DTYPES = ("auto", "float32", "bfloat16")
 MASKS_PER_WALK = 48  # results reach the study after each walk; a walk repeats the identity's prefix once
 
 
@@ -68,10 +69,9 @@ def plan(
             24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
 
     Raises:
-        HeadwiseError: an unknown dtype, or a device that this machine does not have.
+        HeadwiseError: an unknown dtype, a chunk of no image, or a device that this machine does not have.
     """
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise HeadwiseError(f"{dtype!r} is not a precision. Use auto, float32 or bfloat16.")
+    check_plan(dtype, chunk)
     check_device(device)
     on_gpu = device.startswith("cuda")
     if dtype == "auto":
@@ -80,10 +80,19 @@ def plan(
     # one image at one node: residual stream in and out, z, v and the MLP's hidden layer
     image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
     budget = budget or (2e9 if on_gpu else 24e6)
-    if chunk is not None and chunk < 1:
-        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
     return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
+
+
+def check_plan(dtype: str, chunk: int | None) -> None:
+    """
+    Raises:
+        HeadwiseError: an unknown precision, or a chunk of no image.
+    """
+    if dtype not in DTYPES:
+        raise HeadwiseError(f"{dtype!r} is not a precision. Use auto, float32 or bfloat16.")
+    if chunk is not None and chunk < 1:
+        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
 
 
 def check_device(device: str) -> None:

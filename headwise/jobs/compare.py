@@ -7,25 +7,21 @@ it does to the other data. The runs themselves are in `steps/contest.py` and `st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.baselines import BASELINES, FitSettings
-from headwise.data.splits import evaluation_part, split
+from headwise.baselines import BASELINES
+from headwise.data.splits import check_split_by, evaluation_part, split
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import total_of
+from headwise.jobs.steps.budget import check_budget, total_of
 from headwise.jobs.steps.clean import apart
-from headwise.jobs.steps.contest import (
-    BACKWARD,
-    NEED_CAPTIONS,
-    CompareSettings,
-    captions_or_none,
-    rate_of,
-    run_searches,
-)
+from headwise.jobs.steps.contest import captions_or_none, rate_of, run_searches
+from headwise.jobs.steps.contest_plan import contest_stages
+from headwise.jobs.steps.contest_settings import NEED_CAPTIONS, CompareSettings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -37,10 +33,12 @@ from headwise.jobs.steps.opening import (
     read_pairs,
     whole,
 )
+from headwise.jobs.steps.pace import epochs_within, paced
+from headwise.jobs.steps.planning import plan_json, plan_text, timing
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
-from headwise.jobs.steps.settings import SEARCH_FFE, check_model
+from headwise.jobs.steps.settings import check_model
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.trained import Place, run_baseline
@@ -57,6 +55,7 @@ def compare(
     goal: Goal | None = None,
     machine: Machine | None = None,
     split_by: str = "auto",
+    dry_run: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> dict:
@@ -67,6 +66,8 @@ def compare(
             repeats of the strategies have seeds of their own.
         out: folder for `compare.md`, `compare.json`, `compare.png` and the study; the same call continues there.
         settings: what to compare.
+        dry_run: measure how fast the model runs here and return what each method would cost (`planning.plan_json`);
+            nothing is searched or written.
         keep: pairs of other domains; what every change does to them (their test images, where they have splits).
 
     Returns:
@@ -77,14 +78,18 @@ def compare(
     """
     from headwise.report.compare import comparison_png, comparison_text
 
+    began = time.monotonic()
     reporter, settings, folder = reporter or usual(), settings or CompareSettings(), Path(out)
+    check_split_by(split_by)
+    check_budget(replace(settings.search, operators=settings.search.operators[:1]), 0)
     check_folder(folder)
     machine = machine or Machine()
     ready = load_model(model, machine)
     check_model(ready, settings.search)
     given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.search.seed)
-    bench = prepared(ready, given, splits, folder / "study.sqlite", goal, machine, reporter)
+    study = None if dry_run else folder / "study.sqlite"
+    bench = prepared(ready, given, splits, study, goal, machine, reporter)
     domains = []
     for source in keep:
         rule = {"equal_captions": given.equal_captions}
@@ -92,15 +97,20 @@ def compare(
         domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
     say_before(bench)
     settings, left_out = _possible(bench, domains, settings)
-    runs = run_searches(bench, settings)
+    speed = timing(bench)
+    settings, pace = paced(bench, settings, speed.ffe, began)
+    each = max(total_of(bench, replace(settings.search, operators=(o,))) for o in settings.search.operators)
+    found = contest_stages(bench, [domain.bench for domain in domains], settings, speed)
+    if dry_run:
+        return plan_json(found, each, pace.minutes)
+    reporter.say(plan_text(found, f"{each:.1f} FFE of each method", pace.minutes))
+    runs = run_searches(bench, settings, pace)
     places = _places(bench, domains)
-    training = _within(settings)
-    baselines = [
-        run_baseline(bench, name, seed, training, places, settings.search.level)
-        for name in BASELINES
-        if name in settings.strategies
-        for seed in range(settings.repeats)
-    ]
+    baselines = []
+    for name in BASELINES:
+        for seed in range(settings.repeats if name in settings.strategies else 0):
+            training = replace(settings.training, epochs=epochs_within(settings, pace.share()))
+            baselines.append(run_baseline(bench, name, seed, training, places, settings.search.level))
     table = Standings(bench, domains, settings, runs, baselines)
     results = {
         "format": 1,
@@ -112,12 +122,13 @@ def compare(
             "split_hash": splits.hash,
             "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
             "splits": {name: len(bench.indices(name)) for name in ("search", "pick", "test")},
-            "off_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
+            "keep_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },
         "settings": {
             "strategies": list(settings.strategies),
             "repeats": settings.repeats,
-            "budget": max(total_of(bench, replace(settings.search, operators=(o,))) for o in settings.search.operators),
+            "budget": each,
+            "max_minutes": pace.minutes,
             "operators": list(settings.search.operators),
             "dtype": bench.layout.dtype,
             "device": bench.layout.device,
@@ -156,14 +167,6 @@ def _possible(
     if not left:
         raise HeadwiseError(f"Nothing is left to compare: {', '.join(out)}: {why}. Name a search with --strategy, too.")
     return replace(settings, strategies=left), [{"method": name, "why": why} for name in out]
-
-
-def _within(settings: CompareSettings) -> FitSettings:
-    """The baselines' settings with no more epochs than the budget pays for."""
-    training = settings.training
-    epoch = BACKWARD * (1 - training.holdout) + training.holdout
-    budget = SEARCH_FFE if settings.search.budget is None else settings.search.budget
-    return replace(training, epochs=max(1, min(training.epochs, int(budget / epoch))))
 
 
 def _places(bench: Bench, domains: Sequence[Domain]) -> dict[str, Place]:

@@ -15,7 +15,17 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.clean import unseen
 from headwise.jobs.steps.findings import Findings
-from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
+from headwise.jobs.steps.opening import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    choose_split,
+    load_model,
+    prepared,
+    read_mask,
+    read_pairs,
+    whole,
+)
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
@@ -24,9 +34,6 @@ from headwise.scoring.reference import compare, reference_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-from headwise.jobs.steps.opening import choose_split, read_mask
 
 
 def evaluate(
@@ -97,17 +104,18 @@ def measured(
     from headwise.towers.fits import check_fits, check_functions
 
     reporter, machine = reporter or usual(), machine or Machine()
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
-    given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
+    ready = load_model(model, machine)
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
     check_functions(ready, chosen, check_weights=check_weights)
+    if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:
+        raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
+    given = read_pairs(pairs, reporter, columns)
+    given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     # the unchanged model was searched on nothing
     given, searched = unseen(given, [] if chosen.is_identity else [chosen], allow_searched, reporter)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
-    if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:
-        raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
     with metered(bench.reporter, evaluator, "Evaluating", evaluator.cost([chosen])):
         score = evaluator([chosen])[0]
     published = reference_for(ready.name, given.name, len(given)) if chosen.is_identity else None

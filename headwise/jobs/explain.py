@@ -15,7 +15,7 @@ import torch
 
 from headwise.data.cache import pixels as decoded
 from headwise.data.pairs import Pairs
-from headwise.data.splits import Splits, split
+from headwise.data.splits import Splits, check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
@@ -104,18 +104,22 @@ def explain(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    reporter, machine = reporter or usual(), machine or Machine()
+    reporter, machine, operator = reporter or usual(), machine or Machine(), canonical_operator(operator)
+    check_split_by(split_by)
+    _check_most(most_images)
     own_texts = read_texts(texts) if texts is not None else []
     check_folder(Path(out))
     model, mask = of_study(model, mask)
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    ready.tower.check_operator(operator)
     chosen = None if mask is None else read_mask(mask, ready)
     if chosen is not None:
         check_fits(ready.tower, chosen, check_weights=check_weights)
+    given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=seed, keep_groups=goal is None or "group" not in goal.fitness)
     as_recorded(Path(out) / STUDY, reporter)
     subject = opened(ready, given, splits, goal, machine, reporter, most_images)
-    subject = replace(subject, operator=canonical_operator(operator), edited=chosen)
+    subject = replace(subject, operator=operator, edited=chosen)
     return explained(subject, Path(out), own_texts, machine.cache_dir, seed)
 
 
@@ -129,8 +133,7 @@ def opened(
     most: int = MOST_IMAGES,
 ) -> Subject:
     """Decode the images, embed the captions where the model can."""
-    if most < 2:
-        raise HeadwiseError(f"{most} images are too few to explain anything; give 2 or more, better some hundreds.")
+    _check_most(most)
     dtype = "float32" if machine.dtype == "auto" else machine.dtype
     layout = plan(model.tower, dtype=dtype, device=machine.device, chunk=machine.chunk)
     task = None
@@ -144,6 +147,15 @@ def opened(
         )
     tower = model.tower.cast(layout.device, torch.float32)
     return Subject(model, tower, pairs, *draw(splits, pairs, most), task, cache, layout, reporter)
+
+
+def _check_most(most: int) -> None:
+    """
+    Raises:
+        HeadwiseError: fewer than two images.
+    """
+    if most < 2:
+        raise HeadwiseError(f"{most} images are too few to explain anything; give 2 or more, better some hundreds.")
 
 
 def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Machine) -> Findings:

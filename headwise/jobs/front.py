@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
@@ -40,7 +40,7 @@ from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
-from headwise.jobs.steps.settings import Settings, check_heads, check_level, check_model, within
+from headwise.jobs.steps.settings import Settings, check_level, check_model, within
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
@@ -49,6 +49,7 @@ from headwise.search.fronts import Front, Point, check_installed, domain_front, 
 from headwise.search.genome import GeneticSettings
 from headwise.towers.probes import described
 
+FRONT_FFE = 200.0  # beyond the sweep, where no budget is given: half for greedy, half for NSGA-II
 POINTS = 24  # of a front that the pick splits judge, where the budget pays for them
 POINTS_SHARE = 0.3  # of a smaller budget that is kept for them
 
@@ -58,14 +59,14 @@ class FrontSettings:
     """
     Arguments:
         operator: what suppressed heads emit.
-        genetic: NSGA-II uses population, generations, uniform, flip, good and max_heads.
+        genetic: NSGA-II uses population, generations, uniform, flip and good; its seed and max_heads are those here.
         budget: most FFE of everything before the test split, all domains together: the sweep (or first-order scores),
-            greedy, NSGA-II, the pick splits. None: the sweep, and `SEARCH_FFE` more.
+            greedy, NSGA-II, the pick splits. None: the sweep, and `FRONT_FFE` more.
         max_minutes: most minutes of all that, on this machine; None: no limit.
-        size: choose a mask with at most this many heads; None: any number.
+        max_heads: most heads to suppress, of the masks searched; one with at most so many is chosen. None: any number.
         max_loss: choose a mask that costs every kept domain at most these points on its pick split.
         level: among kept domains: the chance of choosing a mask where none is better.
-        seed: of the search and the statistics. With neither size nor max_loss, no mask is chosen.
+        seed: of the search and the statistics. With neither max_heads nor max_loss, no mask is chosen.
 
     Raises:
         HeadwiseError: an unknown operator or a value out of its range.
@@ -77,7 +78,7 @@ class FrontSettings:
     )
     budget: float | None = None
     max_minutes: float | None = None
-    size: int | None = None
+    max_heads: int | None = None
     max_loss: float | None = None
     level: float = stats.LEVEL
     seed: int = 0
@@ -85,8 +86,7 @@ class FrontSettings:
     def __post_init__(self) -> None:
         check_level(self.level)
         object.__setattr__(self, "operator", canonical_operator(self.operator))
-        object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed))
-        within("size", self.size, 1, math.inf, "heads")
+        object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed, max_heads=self.max_heads))
         within("max_loss", self.max_loss, 0, 100, "points")
         assert self.searching  # checks the others
 
@@ -96,7 +96,7 @@ class FrontSettings:
         return Settings(
             operators=(self.operator,),
             strategies=("greedy",),
-            max_heads=self.genetic.max_heads,
+            max_heads=self.max_heads,
             budget=self.budget,
             max_minutes=self.max_minutes,
             seed=self.seed,
@@ -105,7 +105,7 @@ class FrontSettings:
     @property
     def chooses(self) -> bool:
         """Whether a mask is to be chosen from the front."""
-        return self.size is not None or self.max_loss is not None
+        return self.max_heads is not None or self.max_loss is not None
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,13 @@ def front(
     reporter, settings, machine = reporter or usual(), settings or FrontSettings(), machine or Machine()
     if settings.max_loss is not None and not keep:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
+    check_split_by(split_by)
+    _check_budget(settings, 1.0 + len(keep))
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
     ready = load_model(model, machine)
     check_model(ready, settings.searching)
-    check_heads("size", settings.size, ready.tower.grid)
     given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
@@ -199,16 +200,11 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     bench.tower.check_operator(operator)
     means = bench.means if operator == "mean" else None
     wanted = settings.searching
-    budget = open_budget(bench, wanted, timing(bench).ffe, time.monotonic() if began is None else began)
+    began = time.monotonic() if began is None else began
+    budget = open_budget(bench, wanted, timing(bench).ffe, began, FRONT_FFE)
     each = 1.0 + len(bench.kept)  # splits that a mask is judged on: FFE of a point, at most
     budget.reserved = max(2 * each, min((1 + POINTS) * each, POINTS_SHARE * budget.left()))
-    start_least = FIRST_ORDER + 1.0 + each
-    if budget.left() < start_least + budget.reserved:
-        fewest = max(start_least + 2 * each, start_least / (1 - POINTS_SHARE))
-        raise HeadwiseError(
-            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
-            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
-        )
+    _check_budget(replace(settings, budget=budget.left()), each)
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means
     start = search(bench, evaluate, operator, wanted, budget.share(2))
@@ -276,6 +272,23 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     ), results
 
 
+def _check_budget(settings: FrontSettings, each: float) -> None:
+    """
+    Arguments:
+        each: splits that a mask is judged on.
+
+    Raises:
+        HeadwiseError: a budget that does not pay for the least that a front takes.
+    """
+    least = FIRST_ORDER + 1.0 + each
+    fewest = max(least + 2 * each, least / (1 - POINTS_SHARE))
+    if settings.budget is not None and settings.budget < fewest:
+        raise HeadwiseError(
+            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
+            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
+        )
+
+
 def _paid(points: Sequence[Point], left: float) -> list[Point]:
     """Points that the rest of the budget judges on the pick splits, each at most one FFE beside identity's; evenly
     chosen of all, both ends among them."""
@@ -288,15 +301,14 @@ def _paid(points: Sequence[Point], left: float) -> list[Point]:
 
 def _choose(picked: Sequence[_Picked], identity: Point, base: Score, settings: FrontSettings, domains: bool) -> _Picked:
     """By size: the front's own point. Among domains: `stats.choose` on the pick split."""
-    small = [item for item in picked if settings.size is None or item.point.mask.size <= settings.size]
     stay = next(
         (item for item in picked if item.point.mask.is_identity),
         _Picked(identity, base, Change(0.0, 0.0), tuple(Change(0.0, 0.0) for _ in identity.scores[1:])),
     )
     if not domains:
-        return max(small, key=lambda item: item.point.mask.size, default=stay)
+        return max(picked, key=lambda item: item.point.mask.size, default=stay)
     limit = 100.0 if settings.max_loss is None else settings.max_loss
-    allowed = [item for item in small if all(passes(each, limit) for each in item.kept)]
+    allowed = [item for item in picked if all(passes(each, limit) for each in item.kept)]
     allowed = [stay, *(item for item in allowed if item.point.mask.size)]
     choice = stats.choose(
         [item.score for item in allowed],

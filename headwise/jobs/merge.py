@@ -7,20 +7,22 @@ own library loads, checked against the masked model on probe images.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headwise.applied.merge import MergeReport
 from headwise.applied.merge import merge as write_merged
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import head_means, with_means
-from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
+from headwise.jobs.steps.opening import (
+    Machine,
+    ModelLike,
+    PairsLike,
+    load_model,
+    prepared,
+    read_mask,
+    read_pairs,
+    whole,
+)
 from headwise.jobs.steps.progress import Reporter, usual
-
-if TYPE_CHECKING:
-    pass
-
-
-from headwise.jobs.steps.opening import read_mask
 
 
 def merge(

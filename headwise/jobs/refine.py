@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import with_means
 from headwise.jobs.explain import explain_bench
 from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import open_budget
+from headwise.jobs.steps.budget import check_budget, open_budget
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.findings import Findings, Picture
@@ -118,6 +118,8 @@ def refine(
     """
     began = time.monotonic()
     reporter, settings = reporter or usual(), settings or Settings()
+    check_split_by(split_by)
+    check_budget(settings, len(keep))
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
@@ -138,7 +140,7 @@ def refine(
         say_before(bench)
         speed = timing(bench)
         budget = open_budget(bench, settings, speed.ffe, began)
-        plan = Findings(plan_json(stages(bench, settings, budget, speed), budget))
+        plan = Findings(plan_json(stages(bench, settings, budget, speed), budget.total, budget.minutes))
         return Refined(Mask.identity(bench.tower.grid), plan, None)
     mask, results = find(bench, settings, began)
     if folder is not None:
@@ -170,7 +172,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     check_model(bench.model, settings)
     speed = timing(bench)
     budget = open_budget(bench, settings, speed.ffe, time.monotonic() if began is None else began)
-    bench.reporter.say(plan_text(stages(bench, settings, budget, speed), budget))
+    bench.reporter.say(plan_text(stages(bench, settings, budget, speed), f"{budget.total:.1f} FFE", budget.minutes))
     say_before(bench)
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = _means(bench, settings.operators)

@@ -54,9 +54,10 @@ def sweep(
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
     operator = canonical_operator(operator)
-    ready, given = load_model(model, machine), read_pairs(pairs, reporter, columns)
+    ready = load_model(model, machine)
+    ready.tower.check_operator(operator)
+    given = read_pairs(pairs, reporter, columns)
     bench = prepared(ready, given, whole(given), folder and folder / "sweep.sqlite", goal, machine, reporter)
-    bench.tower.check_operator(operator)
     evaluate, grid = bench.evaluator("search"), bench.tower.grid
     if operator == "mean":
         evaluate.means = bench.means

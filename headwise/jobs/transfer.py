@@ -1,7 +1,7 @@
 """transfer: masks × data sets, and the one mask that serves all data best.
 
 In: masks that were found elsewhere, data sets. Out: every mask's change on every test split; the best single mask is
-chosen on the pick splits and judged on the test splits.
+chosen on the pick splits, by a test that accounts for how many there are, and judged on the test splits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.data.splits import split
+from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
@@ -30,6 +30,7 @@ from headwise.jobs.steps.opening import (
 )
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
+from headwise.jobs.steps.settings import check_level
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.towers.fits import check_fits, check_functions
@@ -48,6 +49,7 @@ def transfer(
     machine: Machine | None = None,
     split_by: str = "auto",
     seed: int = 0,
+    level: float = stats.LEVEL,
     check_weights: bool = True,
     allow_searched: bool = False,
     reporter: Reporter | None = None,
@@ -56,8 +58,8 @@ def transfer(
     """Evaluate masks on data sets that they were not found on.
 
     Every data set is split as `refine` splits it. The matrix is measured on the test splits; the best single mask
-    is chosen on the pick splits (the highest mean change over the data sets, identity among the candidates) and
-    its test changes are reported.
+    is chosen on the pick splits (the highest mean change over the data sets) if it beats the unchanged model there
+    after correction for how many masks there are, and its test changes are reported.
 
     Arguments:
         model: the model that the masks were found for.
@@ -67,7 +69,8 @@ def transfer(
             continues there.
         allow_searched: score images, too, that a mask was searched or picked on; by default they are left out.
         columns: how every data set is read, as for `headwise.read`.
-        seed: of the splits; it must be that of the search, or a mask would be tested on images it was found on.
+        level: the chance of naming a mask where none is better: max-T on the pick splits.
+        seed: of the splits and statistics; it must be that of the search, or a mask would be tested on images it was found on.
         others: as for `refine`.
 
     Returns:
@@ -81,6 +84,8 @@ def transfer(
 
     if not masks or not sources:
         raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")
+    check_split_by(split_by)
+    check_level(level)
     reporter, machine, folder = reporter or usual(), machine or Machine(), Path(out)
     check_folder(folder)
     ready = load_model(model, machine)
@@ -114,8 +119,6 @@ def transfer(
         }
         for i, (given, mask) in enumerate(zip(masks, found, strict=True))
     ]
-    means = [0.0, *(float(np.mean([cell["delta"] for cell in row["pick"]])) for row in rows)]
-    best = int(np.argmax(means))  # identity comes first, so that a tie is identity's
     results = {
         "format": 1,
         "model": ready.name,
@@ -123,23 +126,44 @@ def transfer(
         "fitness": measured[0]["fitness"],
         "data": [{key: column[key] for key in COLUMN} for column in measured],
         "masks": rows,
-        "best": {
-            "mask": str(identity) if best == 0 else rows[best - 1]["mask"],
-            "row": best - 1 if best else None,
-            "pick_mean": means[best],
-            "test_mean": float(np.mean([cell["delta"] for cell in rows[best - 1]["test"]])) if best else 0.0,
-        },
+        "best": _best(rows, measured, str(identity), level, seed),
     }
     picture, text = transfer_png(results), transfer_text(results)
     write_files(folder, {"transfer.png": picture, "transfer.md": text, "transfer.json": dump(results)})
     return results
 
 
+def _best(rows: Sequence[dict], measured: Sequence[dict], identity: str, level: float, seed: int) -> dict:
+    """The mask with the highest mean change over the pick splits, where max-T over all masks shows it; else identity.
+
+    An image's share of that mean is its change divided by its data set's size and the number of data sets, so that one
+    test covers all data sets.
+    """
+    apart = {
+        name: np.hstack([column[name] for column in measured]) / len(measured) for name in ("pick", "test")
+    }  # (M, N)
+    means = [float(np.mean([cell["delta"] for cell in row["pick"]])) for row in rows]
+    p = stats.max_t(apart["pick"], seed=seed, alternative="greater")
+    first = int(np.argmax(means))
+    chosen = first if means[first] > 0 and p[first].p <= level else None
+    found = {"highest": rows[first]["mask"], "highest_pick_mean": means[first], "pick_p": p[first].p, "level": level}
+    if chosen is None:
+        return {"mask": identity, "row": None, "pick_mean": 0.0, "test_mean": 0.0, "test_p": None, **found}
+    return {
+        "mask": rows[chosen]["mask"],
+        "row": chosen,
+        "pick_mean": means[chosen],
+        "test_mean": float(np.mean([cell["delta"] for cell in rows[chosen]["test"]])),
+        "test_p": stats.sign_flip(apart["test"][chosen], seed=seed).p,
+        **found,
+    }
+
+
 def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
     """All masks on one data set: changes on its pick and test splits, identity first."""
     everything = [Mask.identity(bench.tower.grid), *masks]
     cells: list[dict] = [{} for _ in everything]
-    score = 0.0
+    score, apart = 0.0, {}
     for name in ("pick", "test"):
         evaluate = bench.evaluator(name)
         with metered(
@@ -150,6 +174,8 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         score = base.fitness
         for cell, one in zip(cells, scores, strict=True):
             cell[name] = stats.compared(one, base, seed=seed).json()
+        changes = [base.plan.counts(one.hits - base.hits) / base.plan.denominator for one in scores[1:]]
+        apart[name] = np.stack(changes)  # (M, N): what each image adds to each mask's change
     return {
         "source": bench.pairs.name,
         "hash": bench.pairs.hash,
@@ -160,6 +186,7 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         "test_reads_cache": remember_reads(bench, "test", masks),
         "equal_captions": {"rule": bench.pairs.equal_captions, "captions": bench.pairs.repeated},
         "cells": cells,
+        **apart,
     }
 
 

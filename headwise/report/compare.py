@@ -55,7 +55,7 @@ def comparison_text(results: Mapping[str, Any]) -> str:
 
 def comparison_table(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
-    domains = [f"{short_name(d['source'])}, picked / by search" for d in results["data"]["off_domain"]]
+    domains = [f"{short_name(d['source'])}, picked / by search" for d in results["data"]["keep_domain"]]
     head = ["method", "operator", "heads", "test, %", "picked", "95 % interval", "p", "by search", "seeds' range"]
     head += ["overlap", "FFE", "minutes", "trained", "inference", *domains]
     lines = [_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
@@ -91,7 +91,7 @@ def _cells(row: Row) -> list[str]:
         "in place" if times is None else f"{times:.2f}",
         *(
             f"{change(picked['delta'])} / {change(best['delta'])}"
-            for picked, best in zip(row["off_domain"], row["off_domain_by_search"], strict=True)
+            for picked, best in zip(row["keep_domain"], row["keep_domain_by_search"], strict=True)
         ),
     ]
 
@@ -139,10 +139,10 @@ def findings(results: Mapping[str, Any]) -> list[str]:
         out.append(
             f"The pick split kept the unchanged model for every seed of: {', '.join(_name(r, results) for r in idle)}."
         )
-    for i, domain in enumerate(results["data"]["off_domain"]):
-        worse = [row for row in rows if claim(row["off_domain"][i]) == "worse"]
+    for i, domain in enumerate(results["data"]["keep_domain"]):
+        worse = [row for row in rows if claim(row["keep_domain"][i]) == "worse"]
         if worse:
-            said = ", ".join(f"{_name(r, results)} {change(r['off_domain'][i]['delta'])}" for r in worse)
+            said = ", ".join(f"{_name(r, results)} {change(r['keep_domain'][i]['delta'])}" for r in worse)
             out.append(f"On {short_name(domain['source'])} these lose, by interval and p: {said}.")
     return out
 

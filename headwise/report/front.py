@@ -73,8 +73,9 @@ def verdict(results: Results) -> str:
     """What was chosen and what the test split says of it, claiming no more than it shows."""
     chosen, settings = results["chosen"], results["settings"]
     if not chosen:
-        return "No mask was to be chosen for (--size or --max-loss), so the test split was not read."
-    asked = [f"at most {counted(settings['size'], 'head')}"] if settings["size"] is not None else []
+        return "No mask was to be chosen for (--max-heads or --max-loss), so the test split was not read."
+    most = settings["max_heads"]
+    asked = [f"at most {counted(most, 'head')}"] if most is not None else []
     if settings["max_loss"] is not None:
         asked.append(f"a loss of at most {settings['max_loss']:g} points on the pick split of every kept domain")
     wish = " and ".join(asked)

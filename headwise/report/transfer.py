@@ -13,7 +13,7 @@ from typing import Any
 from headwise.plain import code, markdown, picture
 from headwise.report.drawing import drawing
 from headwise.report.heatmap import COLOURS
-from headwise.report.words import change, claim, counted, interval, metric_name, p_value, points, short_name
+from headwise.report.words import change, claim, counted, interval, metric_name, p_equals, p_value, points, short_name
 
 
 def transfer_text(results: Mapping[str, Any]) -> str:
@@ -70,15 +70,19 @@ def best_sentence(results: Mapping[str, Any]) -> str:
     """Which single mask serves all data sets best."""
     best, count = results["best"], counted(len(results["data"]), "data set")
     if best["row"] is None:
-        return (
-            f"No single mask serves the {count} better than the unchanged model: none has a mean change above 0 on the "
-            "pick splits."
-        )
+        why = "none has a mean change above 0 on the pick splits"
+        if best["highest_pick_mean"] > 0:
+            why = (
+                f"the highest mean change on the pick splits, {change(best['highest_pick_mean'])} points with "
+                f"{best['highest']}, is not shown to be more than chance among {counted(len(results['masks']), 'mask')} "
+                f"({p_equals(best['pick_p'])} by max-T, level {best['level']:g})"
+            )
+        return f"No single mask is shown to serve the {count} better than the unchanged model: {why}."
     return (
         f"The single mask that serves the {count} best, by the mean change on the pick splits "
-        f"({change(best['pick_mean'])}), is {best['mask']}; its mean change on the test splits is "
-        f"{change(best['test_mean'])} points. It is the largest of what was tried, not tested against chance: see the cells' "
-        "intervals and p."
+        f"({change(best['pick_mean'])}, {p_equals(best['pick_p'])} by max-T over {counted(len(results['masks']), 'mask')}), is "
+        f"{best['mask']}; its mean change on the test splits is {change(best['test_mean'])} points, "
+        f"{p_equals(best['test_p'])} by sign flips over all their images."
     )
 
 

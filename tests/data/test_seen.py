@@ -37,8 +37,9 @@ def large(seed: int) -> Image.Image:
         lambda image: again(image, "WEBP", lossless=True),
         lambda image: again(image, "JPEG", quality=60),
         lambda image: again(image.resize((120, 100)), "PNG"),
+        lambda image: again(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "JPEG", quality=80),
     ],
-    ids=["other PNG", "BMP", "WebP", "JPEG", "half the size"],
+    ids=["other PNG", "BMP", "WebP", "JPEG", "half the size", "mirrored JPEG"],
 )
 def test_copies_are_found_and_other_pictures_are_not(copy):
     seen = source([again(large(i), "PNG") for i in range(8)])

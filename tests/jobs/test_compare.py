@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from conftest import write_pairs
 
+from headwise.errors import HeadwiseError
 from headwise.jobs.compare import compare
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.steps import trained
-from headwise.jobs.steps.contest import CompareSettings
+from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.design import Design
 
@@ -79,7 +81,7 @@ def test_scores_are_those_that_evaluate_gives(compared, pairs, other):
     masked = evaluate("demo", pairs, mask, only_split="test")["metrics"]["mean_recall"]
     assert row["test_by_search"]["delta"] == pytest.approx(masked - base, abs=1e-12)
     moved = evaluate("demo", other, mask)["metrics"]["mean_recall"]
-    assert row["off_domain_by_search"][0]["delta"] == pytest.approx(moved - away, abs=1e-12)
+    assert row["keep_domain_by_search"][0]["delta"] == pytest.approx(moved - away, abs=1e-12)
 
 
 def test_a_method_that_falls_back_changes_nothing(compared):
@@ -168,6 +170,42 @@ def test_operators_are_rows_of_their_own(pairs, tmp_path):
     rows = [(row["method"], row["operator"]) for row in results["rows"][2:]]
     assert rows == [("best single head", "zero"), ("greedy", "zero"), ("best single head", "mean"), ("greedy", "mean")]
     assert len({row["test_by_search"]["delta"] for row in results["rows"][2:]}) > 1
+
+
+def test_a_dry_run_says_what_each_method_costs_and_writes_nothing(run, pairs, other, compared, tmp_path):
+    out = tmp_path / "out"
+    code, printed, err = run("compare", *command(pairs, other, out)[4:], "--dry-run")
+    assert code == 0, err
+    assert not out.exists()
+    plan = json.loads(printed)
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    spent = {row["method"]: row["ffe"] for row in compared[1]["rows"]}
+    assert plan["budget"] == compared[1]["settings"]["budget"] == 45
+    assert all(stage["minutes"] > 0 and stage["ffe"] <= stage["most"] + 1e-9 for stage in plan["stages"])
+    for name, times in (("greedy", "once"), ("ga", "2 times"), ("bp", "2 times")):
+        stage = stages[f"{name} (uniform), {times}"]
+        total = spent[name] * (1 if times == "once" else 2)
+        assert total <= stage["most"] + 1e-6
+        if name != "bp":  # it learns for two epochs here, and half of them are no epoch
+            assert 0.7 * total <= stage["ffe"] <= 1.3 * total, name
+    for name in ("adapter", "layernorm"):
+        assert 2 * spent[name] <= stages[f"{name}, 2 times"]["most"] + 1e-6
+    assert list(stages)[-1] == "test split (outside the budget)"
+
+
+def test_minutes_are_one_budget_for_every_method(pairs, tmp_path):
+    """What the clock said is kept: the same call again gives the same."""
+    search = Settings(controls=2, max_minutes=0.6)
+    settings = CompareSettings(strategies=("greedy", "ga", "layernorm"), repeats=1, search=search)
+    results = compare("demo", pairs, tmp_path / "out", settings=settings)
+    budget = results["settings"]["budget"]
+    assert results["settings"]["max_minutes"] == 0.6
+    assert all(row["ffe"] <= budget + 1e-6 for row in results["rows"] if row["ffe"] is not None)
+    again = compare("demo", pairs, tmp_path / "out", settings=settings)
+    assert timeless(again) == timeless(results)
+    few = replace(settings, search=replace(search, max_minutes=1e-4))
+    with pytest.raises(HeadwiseError, match="Give at least --max-minutes"):
+        compare("demo", pairs, tmp_path / "none", settings=few)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def count(folder: Path) -> int:
 
 
 def test_front_by_size_writes_a_front_and_the_mask_that_was_asked_for(run, model, new, tmp_path):
-    printed = results(run("front", model, new, "-o", tmp_path / "o", "--size", "3", *QUICK, "--json"))
+    printed = results(run("front", model, new, "-o", tmp_path / "o", "--max-heads", "3", *QUICK, "--json"))
     points = printed["points"]
     assert json.loads((tmp_path / "o" / "front.json").read_text()) == printed
     gains = [point["search"]["delta"] for point in points]
@@ -98,7 +98,7 @@ def test_front_by_size_writes_a_front_and_the_mask_that_was_asked_for(run, model
 
 def test_numbers_of_the_front_are_those_that_evaluate_gives(run, model, tmp_path):
     table = write_pairs(tmp_path / "p", 60, splits=("search", "pick", "test"))
-    printed = results(run("front", model, table, "-o", tmp_path / "o", "--size", "2", *QUICK, "--json"))
+    printed = results(run("front", model, table, "-o", tmp_path / "o", "--max-heads", "2", *QUICK, "--json"))
     chosen = printed["chosen"]
     for split, fitness in (
         ("search", printed["points"][0]["search"]["fitness"]),
@@ -207,7 +207,7 @@ def test_bad_options_are_sentences(run, model, new, old, tmp_path):
     out = ["-o", tmp_path / "o"]
     refused(run("front", model, new, *out, "--max-loss", "1"), "--keep-domain")
     refused(run("refine", model, new, *out, "--max-loss", "1"), "--keep-domain")
-    refused(run("front", model, new, *out, "--size", "0"), "at least 1")
+    refused(run("front", model, new, *out, "--max-heads", "0"), "at least 1")
     refused(run("front", model, new, *out, "--keep-domain", old, "--max-loss", "-1"), "between 0 and 100")
     refused(run("refine", model, new, *out, "--keep-domain", old, "--max-loss", "101"), "between 0 and 100")
     refused(run("front", model, new, *out, "--operator", "banana"), "banana")
@@ -216,9 +216,8 @@ def test_bad_options_are_sentences(run, model, new, old, tmp_path):
     refused(run("refine", model, new, "-o", tmp_path / "p", "--keep-domain", old, "--keep-domain", old), "same pairs")
     refused(run("front", model, new, *out, "--keep-domain", tmp_path / "none.csv"), "none.csv")
     refused(run("refine", model, new, "-o", tmp_path / "q", "--strategy", "front"), "headwise front")
-    refused(run("front", model, new, *out, "--size", "99"), "has 12 heads")
     refused(run("front", model, new, *out, "--max-heads", "99"), "has 12 heads")
-    refused(run("front", model, new, *out, "--budget", "3"), "Give at least --budget 7")
+    refused(run("front", model, new, *out, "--budget", "3"), "Give at least --budget 8")
     refused(run("front", model, new, *out, "--budget", "0"), "above 0")
     refused(run("refine", model, new, "-o", tmp_path / "r", "--width", "0"), "width")
     refused(run("refine", model, new, "-o", tmp_path / "s", "--race"), "--race")

@@ -126,37 +126,51 @@ def starting_cost(bench: Bench, operator: str) -> float:
     return ffe(bench.tower, [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)])
 
 
-def least(bench: Bench, settings: Settings) -> float:
+def least(settings: Settings, kept: int) -> float:
     """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
     means = float("mean" in settings.operators)
-    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, len(bench.kept))
+    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
 
 
-def total_of(bench: Bench, settings: Settings) -> float:
-    """The budget in FFE: what was given, or the sweep and `SEARCH_FFE` for each operator and the finalists."""
+def check_budget(settings: Settings, kept: int) -> None:
+    """Whether the budget pays for anything, before data are read.
+
+    Arguments:
+        kept: how many kept domains there are.
+
+    Raises:
+        HeadwiseError: it does not pay for the least that a run takes.
+    """
+    fewest = least(settings, kept)
+    if settings.budget is not None and settings.budget < fewest:
+        raise HeadwiseError(
+            f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each operator and one "
+            f"finalist take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
+        )
+
+
+def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) -> float:
+    """The budget in FFE: what was given, or the sweep and so many for each operator and the finalists."""
     if settings.budget is not None:
         return settings.budget
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.operators)
-    return start + SEARCH_FFE * len(settings.operators) + picking(settings.finalists, len(bench.kept))
+    return start + searching * len(settings.operators) + picking(settings.finalists, len(bench.kept))
 
 
-def open_budget(bench: Bench, settings: Settings, rate: float, began: float) -> Budget:
+def open_budget(bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE) -> Budget:
     """The budget of a run.
 
     Arguments:
         bench, settings: of the run.
         rate: seconds of one FFE on this machine; a run that goes on is given what its first part measured.
         began: `time.monotonic()` when the command began.
+        searching: FFE for the searches of an operator where no budget was given.
 
     Raises:
         HeadwiseError: a budget, or minutes, that do not pay for the least that a run takes.
     """
-    total, fewest = total_of(bench, settings), least(bench, settings)
-    if total < fewest:
-        raise HeadwiseError(
-            f"A budget of {total:g} FFE is too small: first-order scores, one head for each operator and one finalist "
-            f"take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
-        )
+    check_budget(settings, len(bench.kept))
+    total, fewest = total_of(bench, settings, searching), least(settings, len(bench.kept))
     budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
     can_spend = budget.left()
     if settings.max_minutes is not None and can_spend < fewest:

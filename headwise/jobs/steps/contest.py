@@ -9,73 +9,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
-from headwise.baselines import BASELINES
-from headwise.baselines.training import FitSettings
 from headwise.edits.mask import Mask
-from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import Budget, divided, open_budget
+from headwise.jobs.steps.contest_settings import SEEDED, CompareSettings
+from headwise.jobs.steps.pace import Pace
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.searching import RUN, Strategy
 from headwise.jobs.steps.settings import STRATEGIES as SEARCH_STRATEGIES
-from headwise.jobs.steps.settings import Settings, check_strategies, within
+from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start, begin
 from headwise.scoring import stats
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.contract import Found, Left, best_of, purse
-
-STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
-ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
-SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
-NEED_CAPTIONS = frozenset(BASELINES)
-BACKWARD = 3.0  # FFE of a forward and a backward pass
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """What to compare, and how.
-
-    Arguments:
-        strategies: searches and baselines, of `STRATEGIES`; the best single head is always among the rows.
-        repeats: runs of every strategy that draws random numbers, each with a seed of its own.
-        search: settings of the searches, of which each has the whole budget; operators are compared one by one.
-        training: settings of the baselines, whose epochs the budget bounds, too.
-
-    Raises:
-        HeadwiseError: an unknown strategy, no repeat, or a budget that pays for nothing.
-    """
-
-    strategies: tuple[str, ...] = STRATEGIES
-    repeats: int = 5
-    search: Settings = field(default_factory=Settings)
-    training: FitSettings = field(default_factory=FitSettings)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
-        check_strategies(self.strategies, STRATEGIES)
-        within("repeats", self.repeats, 1, 1000)
-        if self.search.max_minutes is not None:
-            raise HeadwiseError("compare has no limit in minutes: it would compare what a clock allowed.")
-        if self.search.budget is not None and self.search.budget < BACKWARD:
-            raise HeadwiseError(
-                f"budget is {self.search.budget:g} FFE; it must be at least {BACKWARD:g} FFE, one epoch of training."
-            )
-
-    def of(self, seed: int) -> Settings:
-        """The searches' settings for one seed."""
-        return replace(self.search, seed=seed, keep_soft=True)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The rows that are asked for."""
-        searches = {"best single head", *self.strategies, *(("bp soft",) if "bp" in self.strategies else ())}
-        return (*(name for name in ROWS if name in searches), *(n for n in BASELINES if n in self.strategies))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +96,11 @@ class Timed(Evaluator):
         self.seconds += time.perf_counter() - began
 
 
-def run_searches(bench: Bench, settings: CompareSettings) -> list[Run]:
+def run_searches(bench: Bench, settings: CompareSettings, pace: Pace) -> list[Run]:
     """All searches that were asked for, for every operator and seed, in a fixed order.
+
+    Arguments:
+        pace: what the clock leaves each of them.
 
     Raises:
         HeadwiseError: an operator that the tower cannot use, or a budget that pays for nothing.
@@ -154,7 +109,10 @@ def run_searches(bench: Bench, settings: CompareSettings) -> list[Run]:
     names = ("best single head", *(name for name in SEARCH_STRATEGIES if name in settings.strategies))
     for operator in settings.search.operators:
         bench.tower.check_operator(operator)
-        evaluate, options = Timed.of(bench, "search", operator), replace(settings.of(0), operators=(operator,))
+        evaluate, options = (
+            Timed.of(bench, "search", operator),
+            replace(settings.of(0), operators=(operator,), max_minutes=None),
+        )
         budget = open_budget(bench, options, math.nan, time.monotonic())
         budget.watch(evaluate)
         start = begin(bench, evaluate, operator, options, budget.share(1), unmasked)
@@ -162,15 +120,19 @@ def run_searches(bench: Bench, settings: CompareSettings) -> list[Run]:
         _keep_rate(bench, evaluate)
         for name in names:
             for seed in range(settings.repeats if name in SEEDED else 1):
-                runs += _run(bench, settings, start, budget, name, seed)
+                runs += _run(
+                    bench, settings, start, budget, name, seed, pace.share() if name in SEARCH_STRATEGIES else None
+                )
     return runs
 
 
-def _run(bench: Bench, settings: CompareSettings, start: Start, budget: Budget, name: str, seed: int) -> list[Run]:
+def _run(
+    bench: Bench, settings: CompareSettings, start: Start, budget: Budget, name: str, seed: int, clock: Left | None
+) -> list[Run]:
     """One method; AAT-BP gives two runs, binary and soft. What all searches start from is in the budget of each."""
     evaluate, options, operator = Timed.of(bench, "search", start.operator), settings.of(seed), start.operator
     evaluate([Mask.identity(start.grid, operator), *(found.mask for found in start.singles)])  # from the study
-    left = purse(evaluate, budget.total - budget.reserved - start.cost, None)
+    left = purse(evaluate, budget.total - budget.reserved - start.cost, clock)
     evaluate.seconds = evaluate.evaluated = 0.0
     key = f"compare: {name}, {operator}, seed {seed}, {_short(options)}"
     note = bench.study.read(key, {}) if bench.study else {}

@@ -18,7 +18,7 @@ from headwise.data.splits import Splits, split
 from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import check_device
+from headwise.evaluation.engine import check_device, check_plan
 from headwise.files import clean
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
@@ -48,6 +48,9 @@ class Machine:
         cache_dir: where preprocessed images and caption embeddings are kept.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         overrides: what a model given by name does otherwise than its files say.
+
+    Raises:
+        HeadwiseError: an unknown precision, or a chunk of no image.
     """
 
     dtype: str = "auto"
@@ -56,6 +59,9 @@ class Machine:
     cache_dir: Path | None = None
     cache_size: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
+
+    def __post_init__(self) -> None:
+        check_plan(self.dtype, self.chunk)
 
 
 def dump(results: Mapping) -> str:

@@ -2,12 +2,14 @@
 
 Takes a prepared bench and settings; evaluates a few masks on a few images and keeps nothing of them. How much a search
 really spends depends on what it finds, so every stage has two figures: `about`, what such searches spent where they
-were measured (docs/defaults.md), and `most`, which the budget allows.
+were measured (`benchmarks/lengths.py`, docs/defaults.md), and `most`, which the budget allows. Without --budget they are
+given about as much as they use, so that the two are close.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import torch
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import embed, ffe
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import FIRST_ORDER, Budget, picking, starting_cost
+from headwise.jobs.steps.budget import FIRST_ORDER, SPARE, Budget, picking, starting_cost
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
@@ -25,12 +27,13 @@ from headwise.search.gated import trained_cost
 IMAGES = 64  # of the search split that are timed, at most
 SECONDS = 2.0  # that a timing of them may take
 TIMED_HEADS = 4
-# what searches spend before they end by themselves, from docs/defaults.md
-GREEDY_STEPS = 16.0  # of both walks, pairs and heads left out among them
-GA_ROUNDS = 22.0  # on estimates
+# what searches spend before they end by themselves: medians of benchmarks/lengths.py, in docs/defaults.md
+GREEDY_STEPS = 20.0  # of both walks, pairs and heads left out among them
+GA_ROUNDS = 24.0  # on estimates
 GA_FIRST = 16.0  # probes and pairs
 GA_ESTIMATES = 190.0  # estimates a round
-SHARED = 0.6  # of a pass: what a mask costs beside others that share its first layers
+SHARED = 0.6  # of a pass: what a search's mask costs beside others that share its first layers
+HEADS = 4  # of a mask that a search found, as far as the cost of running it goes
 
 
 @dataclass(frozen=True)
@@ -124,25 +127,33 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         rest = part - start
         for k, name in enumerate(settings.strategies):
             share = rest / (len(settings.strategies) - k)
-            about, scores = _expected(bench, settings, name, share)
+            about, scores = expected(bench, settings, name, share)
             add(f"{name} ({operator})", about, share, about, scores, sizes["search"])
             rest -= about
         left -= part - rest
     finalists = settings.finalists
     while finalists > 1 and picking(finalists, kept) > budget.reserved:
         finalists -= 1
-    about = 1 + SHARED * finalists
+    about = together(bench, finalists)
     add("finalists on the pick split", about, finalists + 1.0, about, finalists + 1, sizes["pick"])
     for domain in bench.kept:
-        about = 1 + SHARED * 3 * finalists
+        about = together(bench, SPARE * finalists)
         images = len(domain.indices("pick"))
-        add(f"kept domain {domain.pairs.name}", about, 3.0 * finalists + 1, about, 3 * finalists + 1, images)
-    tested = 1 + SHARED * (settings.controls + len(settings.strategies) + 2)
-    add("test split (outside the budget)", tested, tested, tested, tested / SHARED, sizes["test"])
+        add(f"kept domain {domain.pairs.name}", about, SPARE * finalists + 1.0, about, SPARE * finalists + 1, images)
+    shown = settings.controls + len(settings.strategies) + 2  # the best single head and the chosen mask
+    tested = together(bench, shown)
+    add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"])
     return out
 
 
-def _expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple[float, float]:
+def together(bench: Bench, count: int) -> float:
+    """FFE of identity and so many masks in one call, each of `HEADS` heads anywhere."""
+    grid, draw = bench.tower.grid, random.Random(0)
+    masks = [Mask.suppress(grid, draw.sample(list(grid), min(HEADS, grid.size))) for _ in range(count)]
+    return ffe(bench.tower, [Mask.identity(grid), *masks])
+
+
+def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple[float, float]:
     """FFE that a strategy is likely to spend of its share, and how many scores are computed."""
     if name == "greedy":
         about = min(share, settings.width * SHARED * GREEDY_STEPS)
@@ -159,29 +170,36 @@ def _expected(bench: Bench, settings: Settings, name: str, share: float) -> tupl
 
 
 def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:
-    """The plan as a table: stage, about FFE, at most FFE, minutes; the sum of what the budget bounds last."""
+    """The plan as a table: stage, about FFE, up to how many FFE, minutes; the sum of what the budget bounds last."""
     rows = [(s.name, f"{s.about:.1f}", f"{s.most:.1f}", f"{s.minutes:.1f}") for s in found]
-    bounded = found[:-1]
+    bounded = [stage for stage in found if "outside the budget" not in stage.name]
     about, minutes = sum(s.about for s in bounded), sum(s.minutes for s in bounded)
     rows.append(("all before the test split", f"{about:.1f}", "", f"{minutes:.1f}"))
     return rows
 
 
-PLAN_COLUMNS = ("stage", "FFE, about", "at most", "minutes")
+def plan_json(found: Sequence[Stage], budget: float, minutes: float | None) -> dict[str, object]:
+    """The plan as plain JSON values.
 
-
-def plan_json(found: Sequence[Stage], budget: Budget) -> dict[str, object]:
-    """The plan as plain JSON values."""
+    Arguments:
+        budget: FFE; of a comparison those of each method.
+        minutes: most minutes, where there is such a limit.
+    """
     rows = [{"stage": s.name, "ffe": s.about, "most": s.most, "minutes": s.minutes} for s in found]
-    return {"budget": budget.total, "max_minutes": budget.minutes, "stages": rows}
+    return {"budget": budget, "max_minutes": minutes, "stages": rows}
 
 
-def plan_text(found: Sequence[Stage], budget: Budget) -> str:
-    """The plan in lines for a terminal or a log."""
-    head = f"Plan: {budget.total:.1f} FFE before the test split"
-    if budget.minutes is not None:
-        head += f", within {budget.minutes:g} minutes"
+def plan_text(found: Sequence[Stage], budget: str, minutes: float | None) -> str:
+    """The plan in lines for a terminal or a log.
+
+    Arguments:
+        budget: what may be spent before the test split, in words.
+        minutes: within how many minutes; None: no limit.
+    """
+    head = f"Plan: {budget} before the test split"
+    if minutes is not None:
+        head += f", within {minutes:g} minutes"
     width = max(len(s.name) for s in found) + 2
-    lines = [f"  {name:<{width}}{about:>8} FFE{f', at most {most}' if most else '':<18}{minutes:>7} min"
+    lines = [f"  {name:<{width}}{about:>8} FFE{f', up to {most}' if most else '':<17}{minutes:>7} min"
              for name, about, most, minutes in plan_rows(found)]  # fmt: skip
     return "\n".join([head + ":", *lines])

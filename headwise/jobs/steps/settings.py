@@ -28,7 +28,7 @@ FORMER = {
     "front": "Run the command `headwise front`; refine checks kept domains for every strategy.",
     "race": "Racing saved nothing and is gone.",
 }
-SEARCH_FFE = 200.0  # for each operator beyond what it starts from, where no budget is given
+SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
 
 
 def check_level(level: float) -> None:

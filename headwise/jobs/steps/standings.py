@@ -19,13 +19,14 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.contest import ROWS, CompareSettings, Run, random_of, rate_of
+from headwise.jobs.steps.contest import Run, random_of, rate_of
+from headwise.jobs.steps.contest_settings import ROWS, CompareSettings
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.trained import BaselineRun
 from headwise.scoring import stats
 from headwise.search.controls import controls
 
-SAMPLE = 5  # masks of random heads that are also scored off the domain
+SAMPLE = 5  # masks of random heads that are also scored on kept domains
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Domain:
     @property
     def split(self) -> str:
         """Its name in the study."""
-        return f"off-domain {self.pairs.hash}"
+        return f"kept domain {self.pairs.hash}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Standings:
         for name, evaluate in evaluators.items():
             asked = [*masks, *(random_masks if name == "test" else random_masks[:SAMPLE])]
             with metered(
-                self.bench.reporter, evaluate, "Test split" if name == "test" else "Off-domain", evaluate.cost(asked)
+                self.bench.reporter, evaluate, "Test split" if name == "test" else "Kept domain", evaluate.cost(asked)
             ):
                 evaluate(asked)
         rows = [self._row("identity", None, evaluators, [masks[0]], [masks[0]])]
@@ -101,7 +102,7 @@ class Standings:
         """Scores of masks, averaged over the seeds."""
         identity = Mask.identity(self.bench.tower.grid)
 
-        def off(masks: Sequence[Mask]) -> Sequence[Mask]:
+        def few(masks: Sequence[Mask]) -> Sequence[Mask]:
             return masks[:SAMPLE] if method == "random heads" else masks
 
         def change(evaluate: Evaluator, masks: Sequence[Mask]) -> dict:
@@ -118,8 +119,8 @@ class Standings:
             "masks_by_search": [str(mask) for mask in best],
             "test": change(evaluators["test"], chosen),
             "test_by_search": change(evaluators["test"], best),
-            "off_domain": [change(evaluators[d.split], off(chosen)) for d in self.domains],
-            "off_domain_by_search": [change(evaluators[d.split], off(best)) for d in self.domains],
+            "keep_domain": [change(evaluators[d.split], few(chosen)) for d in self.domains],
+            "keep_domain_by_search": [change(evaluators[d.split], few(best)) for d in self.domains],
             "overlap": _overlap(best) if method in ROWS and len(best) > 1 else None,
             "ffe": None,
             "seconds": None,
@@ -151,8 +152,8 @@ class Standings:
             "kept": [run.kept for run in runs],
             "test": change("test", True),
             "test_by_search": change("test", False),
-            "off_domain": [change(domain.split, True) for domain in self.domains],
-            "off_domain_by_search": [change(domain.split, False) for domain in self.domains],
+            "keep_domain": [change(domain.split, True) for domain in self.domains],
+            "keep_domain_by_search": [change(domain.split, False) for domain in self.domains],
             "overlap": None,
             "ffe": float(np.mean([run.ffe for run in runs])),
             "seconds": float(np.mean([run.seconds for run in runs])),

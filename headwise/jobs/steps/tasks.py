@@ -32,12 +32,15 @@ from headwise.scoring.objectives import (
     Retrieval,
     SingleObject,
 )
+from headwise.scoring.objectives.classes import FITNESS
 from headwise.scoring.prompts import class_embeddings, class_names, prompts, templates
 from headwise.towers.base import Model
 from headwise.towers.probes import texts_key
 from headwise.towers.texts import Cut, cut
 
 TEXTS_AT_ONCE = 1024
+COLA = {"cola_multi_object": "multi_object_acc", "cola_single_object": "mean_average_precision"}
+FITNESSES = ("auto", "mean_recall", *FITNESS, *COLA.values())
 FORMAT = 2  # of the captions' cache: it goes up when old entries must not be read
 
 
@@ -50,11 +53,23 @@ class Goal:
             group_mean_acc and worst_group_acc (the source's group column is the attribute).
         templates: for labels: `openai80`, `openai7`, `siglip`, `plain` or a file; None: the source's own, or openai80.
         class_names: for labels: `imagenet` or a file; None: the source's own.
+
+    Raises:
+        HeadwiseError: a fitness that there is not, or templates or class names that cannot be read. Whether they fit
+            the data is seen when these are read.
     """
 
     fitness: str = "auto"
     templates: str | None = None
     class_names: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fitness not in FITNESSES:
+            raise HeadwiseError(f"{self.fitness!r} is not a fitness. Use one of: {', '.join(FITNESSES)}.")
+        if self.templates:
+            templates(self.templates)
+        if self.class_names:
+            class_names(self.class_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +200,6 @@ def _mixture(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, rep
     ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     return Task("mix", "fitness", torch.empty(0), key, tasks)
-
-
-COLA = {"cola_multi_object": "multi_object_acc", "cola_single_object": "mean_average_precision"}
 
 
 def _cola(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:

@@ -1,0 +1,60 @@
+"""What a comparison compares: strategies, how often, with which budget.
+
+In: values. Out: `CompareSettings`, immutable and checked before a model or data are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from headwise.baselines import BASELINES
+from headwise.baselines.training import FitSettings
+from headwise.errors import HeadwiseError
+from headwise.jobs.steps.settings import STRATEGIES as SEARCH_STRATEGIES
+from headwise.jobs.steps.settings import Settings, check_strategies, within
+
+STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
+ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
+SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
+NEED_CAPTIONS = frozenset(BASELINES)
+BACKWARD = 3.0  # FFE of a forward and a backward pass
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What to compare, and how.
+
+    Arguments:
+        strategies: searches and baselines, of `STRATEGIES`; the best single head is always among the rows.
+        repeats: runs of every strategy that draws random numbers, each with a seed of its own.
+        search: settings of the searches, of which each has the whole budget; operators are compared one by one. Its
+            `max_minutes` are for everything before the test split, all methods together.
+        training: settings of the baselines, whose epochs the budget bounds, too.
+
+    Raises:
+        HeadwiseError: an unknown strategy, no repeat, or a budget that pays for nothing.
+    """
+
+    strategies: tuple[str, ...] = STRATEGIES
+    repeats: int = 5
+    search: Settings = field(default_factory=Settings)
+    training: FitSettings = field(default_factory=FitSettings)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
+        check_strategies(self.strategies, STRATEGIES)
+        within("repeats", self.repeats, 1, 1000)
+        if self.search.budget is not None and self.search.budget < BACKWARD:
+            raise HeadwiseError(
+                f"budget is {self.search.budget:g} FFE; it must be at least {BACKWARD:g} FFE, one epoch of training."
+            )
+
+    def of(self, seed: int) -> Settings:
+        """The searches' settings for one seed."""
+        return replace(self.search, seed=seed, keep_soft=True)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rows that are asked for."""
+        searches = {"best single head", *self.strategies, *(("bp soft",) if "bp" in self.strategies else ())}
+        return (*(name for name in ROWS if name in searches), *(n for n in BASELINES if n in self.strategies))

@@ -1,0 +1,49 @@
+"""The plan of a run, stage by stage, against what the stages spend."""
+
+from pathlib import Path
+
+import pytest
+from conftest import write_pairs
+
+from headwise.jobs.refine import refine
+from headwise.jobs.steps.settings import Settings
+
+# what `headwise demo` spent (float32, one thread); the plan is `headwise demo --dry-run`
+DEMO = {"sweep": 17.7328, "greedy": 49.7750, "ga": 49.6120, "pick": 9.4289, "test": 16.9136}
+STAGES = {
+    "sweep (uniform)": "sweep",
+    "greedy (uniform)": "greedy",
+    "ga (uniform)": "ga",
+    "finalists on the pick split": "pick",
+    "test split (outside the budget)": "test",
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), 48, splits=("search", "search", "pick", "test"))
+
+
+def planned(pairs: object, settings: Settings) -> dict[str, dict]:
+    plan = refine("demo", pairs, settings=settings, dry_run=True).results
+    stages = {stage["stage"]: stage for stage in plan["stages"]}
+    assert list(stages) == list(STAGES)
+    assert sum(stage["ffe"] for stage in plan["stages"][:-1]) <= plan["budget"]
+    return {STAGES[name]: stage for name, stage in stages.items()}
+
+
+def test_the_plan_of_the_demo_is_what_its_stages_spend(pairs):
+    """FFE follow from model and settings alone, so that few images tell what the demo's plan is."""
+    plan = planned(pairs, Settings())
+    for name, spent in DEMO.items():
+        assert 0.7 * spent <= plan[name]["ffe"] <= 1.3 * spent, name
+        assert spent <= plan[name]["most"], name
+
+
+@pytest.mark.parametrize("budget", [60.0, 90.0])
+def test_a_budget_that_ends_the_searches_is_planned_as_it_is_spent(pairs, budget):
+    settings = Settings(budget=budget)
+    plan, spent = planned(pairs, settings), refine("demo", pairs, settings=settings).results["ffe"]
+    for name, stage in plan.items():
+        assert 0.7 * spent[name] <= stage["ffe"] <= 1.3 * spent[name], name
+        assert spent[name] <= stage["most"] + 1e-6, name
