@@ -216,12 +216,19 @@ def test_an_unknown_user_without_a_home(things):
 # ---- interrupts
 
 
+def _as_on_a_terminal() -> None:
+    """A shell starts what runs in its background, these tests too, with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_says_that_the_same_command_continues(number, code, tmp_path):
     table = write_pairs(tmp_path / "pairs", 150)  # many enough that a busy machine interrupts before the end
     out = tmp_path / "out"
     command = [sys.executable, "-m", "headwise", "sweep", "demo", table, "-o", out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_on_a_terminal
+    )
     while not (out / "sweep.sqlite").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
