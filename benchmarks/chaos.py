@@ -37,7 +37,7 @@ from faults import arm
 SMALL = ("--operator", "zero", "--device", "cpu")
 COMMANDS = {  # name → before the pairs, after them; no pairs where the second is None
     "refine": ("refine demo", "--strategy greedy,ga --width 1 --controls 1 --finalists 2 --budget 9 --max-heads 2"),
-    "refine by gradients": ("refine demo", "--strategy bp --epochs 1 --controls 1 --finalists 2 --budget 9"),
+    "refine by gradients": ("refine demo", "--strategy bp --epochs 2 --controls 1 --finalists 2 --budget 20"),
     "compare": ("compare demo", "--strategy logit,adapter --epochs 1 --repeats 1 --budget 9"),
     "merge": ("merge demo zero:L0.H1,L2.H3 --overwrite", None),
 }

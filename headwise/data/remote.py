@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from headwise.data.files import cache_folder
 from headwise.data.web import download, keep, netloc
 from headwise.errors import HeadwiseError
 from headwise.files import scratch, temporary
+from headwise.hub import reachable
 
 _STORAGE: ContextVar[Path | None] = ContextVar("storage", default=None)
 
@@ -72,9 +73,16 @@ def _copy(location: str, folder: Path, limit: int | None, hosts: frozenset[str],
     return str(copy)
 
 
+@cache
+def _hub() -> bool:
+    """Whether the hub answers; asked once, since its client waits half a minute for each file where it does not."""
+    return reachable()
+
+
 def forget() -> None:
     """Look at every remote file anew, as a new process would."""
     _copy.cache_clear()
+    _hub.cache_clear()
 
 
 def _from_store(location: str, folder: Path, name: str, part: Path, limit: int | None) -> Path:
@@ -86,6 +94,8 @@ def _from_store(location: str, folder: Path, name: str, part: Path, limit: int |
         raise HeadwiseError(
             f"{location} cannot be opened: {error}. Stores (s3, gs) need: pip install 'headwise[remote]'"
         ) from error
+    if system.protocol == "hf" and not _hub():
+        raise OSError("the Hugging Face hub does not answer")
     try:
         size = system.size(path)
         if limit is not None and size is not None and size > limit:

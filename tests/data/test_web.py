@@ -279,5 +279,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
     else:
         with nothing_kept():
             assert Path(local_copy(f"{server.url}/b.bin")).read_bytes() == b"other"
-    assert [path.name.partition("-")[0] for path in left()] == ([digest(f"{server.url}/b.bin")] if how == "kept" else [])
+    assert [path.name.partition("-")[0] for path in left()] == (
+        [digest(f"{server.url}/b.bin")] if how == "kept" else []
+    )
     assert foreign.is_dir()
