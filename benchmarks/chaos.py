@@ -67,6 +67,12 @@ WRITTEN = (
     "out/*.sqlite-*",
     "cache/pixels/locks/*",
 )  # for people, or libraries
+TIMES = (
+    "seconds",
+    "inference",
+    "seconds_per_ffe",
+)  # measured anew by every comparison; they stand in its other files too
+TIMED = ("compare.md", "baselines/*")
 SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
 
 
@@ -295,12 +301,33 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
 
 
 def digests(out: Path) -> dict[str, str]:
-    """The hash of every file that a run writes, but the study's."""
+    """The hash of every file that a run writes, but the study's; of a comparison, its numbers without measured times."""
     return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(out)): hashlib.sha256(content(path)).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith(".headwise-")
+        if path.is_file()
+        and ".sqlite" not in path.name
+        and not path.name.startswith(".headwise-")
+        and not any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED)
     }
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes, without the times that it took."""
+    data = path.read_bytes()
+    if path.name != "compare.json":
+        return data
+    try:
+        return json.dumps(untimed(json.loads(data)), sort_keys=True).encode()
+    except ValueError:  # damaged
+        return data
+
+
+def untimed(value: object) -> object:
+    """JSON without the entries that hold measured times."""
+    if isinstance(value, dict):
+        return {key: untimed(inner) for key, inner in value.items() if key not in TIMES}
+    return [untimed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def write_pairs(folder: Path, images: int = 20) -> Path:
