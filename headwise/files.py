@@ -106,6 +106,13 @@ def clean(folder: str | Path) -> None:
         pass
 
 
+def tidy(folder: Path) -> None:
+    """`clean` a folder and those below it, two levels deep: a cache, whose next run may have nothing to write there."""
+    for pattern in (JOURNAL, f"*/{JOURNAL}", f"*/*/{JOURNAL}"):
+        for journal in list(folder.glob(pattern)):
+            clean(journal.parent)
+
+
 def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) -> HeadwiseError:
     """What to tell a user whose file system refuses a write."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -283,3 +283,15 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
         [digest(f"{server.url}/b.bin")] if how == "kept" else []
     )
     assert foreign.is_dir()
+
+
+def test_what_a_killed_run_left_anywhere_in_the_cache_is_removed_when_pairs_are_read(images: Path, cache: Path) -> None:
+    """Also where the next run has nothing to write: its embeddings, looks and reads are there already."""
+    code = "import os, sys; from pathlib import Path; from headwise.files import scratch\nwith scratch(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    folders = [cache / name for name in ("texts", "checked", "remote", "pixels", "reads/abc")]
+    for folder in folders:
+        assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == -9
+        assert len(list(folder.iterdir())) == 2, "a journal and a stage"
+    source = source_of(images, "1.png", "2.png")
+    read(source)
+    assert not [path for folder in folders for path in folder.glob(".headwise*")]
