@@ -2,13 +2,14 @@
 
     python benchmarks/chaos.py --seed 0 --trials 10
 
-Every trial spoils a small `headwise refine` of the packaged model in one way, drawn by the seed, and gives the same
+Every trial spoils a small command of the packaged model (`COMMANDS`) in one way, drawn by the seed, and gives the same
 command again without the fault. The table says how often the result was the same to the byte (all files that the run
 writes, but the study, whose pages depend on history), how often the command refused with a sentence, and how often it
 ended with another result and no word: `silent` must be 0, as must `traceback` and `leftover` (temporary files that
 stay). Exit code 1 where one of these is not 0.
 
-A bit is flipped in every kind of file that is found; a kind that another version adds is tried without a change here.
+A bit is flipped in every kind of file that a run reads back (`FILES`); a kind that no run wrote is named at the end,
+and a file that no kind names is an error: whoever adds one says here where it lies.
 """
 
 from __future__ import annotations
@@ -27,25 +28,97 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import arm
 
-SETTINGS = ["--operator", "zero", "--strategy", "greedy,ga,bp", "--width", "1", "--controls", "1", "--finalists", "2", "--budget", "9",
-            "--max-heads", "2", "--epochs", "1", "--device", "cpu"]  # fmt: skip
+SMALL = ("--operator", "zero", "--device", "cpu")
+COMMANDS = {  # name → before the pairs, after them; no pairs where the second is None
+    "refine": ("refine demo", "--strategy greedy,ga --width 1 --controls 1 --finalists 2 --budget 9 --max-heads 2"),
+    "refine by gradients": ("refine demo", "--strategy bp --epochs 2 --controls 1 --finalists 2 --budget 20"),
+    "compare": ("compare demo", "--strategy logit,adapter --epochs 1 --repeats 1 --budget 9"),
+    "merge": ("merge demo zero:L0.H1,L2.H3 --overwrite", None),
+}
 OUTCOMES = ("tried", "same", "refused", "silent", "traceback", "leftover", "said")
-KINDS = {  # of files that are read back: where they lie below a trial's folder
+FILES = {  # that are read back: where they lie below a trial's folder; each is spoilt below every command that writes it
     "study": "out/study.sqlite",
     "head changes": "out/deltas-*.safetensors",
     "learned gates": "out/bp-*.safetensors",
+    "baselines": "out/baselines/*.safetensors",
+    "splits": "out/splits.json",
+    "results": "out/results.json",
     "pixels": "cache/pixels/*/pixels",
     "index of pixels": "cache/pixels/*/shard.json",
     "caption embeddings": "cache/texts/*",
     "verdict on images": "cache/checked/*",
+    "read of the test split": "cache/reads/*/*",
     "mask": "out/head_mask.json",
-    "merged weights": "out/model/model.safetensors",
+    "merged weights": "out/model.safetensors",
+    "weights of a refined model": "out/model/model.safetensors",
 }
+WRITTEN = (
+    "out/*.md",
+    "out/*.html",
+    "out/*.png",
+    "out/*.json",
+    "out/model/*",
+    "out/*.sqlite-*",
+    "cache/pixels/locks/*",
+)  # for people, or libraries
+TIMES = (
+    "seconds",
+    "inference",
+    "seconds_per_ffe",
+)  # measured anew by every comparison; they stand in its other files too
+TIMED = ("compare.md", "baselines/*")
+SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
+
+
+def main() -> int:
+    """Draw, spoil, repeat, count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=10, help="of every kind")
+    parser.add_argument("--only", help="kinds, comma-separated")
+    parser.add_argument("--minutes", type=float, default=1e9, help="no new round of all kinds after these")
+    asked = parser.parse_args()
+    import headwise.jobs.compare
+    import headwise.jobs.refine  # noqa: F401 (a fork has it at once)
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="headwise-chaos-") as place:
+        table, small_disks = write_pairs(Path(place) / "pairs"), mounts(Path(place))
+        kinds: dict[str, list[Callable[[Path, random.Random], Counter]]] = {}
+        for name in COMMANDS:
+            whole = finished(name, table, Path(place) / name)
+            print(f"{name}, without a fault: {whole.seconds:.0f} s, {whole.operations} file operations.", flush=True)
+            for kind, trial in trials(whole, small_disks=small_disks).items():
+                kinds.setdefault(kind, []).append(trial)
+        if missing := [name for name in FILES if f"bit: {name}" not in kinds]:
+            print(f"No run wrote: {', '.join(missing)}.", flush=True)
+        if asked.only:
+            kinds = {kind: ways for kind, ways in kinds.items() if any(part in kind for part in asked.only.split(","))}
+        counts = {kind: Counter() for kind in kinds}
+        for number in range(asked.trials):  # all kinds in turn: after any time each was tried as often
+            if number and time.monotonic() - began > 60 * asked.minutes:
+                break
+            for kind, ways in kinds.items():
+                draw, trial = random.Random(f"{asked.seed} {kind} {number}"), Path(place) / "trial"
+                counts[kind] += ways[number % len(ways)](trial, draw)
+                shutil.rmtree(trial, ignore_errors=True)
+    print(f"\n| kind (seed {asked.seed}) | " + " | ".join(OUTCOMES) + " |\n|---|" + "---:|" * len(OUTCOMES))
+    total = sum(counts.values(), Counter())
+    print("\n".join(row(name, one) for name, one in [*counts.items(), ("all", total)]))
+    return int(any(total[name] for name in ("silent", "traceback", "leftover")))
+
+
+def row(name: str, counts: Counter) -> str:
+    return f"| {name} | " + " | ".join(str(counts[outcome]) for outcome in OUTCOMES) + " |"
+
+
+# ---- the commands
 
 
 @dataclass(frozen=True)
@@ -56,73 +129,47 @@ class Ended:
     printed: str
 
 
-def main() -> int:
-    """Draw, spoil, repeat, count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=10, help="of every kind")
-    parser.add_argument("--only", help="kinds, comma-separated")
-    parser.add_argument("--minutes", type=float, default=1e9, help="no new trial after these")
-    asked = parser.parse_args()
-    import headwise.jobs.refine  # noqa: F401 (a fork has it at once)
+@dataclass(frozen=True)
+class Whole:
+    """A command that ended well: what it wrote, and what it took."""
 
-    began, counts = time.monotonic(), {}
-    with tempfile.TemporaryDirectory(prefix="headwise-chaos-") as place:
-        table = write_pairs(Path(place) / "pairs")
-        whole = Path(place) / "whole"
-        ended = refine(table, whole, arming=lambda: arm(whole, 0))
-        if ended.code:
-            raise SystemExit(f"The run without a fault failed:\n{ended.printed}")
-        operations, expected = int(ended.printed.rsplit("operations: ", 1)[1]), digests(whole / "out")
-        print(f"A run without a fault: {time.monotonic() - began:.0f} s, {operations} file operations.", flush=True)
-        kinds: dict[str, Callable[[Path, random.Random], Counter]] = {}
-        for how in ("kill", "full", "interrupt"):
-            kinds[f"{how} at operation n"] = lambda trial, draw, how=how: stopped(
-                table, trial, expected, lambda: arm(trial, draw.randint(1, operations), how)
-            )
-        kinds["kill at a moment"] = lambda trial, draw: stopped(table, trial, expected, None, draw.random())
-        kinds["no file above n bytes"] = lambda trial, draw: stopped(
-            table, trial, expected, lambda: limit(int(10 ** draw.uniform(2, 6.7)))
-        )
-        if mounts(Path(place)):
-            kinds["disk of n bytes"] = lambda trial, draw: on_a_small_disk(
-                table, trial, expected, int(10 ** draw.uniform(4.5, 7))
-            )
-        for name, pattern in KINDS.items():
-            if list(whole.glob(pattern)):
-                kinds[f"bit: {name}"] = lambda trial, draw, pattern=pattern: flipped(
-                    table, whole, trial, expected, pattern, draw
-                )
-        for name, spoil in kinds.items():
-            if asked.only and not any(part in name for part in asked.only.split(",")):
-                continue
-            counts[name] = Counter()
-            for number in range(asked.trials):
-                if time.monotonic() - began > 60 * asked.minutes:
-                    break
-                trial = Path(place) / "trial"
-                counts[name] += spoil(trial, random.Random(f"{asked.seed} {name} {number}"))
-                shutil.rmtree(trial, ignore_errors=True)
-            print(row(name, counts[name]), flush=True)
-    print("\n| kind | " + " | ".join(OUTCOMES) + " |\n|---|" + "---:|" * len(OUTCOMES))
-    total = sum(counts.values(), Counter())
-    print("\n".join(row(name, one) for name, one in [*counts.items(), ("all", total)]))
-    return int(any(total[name] for name in ("silent", "traceback", "leftover")))
+    name: str
+    table: Path
+    folder: Path
+    expected: dict[str, str]
+    operations: int
+    seconds: float
 
 
-def row(name: str, counts: Counter) -> str:
-    return f"| {name} | " + " | ".join(str(counts[outcome]) for outcome in OUTCOMES) + " |"
+def finished(name: str, table: Path, folder: Path) -> Whole:
+    """A run without a fault.
+
+    Raises:
+        SystemExit: it failed, or wrote a file that `FILES` does not name.
+    """
+    began = time.monotonic()
+    ended = run(name, table, folder, arming=lambda: arm(folder, 0))
+    if ended.code:
+        raise SystemExit(f"{name} failed without a fault:\n{ended.printed}")
+    unknown = [
+        str(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(fnmatch(str(path.relative_to(folder)), known) for known in (*FILES.values(), *WRITTEN))
+    ]
+    if unknown:
+        raise SystemExit(f"{name} wrote files of no known kind: {', '.join(unknown)}. Name them in FILES or WRITTEN.")
+    operations = int(ended.printed.rsplit("operations: ", 1)[1])
+    return Whole(name, table, folder, digests(folder / "out"), operations, time.monotonic() - began)
 
 
-# ---- the command
-
-
-def refine(
-    table: Path, trial: Path, *, arming: Callable[[], object] | None = None, seconds: float | None = None
+def run(
+    name: str, table: Path, trial: Path, *, arming: Callable[[], object] | None = None, seconds: float | None = None
 ) -> Ended:
-    """`headwise refine` in a fork of this process, which has imported everything already.
+    """One of the commands in a fork of this process, which has imported everything already.
 
     Arguments:
+        name: which.
         table: the pairs.
         trial: its folder: `out`, `cache` and what is printed.
         arming: called in the fork before the command, to set up a fault.
@@ -130,6 +177,10 @@ def refine(
     """
     trial.mkdir(parents=True, exist_ok=True)
     printed = trial.with_name(trial.name + ".printed")
+    before, after = COMMANDS[name]
+    words = [*before.split(), "-o", str(trial / "out")]
+    if after is not None:
+        words += [str(table), *after.split(), *SMALL]
     child = os.fork()
     if not child:
         with printed.open("w") as log:
@@ -138,7 +189,7 @@ def refine(
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             os.environ["HEADWISE_CACHE"] = str(trial / "cache")
             tempfile.tempdir = str(trial.parent)
-            sys.argv = ["headwise", "refine", "demo", str(table), "-o", str(trial / "out"), *SETTINGS]
+            sys.argv = ["headwise", *words]
             code, counted = 0, None
             try:
                 from headwise.cli.guard import main as headwise
@@ -163,18 +214,34 @@ def refine(
 # ---- faults
 
 
-def stopped(
-    table: Path, trial: Path, expected: dict, arming: Callable[[], object] | None, share: float | None = None
-) -> Counter:
+def trials(whole: Whole, *, small_disks: bool) -> dict[str, Callable[[Path, random.Random], Counter]]:
+    """Every way to spoil one command: its kind → a trial."""
+    kinds: dict[str, Callable[[Path, random.Random], Counter]] = {}
+    for how in ("kill", "full", "interrupt", "terminate"):
+        kinds[f"{how} at operation n"] = lambda trial, draw, how=how: stopped(
+            whole, trial, lambda: arm(trial, draw.randint(1, whole.operations), how)
+        )
+    kinds["kill at a moment"] = lambda trial, draw: stopped(whole, trial, None, draw.random() * whole.seconds)
+    kinds["no file above n bytes"] = lambda trial, draw: stopped(
+        whole, trial, lambda: limit(int(10 ** draw.uniform(2, 6.7)))
+    )
+    if small_disks:
+        kinds["disk of n bytes"] = lambda trial, draw: on_a_small_disk(whole, trial, int(10 ** draw.uniform(4.5, 7)))
+    for name, pattern in FILES.items():
+        if list(whole.folder.glob(pattern)):
+            kinds[f"bit: {name}"] = lambda trial, draw, pattern=pattern: flipped(whole, trial, pattern, draw)
+    return kinds
+
+
+def stopped(whole: Whole, trial: Path, arming: Callable[[], object] | None, seconds: float | None = None) -> Counter:
     """A run with a fault, then the same command without one."""
-    seconds = None if share is None else share * 10
-    first = refine(table, trial, arming=arming, seconds=seconds)
-    return verdict(trial, expected, refine(table, trial), first, changed=False)
+    first = run(whole.name, whole.table, trial, arming=arming, seconds=seconds)
+    return verdict(whole, trial, run(whole.name, whole.table, trial), first, changed=False)
 
 
-def flipped(table: Path, whole: Path, trial: Path, expected: dict, pattern: str, draw: random.Random) -> Counter:
+def flipped(whole: Whole, trial: Path, pattern: str, draw: random.Random) -> Counter:
     """A finished run, one bit of a file turned, then the same command. A damaged cache is met by a new study."""
-    shutil.copytree(whole, trial)
+    shutil.copytree(whole.folder, trial)
     path = draw.choice(sorted(trial.glob(pattern)))
     data = bytearray(path.read_bytes())
     place = draw.randrange(len(data))
@@ -182,17 +249,17 @@ def flipped(table: Path, whole: Path, trial: Path, expected: dict, pattern: str,
     path.write_bytes(data)
     if pattern.startswith("cache/"):
         shutil.rmtree(trial / "out")
-    return verdict(trial, expected, refine(table, trial), None, changed=True)
+    return verdict(whole, trial, run(whole.name, whole.table, trial), None, changed=True)
 
 
-def on_a_small_disk(table: Path, trial: Path, expected: dict, size: int) -> Counter:
+def on_a_small_disk(whole: Whole, trial: Path, size: int) -> Counter:
     """A run on a file system of so many bytes, which then grows."""
     trial.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", trial], check=True, capture_output=True)
     try:
-        first = refine(table, trial)
+        first = run(whole.name, whole.table, trial)
         subprocess.run(["mount", "-o", "remount,size=500m", trial], check=True, capture_output=True)
-        return verdict(trial, expected, refine(table, trial), first, changed=False)
+        return verdict(whole, trial, run(whole.name, whole.table, trial), first, changed=False)
     finally:
         subprocess.run(["umount", trial], check=False, capture_output=True)
 
@@ -214,35 +281,56 @@ def mounts(place: Path) -> bool:
 # ---- outcomes
 
 
-def verdict(trial: Path, expected: dict, last: Ended, first: Ended | None, *, changed: bool) -> Counter:
+def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, changed: bool) -> Counter:
     """One trial as counts; `said`: of damaged files, how often a sentence told of the damage."""
     found = Counter(tried=1)
     printed = (first.printed if first else "") + last.printed
     if "Traceback" in printed or "Unexpected" in printed or "Fatal Python" in printed or last.code not in (0, 1):
         found["traceback"] = 1
+    now = digests(trial / "out")
     if last.code == 0:
-        found["same" if digests(trial / "out") == expected else "silent"] = 1
+        found["same" if now == whole.expected else "silent"] = 1
     elif last.code == 1:
         found["refused"] = 1
     found["leftover"] = int(any(path.name.startswith(".headwise-") for path in trial.rglob("*")))
-    found["said"] = int(changed and any(word in last.printed for word in ("damaged", "corrupt", "malformed")))
+    found["said"] = int(changed and any(word in last.printed for word in SAYS))
     if found["silent"] or found["traceback"] or found["leftover"]:
-        now = digests(trial / "out")
-        differ = sorted(name for name in {*now, *expected} if now.get(name) != expected.get(name))
-        print(f"  {dict(found)}: {', '.join(differ)}\n  {printed[-1500:]}", file=sys.stderr, flush=True)
+        differ = sorted(name for name in {*now, *whole.expected} if now.get(name) != whole.expected.get(name))
+        print(f"  {whole.name} {dict(found)}: {', '.join(differ)}\n  {printed[-1500:]}", file=sys.stderr, flush=True)
     return found
 
 
 def digests(out: Path) -> dict[str, str]:
-    """The hash of every file that a run writes, but the study's."""
+    """The hash of every file that a run writes, but the study's; of a comparison, its numbers without measured times."""
     return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(out)): hashlib.sha256(content(path)).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith(".headwise-")
+        if path.is_file()
+        and ".sqlite" not in path.name
+        and not path.name.startswith(".headwise-")
+        and not any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED)
     }
 
 
-def write_pairs(folder: Path, images: int = 12) -> Path:
+def content(path: Path) -> bytes:
+    """A file's bytes, without the times that it took."""
+    data = path.read_bytes()
+    if path.name != "compare.json":
+        return data
+    try:
+        return json.dumps(untimed(json.loads(data)), sort_keys=True).encode()
+    except ValueError:  # damaged
+        return data
+
+
+def untimed(value: object) -> object:
+    """JSON without the entries that hold measured times."""
+    if isinstance(value, dict):
+        return {key: untimed(inner) for key, inner in value.items() if key not in TIMES}
+    return [untimed(inner) for inner in value] if isinstance(value, list) else value
+
+
+def write_pairs(folder: Path, images: int = 20) -> Path:
     """Some of the packaged pairs as picture files and a table."""
     import pyarrow.parquet as parquet
 

@@ -6,13 +6,8 @@ its cause is kept. What reaches the command line as another exception is an erro
 
 from __future__ import annotations
 
-import re
+from headwise.plain import terminal
 
-from headwise.wording import printable
-
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]"
-)
 CAUSE_LINES = 6
 CAUSE_WIDTH = 240
 
@@ -25,7 +20,7 @@ class HeadwiseError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(terminal(message))
 
 
 class Stopped(Exception):
@@ -38,11 +33,6 @@ def cause(error: BaseException) -> str:
 
     Libraries put the cause below a headline ("Error(s) in loading state_dict for CLIP:"), so one line is not enough.
     """
-    lines = [" ".join(line.split()) for line in plain(str(error)).splitlines()]
+    lines = [" ".join(line.split()) for line in terminal(str(error).replace("\r", "\n")).splitlines()]
     lines = [line if len(line) <= CAUSE_WIDTH else f"{line[:CAUSE_WIDTH]}…" for line in lines if line]
     return " ".join(lines[:CAUSE_LINES]) + (" …" if len(lines) > CAUSE_LINES else "") or type(error).__name__
-
-
-def plain(text: str) -> str:
-    """A text without the escape sequences and control characters that a terminal would act on."""
-    return _ESCAPES.sub("", text.replace("\r\n", "\n"))

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,6 +126,13 @@ def clean(folder: str | Path) -> None:
         pass
 
 
+def tidy(folder: Path) -> None:
+    """`clean` a folder and those below it, two levels deep: a cache, whose next run may have nothing to write there."""
+    for pattern in (JOURNAL, f"*/{JOURNAL}", f"*/*/{JOURNAL}"):
+        for journal in list(folder.glob(pattern)):
+            clean(journal.parent)
+
+
 def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) -> HeadwiseError:
     """What to tell a user whose file system refuses a write."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
@@ -138,10 +146,27 @@ def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) ->
 
 @contextmanager
 def _stage(folder: Path, named: Path, advice: str) -> Iterator[Path]:
-    """An empty folder in `folder`, which is made where it is missing; gone afterwards, whatever happens.
+    """`scratch` for what is to appear in `folder`; what the file system refuses is said.
 
     Arguments:
         named: what to say that it cannot be written.
+    """
+    try:
+        with scratch(folder) as stage:
+            yield stage
+    except Exception as error:
+        if isinstance(error, OSError) or (_OS_ERROR.search(str(error)) and not isinstance(error, HeadwiseError)):
+            raise cannot_write(named, error, advice) from error
+        raise
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder in `folder`, which is made where it is missing; gone afterwards, whatever happens: after a kill
+    with the next run that writes there.
+
+    Raises:
+        OSError: it cannot be made.
     """
     stage, owner = folder / f".headwise-{uuid4().hex}", -1
     made: list[Path] = []
@@ -157,10 +182,6 @@ def _stage(folder: Path, named: Path, advice: str) -> Iterator[Path]:
             _lock(owner, wait=True)
         yield stage
         done = True
-    except Exception as error:
-        if isinstance(error, OSError) or (_OS_ERROR.search(str(error)) and not isinstance(error, HeadwiseError)):
-            raise cannot_write(named, error, advice) from error
-        raise
     finally:
         with suppress(OSError):
             _end(folder, stage)
@@ -171,6 +192,13 @@ def _stage(folder: Path, named: Path, advice: str) -> Iterator[Path]:
             for path in made:
                 with suppress(OSError):
                     path.rmdir()
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """`scratch` among the system's temporary files."""
+    with scratch(Path(tempfile.gettempdir())) as stage:
+        yield stage
 
 
 @dataclass(frozen=True)

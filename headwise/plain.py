@@ -11,8 +11,14 @@ import json
 import re
 import shlex
 
-from headwise.wording import UNSEEN, printable
-
+_ESCAPES = re.compile(  # what colours a terminal, moves its cursor, sets its title
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]"
+)
+# what is no character to look at: controls, halves of characters, line separators, marks that turn the direction of writing
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+_QUOTED = re.compile(r"\\udc([89a-f][0-9a-f])")  # a byte that is not UTF-8, as Python quotes it
 _SPACES = re.compile(r"[\t\n]+")
 _MARKDOWN = re.compile(
     r"[\\`*\[\]|~$]"  # code, emphasis, links, cells of tables, formulas
@@ -45,8 +51,11 @@ class Markdown(str):
 
 
 def terminal(text: object) -> str:
-    """For a terminal, a log, or an error message: lines stay lines, no character does anything else."""
-    return printable(str(text))
+    """For a terminal, a log, or an error message: lines stay lines, no character does anything else.
+
+    Bytes that are not UTF-8 and control characters are shown as `\\xNN`; colours are left out.
+    """
+    return _UNSEEN.sub(_seen, _QUOTED.sub(r"\\x\1", _ESCAPES.sub("", str(text))))
 
 
 def line(text: object) -> str:
@@ -79,7 +88,7 @@ def literal(text: object) -> Markdown:
 
 def json_text(value: object, indent: int | None = None) -> Markdown:
     """A value as JSON for a block of code."""
-    return Markdown(UNSEEN.sub(_unicode, json.dumps(value, indent=indent, ensure_ascii=False)))
+    return Markdown(_UNSEEN.sub(_unicode, json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def argument(text: object) -> Markdown:
@@ -88,7 +97,7 @@ def argument(text: object) -> Markdown:
     if line(shown) == shown:
         return Markdown(shlex.quote(shown))
     quoted = shown.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t")
-    return Markdown("$'" + UNSEEN.sub(_unicode, quoted) + "'")
+    return Markdown("$'" + _UNSEEN.sub(_unicode, quoted) + "'")
 
 
 def yaml(text: object) -> str:
@@ -115,6 +124,13 @@ def for_encoding(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("headwise", for_encoding)
+
+
+def _seen(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _unicode(found: re.Match[str]) -> str:

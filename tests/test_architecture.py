@@ -28,8 +28,8 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "checked",
     "processor",
     "hub",
-    "plain",
     "errors",
+    "plain",
     "wording",
     "version",
 )

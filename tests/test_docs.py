@@ -106,3 +106,18 @@ def test_named_options_are_there():
         own = [text for text in code if text.startswith(("--", "headwise ", "refine ", "evaluate "))]
         named = {name for text in own for name in re.findall(r"--[a-z][a-z-]*", text)}
         assert named <= known, f"{page.name} names {sorted(named - known)}"
+
+
+def test_every_promise_of_the_security_page_names_tests_that_are_there():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| **")]
+    assert len(rows) >= 9
+    for row in rows:
+        named = re.findall(r"`((?:tests|benchmarks)/[^`]+)`", row.rpartition(" | ")[2])
+        assert any(name.startswith("tests/") for name in named), row
+        for name in named:
+            file, _, function = name.partition("::")
+            assert (ROOT / file).is_file(), name
+            assert f"def {function or 'test_'}" in (ROOT / file).read_text(encoding="utf-8") or "benchmarks/" in file, (
+                name
+            )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import write_pairs
 from hostile import HOSTILE, html
+from yaml import safe_load
 
 from headwise import Grid, Mask
 from headwise.plain import argument, code, json_text, line, literal, markdown, picture, terminal, yaml
@@ -44,10 +45,9 @@ def test_code_in_markdown_shows_the_characters(text):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_yaml_gives_the_text_back(text):
-    load = pytest.importorskip("yaml").safe_load
     header = f"a: {yaml(text)}\nb: 2\n"
     if "\udce9" not in text:  # no character: YAML has none for it
-        assert load(header) == {"a": text, "b": 2}
+        assert safe_load(header) == {"a": text, "b": 2}
     assert header.count("\n") == 2
 
 
@@ -89,14 +89,13 @@ def test_tables_and_sentences_on_the_terminal_show_the_text(text, capsys):
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text])
 def test_the_card_of_a_mask_has_one_header_and_no_foreign_markup(text, tmp_path):
-    load = pytest.importorskip("yaml").safe_load
     mask = Mask.suppress(Grid((4, 4)), ["L0.H1"], "zero").with_provenance(
         base_model=text, data={"source": text}, found_by=text, **{"a key\n---": text}
     )
     mask.save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, header, body = card.split("---\n", 2)
-    assert load(header)["library_name"] == "headwise"
+    assert safe_load(header)["library_name"] == "headwise"
     assert set(re.findall(r"<(\w+)", html(body))) <= {"h1", "p", "ul", "li", "code"}
     assert Mask.from_pretrained(tmp_path) == mask
 

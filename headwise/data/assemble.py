@@ -20,7 +20,8 @@ from headwise.data.pairs import ImageRef, Pairs, hash_bytes
 from headwise.data.rows import Row, Table
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
-from headwise.wording import option, printable
+from headwise.plain import terminal
+from headwise.wording import option
 
 EQUAL = ("shared", "own")
 LISTED = 20  # bad rows that a message names
@@ -125,7 +126,7 @@ def _join(table: Table, bad: list[Bad]) -> tuple[list[Entry], int]:
             row = _found(row, table)
             captions, texts = ([], []) if table.class_names is not None else _captions(row)
         except HeadwiseError as error:
-            bad.append(Bad(printable(row.origin), str(error)))
+            bad.append(Bad(terminal(row.origin), str(error)))
             continue
         known = by_key.get(row.key) if row.key is not None else None
         if known is None:
@@ -174,7 +175,7 @@ def _captioned(entries: list[Entry], bad: list[Bad], keyed: bool) -> list[Entry]
         if entry.captions or (keyed and entry.rows[0].key is None):
             kept.append(entry)
         else:
-            bad += [Bad(printable(row.origin), why_none(row.captions)) for row in entry.rows]
+            bad += [Bad(terminal(row.origin), why_none(row.captions)) for row in entry.rows]
     return kept
 
 
@@ -199,7 +200,7 @@ def _hash(entries: list[Entry], bad: list[Bad], workers: int | None, captioned: 
         row = entry.rows[0]
         assert row.fetch is not None
         try:
-            return ImageRef(printable(row.origin), row.fetch, hash_bytes(row.fetch()))
+            return ImageRef(terminal(row.origin), row.fetch, hash_bytes(row.fetch()))
         except FileNotFoundError:
             return f"the image {row.names[0][:LONGEST]} does not exist" if row.names else "the image does not exist"
         except (OSError, ValueError) as error:
@@ -211,7 +212,7 @@ def _hash(entries: list[Entry], bad: list[Bad], workers: int | None, captioned: 
     by_hash: dict[str, Entry] = {}
     for entry, found in zip(entries, each(ref, entries, workers), strict=True):
         if isinstance(found, str):
-            bad += [Bad(printable(row.origin), printable(found)) for row in entry.rows]
+            bad += [Bad(terminal(row.origin), terminal(found)) for row in entry.rows]
             continue
         keyless = entry.rows[0].key is None
         if keyless and found.hash in by_hash:
@@ -233,7 +234,7 @@ def _check(
     kept = []
     for i, entry in enumerate(entries):
         if i in reasons:
-            bad += [Bad(printable(row.origin), printable(reasons[i])) for row in entry.rows]
+            bad += [Bad(terminal(row.origin), terminal(reasons[i])) for row in entry.rows]
         else:
             entry.ref = checked[i]
             kept.append(entry)
@@ -253,10 +254,10 @@ def _pairs(table: Table, entries: list[Entry], skipped: int, equal: str) -> Pair
         return tuple(values)
 
     return Pairs(
-        name=printable(table.name),
+        name=terminal(table.name),
         images=tuple(entry.ref for entry in entries if entry.ref is not None),
         captions=tuple(tuple(entry.captions) for entry in entries),
-        ids=_unique([printable(row.id) or f"image {i}" for i, row in enumerate(firsts)]),
+        ids=_unique([terminal(row.id) or f"image {i}" for i, row in enumerate(firsts)]),
         splits=column("split"),
         groups=column("group"),
         labels=column("label") if table.classification else None,
@@ -295,7 +296,7 @@ def _both(entries: list[Entry], bad: list[Bad]) -> list[Entry]:
     count = Counter(entry.rows[0].group for entry in entries)
     for entry in entries:
         if count[entry.rows[0].group] != 2:
-            bad += [Bad(printable(row.origin), "the other image of its pair is bad") for row in entry.rows]
+            bad += [Bad(terminal(row.origin), "the other image of its pair is bad") for row in entry.rows]
     return [entry for entry in entries if count[entry.rows[0].group] == 2]
 
 

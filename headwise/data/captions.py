@@ -19,7 +19,7 @@ import numpy as np
 from headwise.data.cells import blank, check_utf8
 from headwise.data.columns import caption_columns
 from headwise.errors import HeadwiseError
-from headwise.wording import printable
+from headwise.plain import terminal
 
 ARRAY = re.compile(r"(?:\w+\.)?array\(\s*(?P<items>.*?)\s*(?:,\s*dtype=(?:[\w.<>]+|'[^']*'))?\s*,?\s*\)", re.DOTALL)
 LISTED = re.compile(  # how a list begins
@@ -92,7 +92,7 @@ def remarks(captions: Sequence[str], silent: int) -> Iterator[str]:
         joined = [text for text in captions if mark in text and all(part.strip() for part in text.split(mark, 1))]
         if len(joined) > max(1, len(captions) / 2):
             yield (
-                f"{len(joined):,} of {len(captions):,} captions hold a {mark!r}, such as {printable(joined[0])[:60]!r}. "
+                f"{len(joined):,} of {len(captions):,} captions hold a {mark!r}, such as {terminal(joined[0])[:60]!r}. "
                 "Each is read as one caption; if it is several, give them in rows, in columns (caption_1, caption_2) or "
                 "as a JSON list."
             )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
+from headwise.checked import Damaged
 from headwise.data.decode import VERSION, decode_small, pillow_warnings
 from headwise.data.pairs import ImageRef
 from headwise.data.workers import Progress, each
@@ -77,14 +79,19 @@ def _decode_all(refs: Sequence[ImageRef], workers: int | None, progress: Progres
 
 
 def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
-    """The remembered verdict, or None if there is none or it is damaged."""
+    """The remembered verdict, or None if there is none or it is damaged, which is said."""
     try:
         head, _, body = path.read_bytes().partition(b"\n")
         found = json.loads(head)
         if found["digest"] != _digest(found["reasons"], body) or len(body) != count * LOOK_BYTES:
-            return None
+            raise Damaged("the checksum differs")
         reasons = {int(i): reason for i, reason in found["reasons"].items()}
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        logging.getLogger("headwise").warning(
+            f"What is remembered of these images in {path} is damaged; they are decoded and looked at again."
+        )
         return None
     return [body[i : i + LOOK_BYTES] for i in range(0, len(body), LOOK_BYTES)], reasons
 

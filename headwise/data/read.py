@@ -24,6 +24,7 @@ from headwise.data.rows import Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError
+from headwise.files import tidy
 from headwise.wording import option
 
 
@@ -79,6 +80,7 @@ def read(
     if isinstance(source, Pairs):
         return source
     wanted, cache = Wanted(image, caption, split, group, label), cache_folder(cache_dir)
+    tidy(cache)
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
         table = open_source(source, wanted, images=images, remote=remote, name=name)

@@ -7,17 +7,17 @@ file is, and whether a source may name it, is not known here.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from headwise.data.files import cache_folder
-from headwise.data.web import download, netloc
+from headwise.data.web import download, keep, netloc
 from headwise.errors import HeadwiseError
+from headwise.files import scratch, temporary
+from headwise.hub import reachable
 
 _STORAGE: ContextVar[Path | None] = ContextVar("storage", default=None)
 
@@ -25,10 +25,10 @@ _STORAGE: ContextVar[Path | None] = ContextVar("storage", default=None)
 @contextmanager
 def nothing_kept() -> Iterator[Path]:
     """Inside, what is fetched or converted goes into a folder that is removed at the end, not into the cache."""
-    with tempfile.TemporaryDirectory(prefix="headwise-") as folder:
-        token = _STORAGE.set(Path(folder))
+    with temporary() as folder:
+        token = _STORAGE.set(folder)
         try:
-            yield Path(folder)
+            yield folder
         finally:
             _STORAGE.reset(token)
 
@@ -59,22 +59,33 @@ def local_copy(location: str, *, limit: int | None = None, hosts: frozenset[str]
 @lru_cache(maxsize=1 << 20)
 def _copy(location: str, folder: Path, limit: int | None, hosts: frozenset[str], web: bool) -> str:
     name = digest(location)
-    folder = folder / name[:3]  # a folder of a million files is slow to look through
-    folder.mkdir(parents=True, exist_ok=True)
-    former = list(folder.glob(f"{name}-*"))
-    copy = download(location, folder, name, limit, hosts) if web else _from_store(location, folder, name, limit)
+    place = folder / name[:3]  # a folder of a million files is slow to look through
+    former = list(place.glob(f"{name}-*"))
+    with scratch(folder) as part:
+        copy = (
+            download(location, place, name, part, limit, hosts)
+            if web
+            else _from_store(location, place, name, part, limit)
+        )
     for old in former:
         if old != copy:
             old.unlink(missing_ok=True)
     return str(copy)
 
 
+@cache
+def _hub() -> bool:
+    """Whether the hub answers; asked once, since its client waits half a minute for each file where it does not."""
+    return reachable()
+
+
 def forget() -> None:
     """Look at every remote file anew, as a new process would."""
     _copy.cache_clear()
+    _hub.cache_clear()
 
 
-def _from_store(location: str, folder: Path, name: str, limit: int | None) -> Path:
+def _from_store(location: str, folder: Path, name: str, part: Path, limit: int | None) -> Path:
     from fsspec.core import url_to_fs
 
     try:
@@ -83,16 +94,16 @@ def _from_store(location: str, folder: Path, name: str, limit: int | None) -> Pa
         raise HeadwiseError(
             f"{location} cannot be opened: {error}. Stores (s3, gs) need: pip install 'headwise[remote]'"
         ) from error
+    if system.protocol == "hf" and not _hub():
+        raise OSError("the Hugging Face hub does not answer")
     try:
         size = system.size(path)
         if limit is not None and size is not None and size > limit:
             raise OSError(f"it has {size:,} bytes, an image may have {limit:,}")
         copy = folder / f"{name}-{digest(str(system.ukey(path)))}"
         if not copy.exists():
-            with tempfile.TemporaryDirectory(dir=folder) as part:
-                fetched = os.path.join(part, name)
-                system.get_file(path, fetched)
-                os.replace(fetched, copy)  # whole or not at all, also when several processes fetch it
+            system.get_file(path, str(part / name))
+            keep(part / name, copy)
         return copy
     except OSError:
         raise

@@ -13,7 +13,6 @@ import ipaddress
 import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -40,10 +39,11 @@ def netloc(url: str) -> str:
     return f"{parts.hostname}:{port}" if parts.hostname else ""
 
 
-def download(url: str, folder: Path, name: str, limit: int | None, hosts: frozenset[str]) -> Path:
+def download(url: str, folder: Path, name: str, part: Path, limit: int | None, hosts: frozenset[str]) -> Path:
     """A copy FOLDER/NAME-VERSION of what a URL holds; not fetched again while the server says it is the same.
 
     Arguments:
+        part: an empty folder on the same disk, for what is not whole yet.
         limit: most bytes; None: as many as there are.
         hosts: `host:port` that may have private addresses.
 
@@ -60,16 +60,20 @@ def download(url: str, folder: Path, name: str, limit: int | None, hosts: frozen
         copy = folder / f"{name}-{version}"
         if copy.exists() and any(marks):
             return copy
-        with tempfile.TemporaryDirectory(dir=folder) as part:
-            fetched = os.path.join(part, name)
-            _stream(answer, fetched, limit, size)
-            os.replace(fetched, copy)  # whole or not at all, also when several processes fetch it
+        _stream(answer, part / name, limit, size)
+        keep(part / name, copy)
         return copy
 
 
-def _stream(answer: http.client.HTTPResponse, path: str, limit: int | None, size: int | None) -> None:
+def keep(fetched: Path, copy: Path) -> None:
+    """Give a whole file its place, whole or not at all, also when several processes fetch it."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(fetched, copy)
+
+
+def _stream(answer: http.client.HTTPResponse, path: Path, limit: int | None, size: int | None) -> None:
     done = 0
-    with open(path, "xb") as file:
+    with path.open("xb") as file:
         while block := answer.read(BLOCK):
             done += len(block)
             if limit is not None and done > limit:

@@ -21,6 +21,7 @@ from headwise.hub import offline_unless_reachable
 from headwise.towers import checkpoint, configs
 from headwise.towers.hf_images import resize_positions
 from headwise.towers.overrides import Overrides
+from headwise.towers.stated import check_processor
 from headwise.towers.whole import cannot_load, check_count, no_foreign_code
 
 MODELS = {
@@ -80,16 +81,7 @@ def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[
     if info["missing_keys"]:
         module = _complete(cls, config, Path(reference), name, info)
     source = overrides.processor or reference
-    if overrides.processor is not None:
-        if not Path(source).is_dir():
-            raise HeadwiseError(f"--processor {source} (processor=) is not a folder.")
-        configs.check_folder(source)
-    processor = _from_pretrained(
-        source,
-        "the folder" if overrides.processor else where,
-        transformers.AutoProcessor.from_pretrained,
-        "preprocessor_config.json and tokenizer",
-    )
+    processor = read_processor(source) if overrides.processor else _processor(reference, where)
     if hasattr(module, "get_text_features") and not hasattr(processor, "tokenizer"):
         raise HeadwiseError(
             f"{name} has a text tower, and {source} no tokenizer for it. Copy its files from the original model, or "
@@ -101,6 +93,22 @@ def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[
     if overrides.image_size is not None:
         resize_positions(module, overrides.image_size)
     return module, processor, overrides
+
+
+def read_processor(folder: str) -> Any:
+    """The processor of transformers in a folder that a user gave.
+
+    Raises:
+        HeadwiseError: no folder, or no processor of transformers in it.
+    """
+    return _processor(check_processor(folder), "the folder")
+
+
+def _processor(reference: str, where: str) -> Any:
+    import transformers
+
+    call = transformers.AutoProcessor.from_pretrained
+    return _from_pretrained(reference, where, call, "preprocessor_config.json and tokenizer")
 
 
 def _check_config(config: Any, name: str) -> None:

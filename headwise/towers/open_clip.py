@@ -22,6 +22,7 @@ from headwise.towers.open_clip_images import described, own_transform
 from headwise.towers.open_clip_texts import encode_texts, named_ids, plain_ids, positions, reading
 from headwise.towers.overrides import Overrides
 from headwise.towers.pool2d import build_resnet, build_trunk_pool
+from headwise.towers.stated import check_stated, stated
 from headwise.towers.tools import need
 
 LOOKED_FOR = "visual.transformer.resblocks, visual.trunk or visual.attnpool (open_clip)"
@@ -94,7 +95,9 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         HeadwiseError: open_clip is not installed; no such architecture, tag or file; a broken checkpoint.
     """
     open_clip = need("open_clip", "open-clip")
-    found = open_clip_load.load(open_clip, reference, device, overrides or Overrides())
+    overrides = overrides or Overrides()
+    said = stated(overrides)
+    found = open_clip_load.load(open_clip, reference, device, said.overrides if said else overrides)
     model = _model(
         found.module,
         own_transform(visual_of(found.module)),
@@ -103,7 +106,11 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         f"open_clip:{reference}",
         found.overrides,
     )
-    return replace(model, notes=found.notes + model.notes)
+    check_stated(model, said)
+    notes = ()
+    if said is not None and not found.config["text_cfg"].get("hf_tokenizer_name"):
+        notes = (f"{model.name}: pictures are preprocessed as {said.folder} says; texts by open_clip's own tokenizer.",)
+    return replace(model, notes=found.notes + model.notes + notes)
 
 
 def wrap(module: Any, processor, *, name: str = "") -> Model:

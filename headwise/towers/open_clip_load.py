@@ -40,7 +40,6 @@ def load(open_clip: ModuleType, reference: str, device: str, overrides: Override
             preprocessing that nothing tells.
     """
     name = f"open_clip:{reference}"
-    overrides.refuse("processor", reason="open_clip has no processors. Set --image-size, --mean, --std and so on.")
     local = reference.startswith("local-dir:") or Path(reference.partition("/")[2]).is_file()
     with nullcontext() if local else offline_unless_reachable(), no_foreign_code():
         try:
@@ -90,7 +89,7 @@ def _tag(open_clip: ModuleType, name: str, architecture: str, tag: str, device: 
     )
     if overrides.image_size is not None:
         config["vision_cfg"]["image_size"] = overrides.image_size
-    return Loaded(module, open_clip.get_tokenizer(architecture), config, (), overrides)
+    return Loaded(module, _tokenizer(open_clip, architecture, config, overrides), config, (), overrides)
 
 
 def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overrides: Overrides) -> Loaded:
@@ -125,7 +124,20 @@ def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overr
         name,
     )
     made = with_weights(open_clip, name, reference, config, preprocess, weights, device, overrides)
-    return replace(made, tokenizer=open_clip.get_tokenizer(reference))
+    return replace(made, tokenizer=_tokenizer(open_clip, reference, config, overrides))
+
+
+def _tokenizer(open_clip: ModuleType, reference: str, config: Mapping, overrides: Overrides) -> Any:
+    """open_clip's tokenizer, of the processor that was asked for where the model reads with one of transformers."""
+    text, folder = config["text_cfg"], overrides.processor
+    if folder is None or not text.get("hf_tokenizer_name") or not any(Path(folder).glob("*token*")):
+        return open_clip.get_tokenizer(reference)
+    return open_clip.tokenizer.HFTokenizer(
+        folder,
+        context_length=text.get("context_length", 77),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **(text.get("tokenizer_kwargs") or {}),
+    )
 
 
 def _weights_in(folder: Path) -> Path | None:
@@ -148,7 +160,7 @@ def _file(open_clip: ModuleType, name: str, architecture: str, file: Path, devic
             f"read with {used}. If it was trained from weights of OpenAI, MetaCLIP or DFN, use an architecture "
             "whose name ends with -quickgelu.",
         )
-    return replace(made, tokenizer=open_clip.get_tokenizer(architecture), notes=made.notes + notes)
+    return replace(made, tokenizer=_tokenizer(open_clip, architecture, config, overrides), notes=made.notes + notes)
 
 
 def _preprocess(

@@ -7,7 +7,6 @@ fit. Which file, and which configuration, was decided before.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from headwise.errors import HeadwiseError
+from headwise.files import temporary
 from headwise.towers import checkpoint
 from headwise.towers.overrides import Overrides
 
@@ -118,8 +118,8 @@ def _load_tensors(open_clip: ModuleType, module: Any, tensors: Mapping[str, torc
     """Through open_clip's own loading, which takes files alone and converts what others wrote."""
     from safetensors.torch import save_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.safetensors"
+    with temporary() as folder:
+        path = folder / "weights.safetensors"
         save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path)
         open_clip.load_checkpoint(module, str(path))
 

@@ -17,6 +17,7 @@ from headwise.towers import hf
 from headwise.towers.base import Model, Tower
 from headwise.towers.configs import check_folder
 from headwise.towers.hf_images import resize_positions
+from headwise.towers.hf_load import read_processor
 from headwise.towers.overrides import Overrides
 from headwise.towers.tools import need
 from headwise.towers.whole import cannot_load, no_foreign_code
@@ -55,7 +56,6 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         HeadwiseError: sentence-transformers is not installed; a broken folder, code of its own, or no CLIP inside.
     """
     library, overrides = need("sentence_transformers", "sentence-transformers"), overrides or Overrides()
-    overrides.refuse("processor", reason="sentence-transformers keeps the processor in the model's own folder.")
     for folder in (Path(reference), *(path.parent for path in Path(reference).glob("*/*.json"))):
         check_folder(folder)
     with no_foreign_code():
@@ -73,7 +73,11 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         overrides = replace(overrides, context_length=recorded["context_length"])
     if overrides.image_size is not None:
         resize_positions(inner, overrides.image_size)
-    return wrap(module, name=reference, overrides=overrides)
+    processor = None
+    if overrides.processor is not None:
+        processor = read_processor(overrides.processor)
+        module[0].processor = processor  # so that it is saved with the model
+    return wrap(module, processor, name=reference, overrides=overrides)
 
 
 def wrap(module: Any, processor=None, *, name: str = "", overrides: Overrides | None = None) -> Model:

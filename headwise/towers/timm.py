@@ -22,6 +22,7 @@ from headwise.towers.base import Model, Tower
 from headwise.towers.blocks import Block
 from headwise.towers.overrides import Overrides
 from headwise.towers.pool2d import build_trunk_head, is_pool2d
+from headwise.towers.stated import check_stated, stated
 from headwise.towers.timm_blocks import LatentPool, TimmBlock, reduce_tokens
 from headwise.towers.tools import need
 
@@ -218,8 +219,11 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         HeadwiseError: timm is not installed; no such model, tag or file; a broken checkpoint.
     """
     overrides = overrides or Overrides()
+    said = stated(overrides)
+    overrides = said.overrides if said else overrides
     module, notes = timm_load.load(need("timm", "timm"), reference, overrides)
     model = wrap(module.to(device), None, name=f"timm:{reference}")
+    check_stated(model, said)
     return replace(model, notes=notes + model.notes, overrides=overrides)
 
 

@@ -32,7 +32,7 @@ def load(timm: ModuleType, reference: str, overrides: Overrides) -> tuple[Any, t
         HeadwiseError: no such model, tag or file; a broken checkpoint; overrides that timm cannot do.
     """
     name, (model_name, _, file) = f"timm:{reference}", reference.partition("/")
-    overrides.refuse("context_length", "processor", reason="timm's models have no text tower and no processor.")
+    overrides.refuse("context_length", reason="timm's models have no text tower.")
     if reference.startswith(FOLDERS):
         model_name, file = reference, ""
         if reference.startswith("local-dir:") and Path(reference.partition(":")[2]).is_dir():

@@ -9,7 +9,8 @@ import pytest
 
 from headwise.data.read import read
 from headwise.errors import HeadwiseError
-from headwise.wording import command_line, printable
+from headwise.plain import terminal
+from headwise.wording import command_line
 
 ROWS = [("0.png", "two dogs, one ball"), ("1.png", "café 猫; a cat"), ("0.png", 'say "hi"')]
 EXPECTED = (("two dogs, one ball", 'say "hi"'), ("café 猫; a cat",))
@@ -121,9 +122,9 @@ def test_what_is_no_utf8_is_said_in_plain_letters(images: Path, text: str, says:
 
 
 def test_a_message_can_be_printed_everywhere() -> None:
-    assert printable("a\udce9b\x1b[31mred\x1b[0m\x07\x00\u2028\ud800") == r"a\xe9bred\x07\x00\u2028\ud800"
-    assert printable(f"{'caf' + chr(0xDCE9)!r}") == r"'caf\xe9'"
-    assert printable("café\n猫\t🙂") == "café\n猫\t🙂"
+    assert terminal("a\udce9b\x1b[31mred\x1b[0m\x07\x00\u2028\ud800") == r"a\xe9bred\x07\x00\u2028\ud800"
+    assert terminal(f"{'caf' + chr(0xDCE9)!r}") == r"'caf\xe9'"
+    assert terminal("café\n猫\t🙂") == "café\n猫\t🙂"
 
 
 def test_options_are_named_as_they_are_typed(images: Path) -> None:

@@ -1,8 +1,12 @@
 """Files by http: from public addresses only unless others are allowed, within a size, whole, and streamed."""
 
 import http.server
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pytest
 from headwise.data import web
 from headwise.data.check import check
 from headwise.data.read import read
-from headwise.data.remote import forget, local_copy
+from headwise.data.remote import digest, forget, local_copy, nothing_kept
 from headwise.errors import HeadwiseError
 
 from .conftest import encoded
@@ -22,6 +26,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     pages: dict[str, tuple[int, dict[str, str], bytes]]
     asked: list[str]
+    held: threading.Event | None = None  # set: the connection stays open after the body
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -32,6 +37,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+        if self.held:
+            self.wfile.flush()
+            self.held.wait(60)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -223,3 +231,67 @@ def test_data_check_writes_nothing(server, images: Path, cache: Path, tmp_path_f
         left = [path for folder in (cache, hub, temporary) for path in folder.rglob("*") if path.is_file()]
         assert not left, source
     assert sorted(images.rglob("*")) == before
+
+
+KILLED = """
+import sys
+from headwise.data.remote import local_copy, nothing_kept
+if sys.argv[2] == "kept":
+    local_copy(sys.argv[1])
+else:
+    with nothing_kept():
+        local_copy(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("how", ["kept", "nothing kept"])
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The server sends the first half and waits; the process that is reading is killed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "cache"))
+    foreign = tmp_path / ("cache/remote" if how == "kept" else "tmp") / f".headwise-{'0' * 32}"
+    foreign.mkdir(parents=True)  # looks like ours, and no run recorded it
+    server.pages["/a.bin"] = (200, {"Content-Length": "2000"}, b"x" * 1000)
+    server.held = threading.Event()
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, f"{server.url}/a.bin", how],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        stderr=subprocess.PIPE,
+    )
+
+    def left() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    while not any(path.name == digest(f"{server.url}/a.bin") for path in left()):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    server.held.set()
+    server.held = None
+    assert left()
+    server.pages["/b.bin"] = (200, {"ETag": "1"}, b"other")
+    if how == "kept":
+        assert Path(local_copy(f"{server.url}/b.bin")).read_bytes() == b"other"
+    else:
+        with nothing_kept():
+            assert Path(local_copy(f"{server.url}/b.bin")).read_bytes() == b"other"
+    assert [path.name.partition("-")[0] for path in left()] == (
+        [digest(f"{server.url}/b.bin")] if how == "kept" else []
+    )
+    assert foreign.is_dir()
+
+
+def test_what_a_killed_run_left_anywhere_in_the_cache_is_removed_when_pairs_are_read(images: Path, cache: Path) -> None:
+    """Also where the next run has nothing to write: its embeddings, looks and reads are there already."""
+    code = "import os, sys; from pathlib import Path; from headwise.files import scratch\nwith scratch(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    folders = [cache / name for name in ("texts", "checked", "remote", "pixels", "reads/abc")]
+    for folder in folders:
+        assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == -9
+        assert len(list(folder.iterdir())) == 2, "a journal and a stage"
+    source = source_of(images, "1.png", "2.png")
+    read(source)
+    assert not [path for folder in folders for path in folder.glob(".headwise*")]

@@ -188,12 +188,90 @@ def test_a_processor_of_another_folder(tmp_path):
         load(str(folder), processor=tmp_path / "nowhere")
 
 
+def odd_processor(folder, side=32, **spec):
+    """A folder with an image processor of transformers that does as no model here does by itself."""
+    from transformers import CLIPImageProcessor
+
+    size = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    values = {"image_mean": [0.3, 0.4, 0.5], "image_std": [0.2, 0.3, 0.4], "resample": 2} | size | spec
+    processor = CLIPImageProcessor(**values)
+    processor.save_pretrained(folder)
+    return processor
+
+
+def library_model(library, folder):
+    """A small model's name for headwise, in a folder that its library wrote."""
+    if library == "open_clip":
+        return str(open_clip_folder(folder)[0])
+    if library == "timm":
+        from timm.models import save_for_hf
+
+        module = golden.randomise(timm_model("vit_tiny_patch16_224", img_size=32, num_classes=0))
+        save_for_hf(module, str(folder), safe_serialization=True, model_args={"img_size": 32})
+        return f"timm:local-dir:{folder}"
+    from sentence_transformers import SentenceTransformer
+
+    clip_folder(folder / "clip")
+    SentenceTransformer(str(folder / "clip"), device="cpu").save(str(folder / "own"))
+    return str(folder / "own")
+
+
+@pytest.mark.parametrize(
+    ("library", "whole"),
+    [("open_clip", False), ("open_clip", True), ("timm", False), ("timm", True), ("sentence_transformers", True)],
+)
+def test_pictures_as_another_folders_processor_makes_them_also_after_merging(library, whole, tmp_path):
+    name, folder = library_model(library, tmp_path / "model"), tmp_path / "processor"
+    processor = odd_processor(folder)
+    if whole:  # with a tokenizer, in transformers' newer file
+        from processors import clip
+
+        both = clip(tmp_path)
+        both.image_processor = processor
+        (folder / "preprocessor_config.json").unlink()
+        both.save_pretrained(folder)
+        assert not (folder / "preprocessor_config.json").exists()
+    expected = processor(list(real_pairs()[0][:3]), return_tensors="pt")["pixel_values"]
+    before = pixels_of(load(name).preprocess)
+    model = load(name, processor=folder)
+    pixels = pixels_of(model.preprocess)
+    assert (pixels - expected).abs().mean() < 0.01 < (before - expected).abs().mean()
+    assert model.overrides.processor == str(folder)
+    merged = merge(model, Mask.identity(model.tower.grid), tmp_path / "merged").folder
+    torch.testing.assert_close(pixels_of(load(str(merged)).preprocess), pixels, atol=1e-5, rtol=0)
+    given = load(name, processor=folder, mean=(0.0, 0.0, 0.0))  # what is said by itself counts
+    shift = (torch.tensor([0.3, 0.4, 0.5]) / torch.tensor([0.2, 0.3, 0.4]))[:, None, None]
+    assert (pixels_of(given.preprocess) - expected - shift).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("library", ["open_clip", "timm"])
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"side": 48}, r"--image-size too: 32 fits the pictures to the model, 48 the model to the pictures"),
+        ({"size": {"shortest_edge": 64}}, "pixels differ by"),
+        ({"rescale_factor": 1.0}, "pixels differ by"),
+        ({"resample": 0}, "neither bicubic nor bilinear"),
+    ],
+)
+def test_a_processor_that_the_library_cannot_follow_is_refused_with_the_way_out(library, spec, message, tmp_path):
+    odd_processor(tmp_path / "processor", **spec)
+    with pytest.raises(HeadwiseError, match=message):
+        load(library_model(library, tmp_path / "model"), processor=tmp_path / "processor")
+
+
+def test_a_folder_without_a_processor_says_what_to_give(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HeadwiseError, match=r"no preprocessor_config.json .*--image-size, --mean"):
+        load(library_model("open_clip", tmp_path / "model"), processor=tmp_path / "empty")
+
+
 @pytest.mark.parametrize(
     ("library", "override", "message"),
     [
         ("hf", {"resize_mode": "longest"}, "resize_mode= .* cannot fill a picture up"),
-        ("open_clip", {"processor": "x"}, "processor= .* open_clip has no processors"),
-        ("timm", {"processor": "x"}, "no processor"),
+        ("open_clip", {"processor": "nowhere"}, "is not a folder"),
+        ("timm", {"processor": "nowhere"}, "is not a folder"),
         ("timm", {"context_length": 9}, "no text tower"),
     ],
 )

@@ -15,6 +15,7 @@ from folders import CLIP_TEXT, SMALL, clip_folder, open_clip_folder, sized
 from processors import clip
 from torch import nn
 
+from headwise.data.read import read
 from headwise.errors import HeadwiseError
 from headwise.towers import load, wrap
 
@@ -283,6 +284,22 @@ def test_without_a_network_the_hub_is_asked_once_and_not_again_for_half_a_minute
         load(name)
     assert len(asked) == 1
     assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize("source", ["hf:somebody/some-pairs?split=test", "hf://datasets/somebody/some-pairs/a.csv"])
+def test_without_a_network_pairs_of_the_hub_are_refused_after_one_question(source, dead_hub, monkeypatch):
+    import datasets.config
+    from huggingface_hub import constants
+
+    address, asked = dead_hub
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    for place in (constants, datasets.config):
+        monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
+    with pytest.raises(HeadwiseError, match=r"some-pairs[^$]*the (Hugging Face )?hub does not answer"):
+        read(source)
+    assert len(asked) == 1
+    assert constants.HF_HUB_OFFLINE is False
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_a_configuration_that_describes_more_than_the_weights_hold_is_refused_before_memory_is_taken(tmp_path):

@@ -20,6 +20,7 @@ from headwise.data.readers.arrow import dataset_records, quiet_datasets, root_ca
 from headwise.data.records import Record, Records
 from headwise.data.remote import storage
 from headwise.errors import HeadwiseError
+from headwise.hub import offline_unless_reachable
 
 
 def is_saved(folder: str) -> bool:
@@ -38,7 +39,11 @@ def read_hub(place: Place) -> Records:
     kept = storage() if os.path.isdir(place.location) else None  # what the hub gives belongs into its own cache
     cache = None if kept is None else str(kept)
     load = partial(load_dataset, place.location, place.config, cache_dir=cache)
-    return _read(place, load, "the Hugging Face hub", _caches())
+    if os.path.isdir(place.location):
+        return _read(place, load, "the folder", _caches())
+    with offline_unless_reachable() as answers:
+        where = "the Hugging Face hub" if answers else "the local cache (the hub does not answer)"
+        return _read(place, load, where, _caches())
 
 
 def read_saved(place: Place) -> Records:

@@ -7,12 +7,13 @@ and other caches are not known.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from headwise.checked import dump_json, load_json
 from headwise.data.files import cache_folder
 from headwise.edits.mask import Mask
-from headwise.files import write_files
+from headwise.files import OTHER_CACHE, write_files
 from headwise.jobs.steps.bench import Bench
 
 
@@ -35,18 +36,22 @@ def remember_reads(bench: Bench, split: str, masks: Sequence[Mask]) -> int:
     folder = cache_folder(bench.cache_dir) / "reads" / digest.hexdigest()[:32]
     numbers = [0]
     for mask in masks:
-        path = folder / f"{mask.bare().key}.txt"
-        number = _number(path)
+        path = folder / f"{mask.bare().key}.json"
+        number = _number(path, bench.reporter.say)
         if number is None:
-            number = 1 + sum(1 for other in folder.glob("*.txt") if other != path)
-            write_files(folder, {path.name: f"{number} {mask}\n"})
+            number = 1 + sum(1 for other in folder.glob("*.json") if other != path)
+            write_files(folder, {path.name: dump_json([number, str(mask)])}, advice=OTHER_CACHE)
         numbers.append(number)
     return max(numbers)
 
 
-def _number(path: Path) -> int | None:
-    """What a former read wrote; None where there is none, or it is damaged."""
+def _number(path: Path, say: Callable[[str], None]) -> int | None:
+    """What a former read wrote; None where there is none, or it is damaged, which is said."""
     try:
-        return int(path.read_text(encoding="utf-8").split(maxsplit=1)[0])
-    except (OSError, ValueError, IndexError):
+        number, _ = load_json(path.read_bytes())
+        return int(number)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        say(f"The note in {path} that a mask was read on the test split is damaged; it is made again, as the last one.")
         return None

@@ -135,7 +135,8 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
         try:
             deltas = HeadDeltas.load(path, bench.key)
         except HeadwiseError as error:  # damaged, or of another study whose folder this was
-            bench.reporter.say(f"{error.__cause__ or 'Another study'}: {path.name} is made again.")
+            what = f"damaged ({error.__cause__})" if error.__cause__ else "of another study"
+            bench.reporter.say(f"The heads' changes in {path} are {what}; they are made again.")
         else:
             if deltas.heads == keep.heads:
                 return deltas
