@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 PATIENCE = 3.0  # seconds for the hub to answer anything at all
 
@@ -26,11 +27,14 @@ def offline_unless_reachable() -> Iterator[bool]:
     """
     from huggingface_hub import constants
 
-    places = [constants, *filter(None, [sys.modules.get("datasets.config")])]  # the latter made a copy of its own
+    places: list[Any] = [
+        constants,
+        *filter(None, [sys.modules.get("datasets.config")]),
+    ]  # the latter made a copy of its own
     formers = [place.HF_HUB_OFFLINE for place in places]
-    answers = not any(formers) and reachable()
-    for place in places:
-        place.HF_HUB_OFFLINE = not answers
+    answers = not constants.HF_HUB_OFFLINE and reachable()
+    for place, former in zip(places, formers, strict=True):
+        place.HF_HUB_OFFLINE = former or not answers
     try:
         yield answers
     finally:

@@ -19,6 +19,7 @@ from headwise.towers.overrides import Overrides
 from headwise.towers.texts import UNCUT, Reading, as_it_was, check_end, check_tokenizer
 
 TEXT_BATCH = 256
+PADDED_BY_ID = ("chinese_clip", "altclip")  # of BERT's kind; CLIP's configurations say a padding that was never used
 CHINESE_CONTEXT = 52  # what Chinese-CLIP was trained with; its BERT configuration says 512
 
 
@@ -91,6 +92,13 @@ def reading(module: Any, tokenizer, overrides: Overrides, name: str) -> tuple[Re
 
     rows = _table(module.text_model).num_embeddings
     check_tokenizer(tokenizer, ids, rows, name)
+    padding, own = tokenizer.pad_token_id, module.config.text_config.pad_token_id
+    if module.config.model_type in PADDED_BY_ID and own is not None and padding != own:
+        raise HeadwiseError(
+            f"{name}: the tokenizer pads with token {padding}, the model was trained with {own} for padding: their "
+            "vocabularies are shifted against each other, or another model's. Give the model's own with --processor DIR "
+            "(processor=)."
+        )
     notes = check_end(module, ids(["a cat", "a dog on a red table"]), rows, name)
     if asked is None and tokenizer.model_max_length < whole:
         notes = (

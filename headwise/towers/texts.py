@@ -21,6 +21,7 @@ UNCUT = 10**6  # as a limit without truncation: transformers does not warn of lo
 PROBE = "the quick brown fox jumps over the lazy dog 0123456789"
 # A tokenizer without its files knows a handful of tokens. A table is padded by a few hundred rows at most.
 LEAST_SHARE, MOST_SHARE_ABSENT, ROWS_ABSENT = 0.25, 0.1, 1024
+WORDPIECE_ABSENT = 256  # BERT's tables are as long as their vocab.txt, or padded to a multiple of at most this
 WORDS = 200  # of the vocabulary that are looked up
 FEWEST_WORDS = 20  # fewer say nothing
 LEAST_WHOLE = 0.75  # of them that the tokenizer makes one token of; OpenAI's makes all
@@ -99,8 +100,10 @@ def check_tokenizer(tokenizer: Any, ids: Callable[[Sequence[str]], torch.Tensor]
         "missing, incomplete or another model's. Copy them from the original model, or give a folder that has them "
         "with --processor DIR (processor= in Python)."
     )
-    size = len(tokenizer)
-    if size < LEAST_SHARE * rows or rows - size > max(MOST_SHARE_ABSENT * rows, ROWS_ABSENT):
+    size, backend = len(tokenizer), getattr(tokenizer, "backend_tokenizer", None)
+    wordpiece = type(getattr(backend, "model", None)).__name__ == "WordPiece"
+    most = WORDPIECE_ABSENT if wordpiece else max(MOST_SHARE_ABSENT * rows, ROWS_ABSENT)
+    if size < LEAST_SHARE * rows or rows - size > most:
         raise HeadwiseError(
             f"{name}: the tokenizer knows {size:,} tokens, the model has embeddings of {rows:,}. {way_out}"
         )

@@ -1,6 +1,7 @@
 """A tokenizer that is not whole or not the model's own is refused; where captions are cut is said."""
 
 import json
+import string
 
 import golden
 import pytest
@@ -167,3 +168,23 @@ def test_saving_writes_the_tokenizer_as_it_came(tmp_path):
 def test_a_model_whose_end_token_is_not_in_its_table_is_said(tmp_path, caplog):
     wrap(hf_model("CLIP", {"vocab_size": 190, "max_position_embeddings": 24}, SMALL), sized(clip(tmp_path)))
     assert "49407, which is not among the 190 of the model" in caplog.text
+
+
+@pytest.mark.parametrize(("kept", "right"), [(slice(None), True), (slice(0, -300), False), (slice(1, None), False)])
+def test_a_chinese_vocabulary_that_lost_a_few_lines_is_refused(kept, right, tmp_path):
+    """4,000 tokens, of which the last 300 (7.5 %) are cut off, or the first one, [PAD], so that all ids are shifted."""
+    from transformers import BertTokenizerFast, ChineseCLIPImageProcessor, ChineseCLIPProcessor
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *string.digits]
+    words += [f"##{c}" for c in string.ascii_lowercase + string.digits] + [chr(0x4E00 + n) for n in range(4000)]
+    words = words[:4000]
+    (tmp_path / "vocab.txt").write_text("\n".join(words[kept]))
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    text = TEXT["ChineseCLIP"] | {"vocab_size": 4000}
+    module = golden.randomise(hf_model("ChineseCLIP", text, SMALL))
+    processor = sized(ChineseCLIPProcessor(image_processor=ChineseCLIPImageProcessor(), tokenizer=tokenizer))
+    if right:
+        assert wrap(module, processor).encode_texts(["一只猫", "a cat"]).shape[0] == 2
+    else:
+        with pytest.raises(HeadwiseError, match=r"the tokenizer (knows|pads)"):
+            wrap(module, processor)
