@@ -185,3 +185,21 @@ def test_a_cache_size_of_400_digits() -> None:
 
     with pytest.raises(HeadwiseError, match="is not a cache size"):
         parse_size("9" * 400 + "GB")
+
+
+def test_damaged_looks_are_made_again_and_said(images: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (images / "p.csv").write_text("image,caption\n0.png,a\n1.png,b\n")
+    looks = [image.look for image in read(images / "p.csv").images]
+    (file,) = (cache / "checked").iterdir()
+    whole = file.read_bytes()
+    for place in (3, len(whole) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        file.write_bytes(damaged)
+        caplog.clear()
+        assert [image.look for image in read(images / "p.csv").images] == looks
+        assert "is damaged; they are decoded and looked at again" in caplog.text
+        assert file.read_bytes() == whole
+    caplog.clear()
+    read(images / "p.csv")
+    assert not caplog.text

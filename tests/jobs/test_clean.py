@@ -16,6 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.choosing import candidates
+from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.searching import Searched, Strategy
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start
@@ -159,6 +160,23 @@ def test_reads_of_the_same_test_images_are_counted_in_any_folder(pairs, tmp_path
     # the same mask again tells nothing new and says what it said
     assert counts == [first, first, first + 1, first]
     assert evaluate("demo", pairs, only_split="test")["test_reads_cache"] == 0  # the model as it is chooses nothing
+
+
+def test_a_damaged_note_of_a_read_is_not_believed(pairs, tmp_path):
+    first = evaluate("demo", pairs, "uniform:L4.H5", only_split="test", machine=Machine(cache_dir=tmp_path))[
+        "test_reads_cache"
+    ]
+    (note,) = (tmp_path / "reads").glob("*/*")
+    whole = note.read_bytes()
+    note.write_bytes(whole.replace(b"[1,", b"[5,"))
+    assert note.read_bytes() != whole
+    assert (
+        evaluate("demo", pairs, "uniform:L4.H5", only_split="test", machine=Machine(cache_dir=tmp_path))[
+            "test_reads_cache"
+        ]
+        == first
+    )
+    assert note.read_bytes() == whole
 
 
 def test_power_and_warnings_are_in_the_results(refined):
