@@ -63,8 +63,8 @@ function show(head, focus) {
     const found = sweep.heads[head];
     if (!found) continue;
     if (sweep.exact) {
-      row(list, `alone, ${sweep.operator}`, `${points(found.value)} points, p ${pvalue(found.p)}`);
-      row(list, "change of the loss", found.loss === null ? "—" : found.loss.toFixed(4).replace("-", "−"));
+      row(list, `alone, ${sweep.operator}`, `${points(found.value)} points` + (found.p === null ? "" : `, p ${pvalue(found.p)}`));
+      if (found.loss !== null) row(list, "change of the loss", found.loss.toFixed(4).replace("-", "−"));
     } else row(list, `first order, ${sweep.operator}`, found.value.toFixed(4).replace("-", "−"));
   }
   card.append(title, list);

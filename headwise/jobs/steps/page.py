@@ -57,14 +57,28 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         cards=heads.cards,
         pictures=heads.pictures,
         why_no_cards=heads.why,
-        others=[
-            (title, (folder / name).read_text(encoding="utf-8"))
-            for title, name in OTHERS.items()
-            if (folder / name).is_file()
-        ],
+        others=others_in(folder),
     )
     write_files(folder, {PAGE_FILE: text})
     return " ".join(reason for reason in (gone or why, heads.why) if reason)
+
+
+def others_in(folder: Path) -> list[tuple[str, str]]:
+    """Title and text of what compare, transfer and front left in a folder.
+
+    Raises:
+        HeadwiseError: one cannot be read.
+    """
+    found = []
+    for title, name in OTHERS.items():
+        if (folder / name).is_file():
+            try:
+                found.append((title, (folder / name).read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                raise HeadwiseError(
+                    f"{folder / name} cannot be read ({error}). Run headwise {Path(name).stem} again, or move it away."
+                ) from error
+    return found
 
 
 def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[tuple[int, float]], str]:
