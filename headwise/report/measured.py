@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwise.edits.heads import POOL, Grid, Head
+from headwise.edits.mask import Mask
 from headwise.report.head_cards import Section
 from headwise.report.notebook import summary
 from headwise.report.page import POLICY, heads_shown, packed, script_json, sweeps_of
@@ -76,7 +77,7 @@ def _about(results: Results) -> tuple[str, str]:
 
 def _heads(sweep: Results | None, explanation: Results | None, shown: Mapping[str, Any]) -> dict[str, Any]:
     """What `heads.html.j2` needs: the values of the sweep, else those of the explanation."""
-    edited = {one["head"]: "edited" for one in (explanation or {"heads": ()})["heads"] if one["edited"]}
+    edited = _edited(explanation) if explanation else {}
     if sweep:
         swept, where = sweeps_of({"sweep": [sweep["sweep"]]}), "on the pairs given"
         main, grid = main_metric(sweep, sweep["sweep"]["identity"]), _grid(sweep["sweep"]["heads"])
@@ -85,6 +86,16 @@ def _heads(sweep: Results | None, explanation: Results | None, shown: Mapping[st
         swept, where = _removed(explanation), "on the images for checking"
         main, grid = explanation["settings"]["fitness"] or "", grid_of(explanation)
     return heads_shown(grid, swept, edited, main, **shown, where=where, judged=False)
+
+
+def _edited(explanation: Results) -> dict[str, str]:
+    """Head → what the mask that was given does to it."""
+    named = explanation["settings"]["mask"]
+    if not named:
+        return {}
+    mask = Mask.parse(grid_of(explanation), named)
+    gates = {str(head): mask.gate(head) for head in mask.heads}
+    return {head: mask.operator + ("" if gate == 0 else f", gate {gate:.3g}") for head, gate in gates.items()}
 
 
 def _grid(heads: Sequence[Mapping[str, Any]]) -> Grid:

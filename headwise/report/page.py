@@ -19,6 +19,7 @@ from headwise.report import figures
 from headwise.report.gallery import Gallery, as_json
 from headwise.report.head_cards import Section
 from headwise.report.refine import finalists_of
+from headwise.report.stages import stages
 from headwise.report.words import (
     Results,
     grid_of,
@@ -48,6 +49,7 @@ def page_html(
     gallery: Gallery | None = None,
     why_no_gallery: str = "",
     evaluations: Sequence[tuple[int, float]] = (),
+    fitness: Mapping[str, float | None] | None = None,
     cards: Mapping[str, Sequence[Section]] | None = None,
     pictures: Mapping[str, str] | None = None,
     why_no_cards: str = "",
@@ -62,6 +64,7 @@ def page_html(
         gallery: queries gained and lost on the test split.
         why_no_gallery: what to say where there is none.
         evaluations: (heads, fitness) of every mask on the search split, in any order.
+        fitness: mask as people read it → its fitness there.
         cards: head → what was found of it (`head_cards`).
         pictures: name → data URI, of the cards' pictures.
         why_no_cards: what to say where cards or their pictures are missing.
@@ -74,6 +77,7 @@ def page_html(
     values = heads_of(results, cards=cards or {}, pictures=shown, why_no_cards=why_no_cards)
     main = _main(results)
     search = results["sweep"][0]["identity"] if results["sweep"] else results["finalists"][0]["search"]
+    base = search[main] if main in search else next(iter(search.values()))
     return render_page(
         "page.html.j2",
         results,
@@ -96,9 +100,10 @@ def page_html(
         ),
         landscape=figures.landscape(
             evaluations,
-            search[main] if main in search else next(iter(search.values())),
+            base,
             f"Change of {metric_name(main)} on the search split of every mask that was evaluated",
         ),
+        stages=stages(results, fitness or {}, base),
         finalists=finalists_of(results),
         cautions=[
             text for text in (power_sentence(results), reads_sentence(results), *results.get("warnings", ())) if text

@@ -70,7 +70,16 @@ def test_a_sweep_becomes_its_heat_map(swept, few, run, tmp_path):
     assert all(f'id="{one["head"]}"' in text for one in found["sweep"]["heads"])
     assert f"headwise sweep demo {few} -o heads --operator uniform --first-order" in text
     assert "on the pairs given" in text
-    for part in ("search split", "test split", "Before and after", "Finalists", "Controls", "chosen", "Chosen", "Transfer"):
+    for part in (
+        "search split",
+        "test split",
+        "Before and after",
+        "Finalists",
+        "Controls",
+        "chosen",
+        "Chosen",
+        "Transfer",
+    ):
         assert part not in text.split("<main>")[1].split("<script")[0], part
 
 
@@ -90,7 +99,7 @@ def test_an_explanation_becomes_cards_with_pictures(explained, run, tmp_path):
     text, found = written(run, folder), json.loads((explained / "explanation.json").read_text())
     shown = page_data(folder)
     assert set(shown["cards"]) == {one["head"] for one in found["heads"]}
-    assert list(shown["edited"]) == ["L1.H2", "L3.H4"]
+    assert shown["edited"] == {"L1.H2": "zero", "L3.H4": "zero"}
     (panel,) = shown["sweeps"]
     assert {head: one["value"] for head, one in panel["heads"].items()} == {
         one["head"]: one["queries"]["delta"] for one in found["heads"]
@@ -186,7 +195,9 @@ def test_a_front_becomes_its_table(few, run, tmp_path):
 def test_a_folder_of_none_of_them_is_refused_with_what_was_looked_for(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "missing"):
-        refused(run("report", folder), "results.json, sweep.json, explanation.json", "compare.md, transfer.md, front.md")
+        refused(
+            run("report", folder), "results.json, sweep.json, explanation.json", "compare.md, transfer.md, front.md"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
