@@ -45,9 +45,12 @@ def report(
         HeadwiseError: nothing there to make a page of, other pairs than those of the run, or a folder that cannot be written.
     """
     folder, reporter = Path(folder), reporter or usual()
+    asked = False
 
     def read(source: object) -> tuple[Pairs | None, str]:
         """The pairs, or why they cannot be read any more."""
+        nonlocal asked
+        asked = True
         try:
             return read_pairs(source if pairs is None else pairs, reporter, columns), ""
         except HeadwiseError as error:
@@ -62,6 +65,8 @@ def report(
         why = write_measured(folder, read)
     if why:
         reporter.say(why)
+    if pairs is not None and not asked:
+        reporter.say("The pairs were not read: nothing on this page has pictures.")
     return folder / PAGE_FILE
 
 

@@ -92,6 +92,9 @@ def test_a_sweep_needs_no_pairs_any_more(swept, run, tmp_path):
     code, _, err = run("report", folder)
     assert code == 0, err
     assert "cannot be read" not in err
+    code, _, err = run("report", folder, tmp_path / "gone.csv")
+    assert code == 0, err
+    assert "pairs were not read" in err
 
 
 def test_an_explanation_becomes_cards_with_pictures(explained, run, tmp_path):
