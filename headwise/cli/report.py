@@ -1,4 +1,4 @@
-"""report on the command line: a run's folder → `jobs.report` → where the page is.
+"""report on the command line: a command's folder → `jobs.report` → where the page is.
 
 In: the folder, and the pairs if they have moved. Out: one sentence; the page is in the folder.
 """
@@ -15,14 +15,16 @@ from headwise.cli.options import SplitColumns, grouped
 
 @grouped
 def report(
-    folder: Annotated[Path, typer.Argument(help="The output folder of a finished refine.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The output folder of refine, sweep, explain, compare, transfer or front.")
+    ],
     pairs: Annotated[
         str | None, typer.Argument(help="The pairs of that run, where they are now; by default where they were.")
     ] = None,
     *,
     columns: SplitColumns,
 ) -> None:
-    """report.html of a finished run: one page to open, send or print.
+    """report.html of what a command wrote: one page to open, send or print.
 
     Example: headwise report refined/
     """

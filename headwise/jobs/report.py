@@ -1,7 +1,8 @@
-"""report: `report.html` from a finished run.
+"""report: `report.html` from what any command left in a folder.
 
-In: the folder of a `refine` (`results.json`, `splits.json`, `study.sqlite`) and, for pictures, the pairs that it was
-made on. Out: one self-contained page in that folder (`steps/page.py`). Nothing is evaluated.
+In: the folder of a `refine` (`results.json`, `splits.json`, `study.sqlite`), or of a sweep, an explanation, a comparison,
+a transfer or a front, and, for pictures, the pairs that it was made on. Out: one self-contained page in that folder
+(`steps/page.py`, `steps/page_measured.py`). Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.page import write_page
+from headwise.jobs.steps.page_measured import write_measured
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.report.page import PAGE_FILE
 
@@ -26,32 +29,44 @@ def report(
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Path:
-    """Write `report.html` into the folder of a finished run.
+    """Write `report.html` into the folder of a command.
 
     Arguments:
-        folder: what `refine` wrote.
-        pairs: the source of the run, for the pictures of queries; None: by the name that the run knows. Where that
+        folder: what `refine`, `sweep`, `explain`, `compare`, `transfer` or `front` wrote.
+        pairs: the source of the run, for the pictures; None: by the name that the run knows. Where that
             cannot be read any more, the page says so and is written without pictures.
         reporter: where progress goes.
-        columns: passed to `headwise.read`, as they were to `refine`.
+        columns: passed to `headwise.read`, as they were to the command.
 
     Returns:
         The path of the page.
 
     Raises:
-        HeadwiseError: no finished run there, other pairs than those of the run, or a folder that cannot be written.
+        HeadwiseError: nothing there to make a page of, other pairs than those of the run, or a folder that cannot be written.
     """
     folder, reporter = Path(folder), reporter or usual()
-    results = finished(folder)
-    given, why = None, ""
-    try:
-        given = read_pairs(results["data"]["source"] if pairs is None else pairs, reporter, columns)
-    except HeadwiseError as error:
-        if pairs is not None:
-            raise
-        why = f"The pairs of this run cannot be read any more, so there are no pictures of queries. {error}"
-    if why := write_page(folder, results, given, why):
+    asked = False
+
+    def read(source: object) -> tuple[Pairs | None, str]:
+        """The pairs, or why they cannot be read any more."""
+        nonlocal asked
+        asked = True
+        try:
+            return read_pairs(source if pairs is None else pairs, reporter, columns), ""
+        except HeadwiseError as error:
+            if pairs is not None:
+                raise
+            return None, f"The pairs of this run cannot be read any more, so there are no pictures of queries. {error}"
+
+    if (folder / RESULTS_FILE).is_file():
+        results = finished(folder)
+        why = write_page(folder, results, *read(results["data"]["source"]))
+    else:
+        why = write_measured(folder, read)
+    if why:
         reporter.say(why)
+    if pairs is not None and not asked:
+        reporter.say("The pairs were not read: nothing on this page has pictures.")
     return folder / PAGE_FILE
 
 

@@ -33,7 +33,7 @@ function paint() {
     cell.textContent = found ? (sweep.exact ? points(found.value, 1) : (found.value >= 0 ? "+" : "−") + Math.abs(found.value).toFixed(2)) : "";
     cell.classList.toggle("sure", Boolean(found && found.p !== null && found.p < 0.05));
     const kind = !found ? "not measured" : found.value > 0 ? "harmful" : found.value < 0 ? "useful" : "no effect";
-    const edited = data.edited[cell.dataset.head] ? ", chosen: " + data.edited[cell.dataset.head] : "";
+    const edited = data.edited[cell.dataset.head] ? ", edited: " + data.edited[cell.dataset.head] : "";
     cell.setAttribute("aria-label", `${cell.dataset.head}: ${kind}, ${cell.textContent || "no value"}${edited}`);
   }
 }
@@ -58,13 +58,13 @@ function show(head, focus) {
   const title = document.createElement("h3");
   title.textContent = head;
   const list = document.createElement("dl");
-  if (data.edited[head]) row(list, "chosen edit", data.edited[head]);
+  if (data.edited[head]) row(list, "edit", data.edited[head]);
   for (const sweep of data.sweeps) {
     const found = sweep.heads[head];
     if (!found) continue;
     if (sweep.exact) {
-      row(list, `alone, ${sweep.operator}`, `${points(found.value)} points, p ${pvalue(found.p)}`);
-      row(list, "change of the loss", found.loss === null ? "—" : found.loss.toFixed(4).replace("-", "−"));
+      row(list, `alone, ${sweep.operator}`, `${points(found.value)} points` + (found.p === null ? "" : `, p ${pvalue(found.p)}`));
+      if (found.loss !== null) row(list, "change of the loss", found.loss.toFixed(4).replace("-", "−"));
     } else row(list, `first order, ${sweep.operator}`, found.value.toFixed(4).replace("-", "−"));
   }
   card.append(title, list);

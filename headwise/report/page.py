@@ -14,10 +14,12 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from headwise.edits.heads import Grid
 from headwise.report import figures
 from headwise.report.gallery import Gallery, as_json
 from headwise.report.head_cards import Section
 from headwise.report.refine import finalists_of
+from headwise.report.stages import stages
 from headwise.report.words import (
     Results,
     grid_of,
@@ -47,6 +49,7 @@ def page_html(
     gallery: Gallery | None = None,
     why_no_gallery: str = "",
     evaluations: Sequence[tuple[int, float]] = (),
+    fitness: Mapping[str, float | None] | None = None,
     cards: Mapping[str, Sequence[Section]] | None = None,
     pictures: Mapping[str, str] | None = None,
     why_no_cards: str = "",
@@ -61,6 +64,7 @@ def page_html(
         gallery: queries gained and lost on the test split.
         why_no_gallery: what to say where there is none.
         evaluations: (heads, fitness) of every mask on the search split, in any order.
+        fitness: mask as people read it → its fitness there.
         cards: head → what was found of it (`head_cards`).
         pictures: name → data URI, of the cards' pictures.
         why_no_cards: what to say where cards or their pictures are missing.
@@ -73,6 +77,7 @@ def page_html(
     values = heads_of(results, cards=cards or {}, pictures=shown, why_no_cards=why_no_cards)
     main = _main(results)
     search = results["sweep"][0]["identity"] if results["sweep"] else results["finalists"][0]["search"]
+    base = search[main] if main in search else next(iter(search.values()))
     return render_page(
         "page.html.j2",
         results,
@@ -95,9 +100,10 @@ def page_html(
         ),
         landscape=figures.landscape(
             evaluations,
-            search[main] if main in search else next(iter(search.values())),
+            base,
             f"Change of {metric_name(main)} on the search split of every mask that was evaluated",
         ),
+        stages=stages(results, fitness or {}, base),
         finalists=finalists_of(results),
         cautions=[
             text for text in (power_sentence(results), reads_sentence(results), *results.get("warnings", ())) if text
@@ -121,19 +127,47 @@ def heads_of(
     Arguments:
         results, cards, pictures, why_no_cards: as for `page_html`.
     """
-    grid = grid_of(results)
-    names = [[str(grid.head(row, index)) for index in range(count)] for row, count in enumerate(grid.rows)]
-    sweeps = _sweeps(results)
     edited = {head: _edit(results, head) for head in results["chosen"]["heads"]}
+    shown = {"cards": cards, "pictures": pictures, "why_no_cards": why_no_cards}
+    return heads_shown(grid_of(results), sweeps_of(results), edited, _main(results), **shown)
+
+
+def heads_shown(
+    grid: Grid,
+    sweeps: list[dict[str, Any]],
+    edited: Mapping[str, str],
+    main: str,
+    *,
+    cards: Mapping[str, Sequence[Section]],
+    pictures: Mapping[str, str],
+    why_no_cards: str,
+    where: str = "on the search split",
+    judged: bool = True,
+) -> dict[str, Any]:
+    """The same of heads that no run chose among.
+
+    Arguments:
+        grid: of the model.
+        sweeps: as `sweeps_of` makes them.
+        edited: head → what is done to it.
+        main: the metric whose changes the values are.
+        cards, pictures, why_no_cards: as for `page_html`.
+        where: the values were measured.
+        judged: a test split judges what was chosen.
+    """
+    names = [[str(grid.head(row, index)) for index in range(count)] for row, count in enumerate(grid.rows)]
     return {
         "data": {
             "sweeps": sweeps,
-            "edited": edited,
+            "edited": dict(edited),
             "cards": {head: list(found) for head, found in cards.items()},
             "pictures": dict(pictures),
             "first": _first(edited, sweeps, names),
         },
-        "main": metric_name(_main(results)),
+        "main": metric_name(main),
+        "where": where,
+        "judged": judged,
+        "corrected": any(head["p"] is not None for sweep in sweeps for head in sweep["heads"].values()),
         "rows": [(grid.row_name(row), heads) for row, heads in enumerate(names)],
         "widest": max(len(heads) for heads in names),
         "sweeps": sweeps,
@@ -148,7 +182,7 @@ def _main(results: Results) -> str:
     return main_metric(results, next(row for row in results["test"] if row["what"] == "identity")["metrics"])
 
 
-def _sweeps(results: Results) -> list[dict[str, Any]]:
+def sweeps_of(results: Results) -> list[dict[str, Any]]:
     """Per operator the value of every head, positive where suppressing it helps, and the value of the fullest colour."""
     found = []
     for sweep in results["sweep"]:

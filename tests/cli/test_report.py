@@ -1,12 +1,16 @@
 """report from the command line: the page of a finished run, also where something is missing."""
 
 import json
+import re
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 from conftest import write_pairs
 
 from headwise.jobs.explain import explain
+from headwise.report.words import change
 
 from .common import refused
 
@@ -26,6 +30,40 @@ def test_the_page_is_written_again_with_the_same_bytes(refined, pairs, run, tmp_
     assert (folder / "report.html").read_bytes() == before
     assert refined[1]["chosen"]["mask"].encode() in before
     assert b"Queries gained and lost" in before
+
+
+def rows_of_search(folder):
+    """The cells of the table of stages."""
+    part = (folder / "report.html").read_text(encoding="utf-8").split('<h3 id="search">')[1].split("</table>")[0]
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in part.split("<tbody>")[1].split("</tr>")][:-1]
+
+
+def test_how_the_search_went_is_what_the_study_holds(refined, tmp_path):
+    folder, results = copied(refined, tmp_path), refined[1]
+    with closing(sqlite3.connect(folder / "study.sqlite")) as study:
+        fitness = dict(study.execute("SELECT mask, fitness FROM evaluations WHERE split = 'search'"))
+    assert results["sweep"] == []  # its budget is too small for one
+    expected, best = [], 0.0
+    for one in results["strategies"]:
+        gain = fitness[one["best"]] - fitness["identity"]
+        best = max(best, gain)
+        expected.append([one["name"], one["operator"], f"{one['ffe']:.1f}", one["best"], change(gain), change(best)])
+    assert len(expected) >= 2
+    assert rows_of_search(folder) == expected
+
+
+def test_the_order_of_the_studys_rows_does_not_change_the_page(refined, pairs, run, tmp_path):
+    """A damaged score is evaluated again and then recorded last."""
+    folder = copied(refined, tmp_path)
+    before = (folder / "report.html").read_bytes()
+    with closing(sqlite3.connect(folder / "study.sqlite")) as study:
+        study.execute("UPDATE evaluations SET id = -id")
+        study.execute("UPDATE evaluations SET id = 100000 + id")
+        study.commit()
+    code, _, err = run("report", folder, pairs)
+    assert code == 0, err
+    assert "damaged" not in err
+    assert (folder / "report.html").read_bytes() == before
 
 
 def test_pairs_that_moved_are_said_and_the_page_is_there(refined, run, tmp_path):

@@ -42,7 +42,7 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         HeadwiseError: pairs that are not those of the run, results that lack a field, or a folder that cannot be
             written.
     """
-    ranks, evaluations, gone = _study(folder / "study.sqlite", results)
+    ranks, evaluations, fitness, gone = _study(folder / "study.sqlite", results)
     found: Gallery | None = None
     if pairs is not None and ranks is not None:
         found = gallery(_tested(folder, results, pairs), *ranks)
@@ -54,35 +54,55 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         gallery=found,
         why_no_gallery=gone or why,
         evaluations=evaluations,
+        fitness=fitness,
         cards=heads.cards,
         pictures=heads.pictures,
         why_no_cards=heads.why,
-        others=[
-            (title, (folder / name).read_text(encoding="utf-8"))
-            for title, name in OTHERS.items()
-            if (folder / name).is_file()
-        ],
+        others=others_in(folder),
     )
     write_files(folder, {PAGE_FILE: text})
     return " ".join(reason for reason in (gone or why, heads.why) if reason)
 
 
-def _study(path: Path, results: dict[str, Any]) -> tuple[tuple[Ranks, Ranks] | None, list[tuple[int, float]], str]:
-    """Ranks on the test split before and after, (heads, fitness) of every mask on the search split; or why there are none."""
+def others_in(folder: Path) -> list[tuple[str, str]]:
+    """Title and text of what compare, transfer and front left in a folder.
+
+    Raises:
+        HeadwiseError: one cannot be read.
+    """
+    found = []
+    for title, name in OTHERS.items():
+        if (folder / name).is_file():
+            try:
+                found.append((title, (folder / name).read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                raise HeadwiseError(
+                    f"{folder / name} cannot be read ({error}). Run headwise {Path(name).stem} again, or move it away."
+                ) from error
+    return found
+
+
+def _study(
+    path: Path, results: dict[str, Any]
+) -> tuple[tuple[Ranks, Ranks] | None, list[tuple[int, float]], dict[str, float | None], str]:
+    """Of a run's study: ranks on the test split before and after, (heads, fitness) of every mask on the search split,
+    fitness by what a mask is called (None where soft masks have the same name), and why there are no ranks.
+    """
     if not path.is_file():
-        return None, [], "The study of this run is gone, so queries cannot be compared one by one."
+        return None, [], {}, "The study of this run is gone, so queries cannot be compared one by one."
     tested: dict[str, Ranks] = {}
-    evaluations = []
+    evaluations, fitness = [], dict[str, float | None]()
     with Study.reopen(path) as study:
         for one in study.evaluations():
             if one.split == "search":
                 evaluations.append((one.mask.size, one.score.fitness))
+                fitness[str(one.mask)] = None if str(one.mask) in fitness else one.score.fitness
             elif one.split == "test":
                 tested[str(one.mask)] = one.score.ranks
     before, after = tested.get("identity"), tested.get(results["chosen"]["mask"])
     if before is None or after is None:
-        return None, evaluations, "The study does not hold the test split of this run any more."
-    return (before, after), evaluations, ""
+        return None, evaluations, fitness, "The study does not hold the test split of this run any more."
+    return (before, after), evaluations, fitness, ""
 
 
 def _tested(folder: Path, results: dict[str, Any], pairs: Pairs) -> Pairs:

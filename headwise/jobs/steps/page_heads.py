@@ -48,7 +48,7 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
         results: of the run.
         pairs: its images; None: they cannot be read any more, so there are no thumbnails.
     """
-    path = next((p for p in (folder / FOLDER / JSON_FILE, folder / JSON_FILE) if p.is_file()), None)
+    path = explanation_in(folder)
     if path is None:
         return Heads()
     try:
@@ -68,6 +68,11 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
     pictures, missing = _pictures(pairs, pictures_of(cards, results["chosen"]["heads"]))
     why = f"{missing:,} pictures of the heads' cards cannot be read any more." if missing else ""
     return Heads(cards, pictures, why)
+
+
+def explanation_in(folder: Path) -> Path | None:
+    """The explanation that belongs to a folder; None where there is none."""
+    return next((path for path in (folder / FOLDER / JSON_FILE, folder / JSON_FILE) if path.is_file()), None)
 
 
 def _pictures(pairs: Pairs, names: list[str]) -> tuple[dict[str, str], int]:
