@@ -187,7 +187,7 @@ def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one:
                 )
         if far and not is_remote(name) and not name.startswith("hf:"):
             raise HeadwiseError(f"{source} is remote and names {name}, a file of this machine; it may not.")
-        return one(name, Wanted(**own), folder)
+        return one(name, Wanted(**own), folder)  # type: ignore[arg-type]  # columns alone
 
     return read_mix(source, part)
 
