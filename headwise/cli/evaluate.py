@@ -47,8 +47,10 @@ def evaluate(
     from headwise.jobs.evaluate import measured
     from headwise.jobs.steps.opening import load_model
     from headwise.scoring.metrics import clip_benchmark_json
-    from headwise.scoring.per_query import write_per_query
+    from headwise.scoring.per_query import check_place, write_per_query
 
+    if per_query is not None:
+        check_place(per_query)
     place = where.machine
     loaded = load_model(model, place)
     both = [

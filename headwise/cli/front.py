@@ -13,6 +13,7 @@ import typer
 from headwise.cli.options import (
     Aim,
     BudgetOption,
+    DryRunOption,
     KeepOption,
     LevelOption,
     MinutesOption,
@@ -44,6 +45,7 @@ def front(
     operator: OneOperatorOption = "uniform",
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
+    dry_run: DryRunOption = False,
     population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="Most generations.")] = None,
     level: LevelOption = 0.05,
@@ -84,11 +86,15 @@ def front(
         goal=aim.goal,
         machine=where.machine,
         split_by=split_by,
+        dry_run=dry_run,
         reporter=where.reporter,
         **columns.keywords,
     )
     if where.as_json:
         console.print_json(found.results)
+        return
+    if dry_run:
+        console.print_plan(found.results)
         return
     console.print_table(heading(found.results), COLUMNS[found.results["kind"]], shown_rows(found.results))
     console.say(verdict(found.results))

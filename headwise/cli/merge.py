@@ -12,6 +12,7 @@ import typer
 
 from headwise.cli.options import (
     CheckOption,
+    Columns,
     DeviceOption,
     JsonOption,
     Loading,
@@ -34,6 +35,7 @@ def merge(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     *,
+    columns: Columns,
     loading: Loading,
 ) -> None:
     """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
@@ -48,6 +50,7 @@ def merge(
         machine=machine("float32", device, None, overrides=loading.overrides),
         check_weights=check_weights,
         overwrite=overwrite,
+        **columns.keywords,
         reporter=console.Terminal(quiet=as_json),
     )
     if as_json:

@@ -7,8 +7,8 @@ sees a cell: a wrong guess shows in `headwise data check`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from headwise.errors import HeadwiseError
 from headwise.wording import option
@@ -23,6 +23,7 @@ CAPTION = (
 )  # fmt: skip
 SPLIT = ("split",)
 GROUP = ("group", "concept")
+ROLES = ("image", "caption", "split", "group", "label")
 LABEL = ("label", "labels", "cls", "class", "class_name", "y")
 NUMBERED = re.compile(r"(?P<name>.*?[^\W\d])[ _.\-]*(?P<number>\d{1,6})")  # caption_1, caption 2, caption.3
 
@@ -40,13 +41,33 @@ class Columns:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for: column names, or None to guess. Several caption columns are joined by commas."""
+    """What the user asked for: column names, or None to guess. Several caption columns are joined by commas.
+
+    Arguments:
+        loose: roles whose column was named for several sources: one that lacks it has its own, which is guessed.
+    """
 
     image: str | None = None
     caption: str | None = None
     split: str | None = None
     group: str | None = None
     label: str | None = None
+    loose: frozenset[str] = frozenset()
+
+    @property
+    def strict(self) -> Wanted:
+        """What was asked of this source alone."""
+        return self.without(self.loose)
+
+    def without(self, roles: Iterable[str]) -> Wanted:
+        """With these roles left to be guessed."""
+        return replace(self, **dict.fromkeys(roles), loose=self.loose.difference(roles))
+
+    def among(self, found: Sequence[str]) -> Wanted:
+        """What a source with these columns can be asked for."""
+        there = {name.strip() for name in found}
+        asked = {role: getattr(self, role) or "" for role in self.loose}
+        return self.without(role for role, names in asked.items() if {n.strip() for n in names.split(",")} - there)
 
 
 def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
@@ -58,6 +79,7 @@ def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
     Raises:
         HeadwiseError: a column that is not there, or none that looks like the image or the caption.
     """
+    wanted = wanted.among(found)
     image = _one(found, wanted.image, IMAGE, "image", where)
     if image is None:
         raise _unknown("image", found, where)

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from inspect import Parameter, signature
 
 from headwise.data.assemble import Bad, assemble, check_equal
-from headwise.data.columns import Wanted
+from headwise.data.columns import ROLES, Wanted
 from headwise.data.files import cache_folder, is_remote
 from headwise.data.images import images_in_memory
 from headwise.data.mix import KIND, read_mix
@@ -76,10 +76,60 @@ def read(
         >>> pairs = read([("cat.jpg", "a cat"), ("dog.jpg", ["a dog", "a puppy"])])
     """
     check_keywords(unknown)
+    wanted = Wanted(image, caption, split, group, label)
+    return _read_as(
+        source,
+        wanted,
+        images=images,
+        remote=remote,
+        name=name,
+        cache_dir=cache_dir,
+        skip_bad=skip_bad,
+        equal_captions=equal_captions,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def read_beside(source: object, columns: Mapping[str, object], *, progress: Progress | None = None) -> Pairs:
+    """Another source of a command, beside the one that its options are about.
+
+    A column that was named counts where this source has it; else its own are guessed. What follows its name
+    (`old.csv?caption=title`) comes first. Its images lie where it does, or where `?images=DIR` says.
+
+    Arguments:
+        columns: keywords of `read`: columns, remote, skip_bad, equal_captions; `images` is the first source's alone.
+
+    Raises:
+        HeadwiseError: as `read`.
+    """
+    options = {"remote": False, "name": None, "cache_dir": None, "skip_bad": False, "equal_captions": "shared"}
+    options |= {"workers": None, **columns, "images": None}
+    asked = {role: options.pop(role, None) for role in ROLES}
+    check_keywords(options)
+    asked = {role: name for role, name in asked.items() if name is not None}
+    wanted = Wanted(**asked, loose=frozenset(asked))  # type: ignore[arg-type]
+    return _read_as(source, wanted, progress=progress, **options)  # type: ignore[arg-type]
+
+
+def _read_as(
+    source: object,
+    wanted: Wanted,
+    *,
+    images: str | None,
+    remote: bool,
+    name: str | None,
+    cache_dir: str | os.PathLike | None,
+    skip_bad: bool,
+    equal_captions: str,
+    workers: int | None,
+    progress: Progress | None,
+) -> Pairs:
+    """Any source, as `read` and `read_beside` ask for it."""
     check_equal(equal_captions)
     if isinstance(source, Pairs):
         return source
-    wanted, cache = Wanted(image, caption, split, group, label), cache_folder(cache_dir)
+    cache = cache_folder(cache_dir)
     tidy(cache)
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
@@ -122,7 +172,7 @@ def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one:
     """A source with `one`, or every part of a mixture."""
     if not isinstance(source, str) or not source.startswith(KIND):
         return one(source, wanted, images)
-    if wanted != Wanted() or images is not None:
+    if wanted.strict != Wanted() or images is not None:
         raise HeadwiseError(f"{source} is a mixture: name columns and folders in the file, for each part its own.")
 
     far = is_remote(source)
@@ -137,7 +187,7 @@ def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one:
                 )
         if far and not is_remote(name) and not name.startswith("hf:"):
             raise HeadwiseError(f"{source} is remote and names {name}, a file of this machine; it may not.")
-        return one(name, Wanted(**own), folder)
+        return one(name, Wanted(**own), folder)  # type: ignore[arg-type]  # columns alone
 
     return read_mix(source, part)
 
@@ -163,13 +213,15 @@ def open_source(
     return replace(table, images=images_in_memory(images or "", remote))
 
 
-def check_keywords(unknown: Iterable[str]) -> None:
+def check_keywords(given: Iterable[str]) -> None:
     """
     Raises:
         HeadwiseError: a keyword that reading does not have.
     """
     known = [name for name, value in signature(read).parameters.items() if value.kind is Parameter.KEYWORD_ONLY]
-    for keyword in unknown:
+    for keyword in given:
+        if keyword in known:
+            continue
         close = get_close_matches(keyword, known, 1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise HeadwiseError(f"There is no option {keyword!r} for reading pairs.{meant} Known are {', '.join(known)}.")

@@ -107,7 +107,9 @@ def _columns(wanted: Wanted, options: Mapping[str, str]) -> Wanted:
     given = {key: options[key] for key in ("image", "caption", "group", "label") if key in options}
     if "captions" in options:
         given["caption"] = options["captions"]
-    return replace(wanted, **given)
+    if given.keys() & {"caption", "label"}:  # one of them, as this source's name says
+        wanted = wanted.without(wanted.loose & {"caption", "label"})
+    return replace(wanted, **given, loose=wanted.loose - given.keys())
 
 
 def narrowed(table: Table, place: Place) -> Table:

@@ -92,8 +92,8 @@ def compare(
     bench = prepared(ready, given, splits, study, goal, machine, reporter)
     domains = []
     for source in keep:
-        rule = {"equal_captions": given.equal_captions}
-        other = apart(evaluation_part(read_pairs(source, reporter, rule)), given, reporter)
+        rule = {**columns, "equal_captions": given.equal_captions}
+        other = apart(evaluation_part(read_pairs(source, reporter, rule, beside=True)), given, reporter)
         domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
     say_before(bench)
     settings, left_out = _possible(bench, domains, settings)

@@ -29,7 +29,7 @@ from headwise.jobs.steps.opening import (
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
-from headwise.scoring.per_query import queries_of, write_per_query
+from headwise.scoring.per_query import check_place, queries_of, write_per_query
 from headwise.scoring.reference import compare, reference_for
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def evaluate(
     Raises:
         HeadwiseError: bad input of any kind, a mask for another model, or data that it was searched on.
     """
+    if per_query is not None:
+        check_place(per_query)
     found, queries = measured(
         model,
         pairs,

@@ -7,22 +7,20 @@ limit is given, one mask that is tested once. The search is `search/fronts.py`.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headwise.data.splits import check_split_by, split
 from headwise.edits.mask import Mask
-from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import FIRST_ORDER, open_budget
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
+from headwise.jobs.steps.front_settings import FrontSettings, check_front_budget, front_budget, front_stages
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
 from headwise.jobs.steps.opening import (
     Machine,
@@ -35,77 +33,18 @@ from headwise.jobs.steps.opening import (
     prepared,
     read_pairs,
 )
-from headwise.jobs.steps.planning import timing
+from headwise.jobs.steps.planning import plan_json, plan_text, timing
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.searching import search
-from headwise.jobs.steps.settings import Settings, check_level, check_model, within
+from headwise.jobs.steps.settings import check_model
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
 from headwise.search.contract import ROUNDING
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
-from headwise.search.genome import GeneticSettings
 from headwise.towers.probes import described
-
-FRONT_FFE = 200.0  # beyond the sweep, where no budget is given: half for greedy, half for NSGA-II
-POINTS = 24  # of a front that the pick splits judge, where the budget pays for them
-POINTS_SHARE = 0.3  # of a smaller budget that is kept for them
-
-
-@dataclass(frozen=True)
-class FrontSettings:
-    """
-    Arguments:
-        operator: what suppressed heads emit.
-        genetic: NSGA-II uses population, generations, uniform, flip and good; its seed and max_heads are those here.
-        budget: most FFE of everything before the test split, all domains together: the sweep (or first-order scores),
-            greedy, NSGA-II, the pick splits. None: the sweep, and `FRONT_FFE` more.
-        max_minutes: most minutes of all that, on this machine; None: no limit.
-        max_heads: most heads to suppress, of the masks searched; one with at most so many is chosen. None: any number.
-        max_loss: choose a mask that costs every kept domain at most these points on its pick split.
-        level: among kept domains: the chance of choosing a mask where none is better.
-        seed: of the search and the statistics. With neither max_heads nor max_loss, no mask is chosen.
-
-    Raises:
-        HeadwiseError: an unknown operator or a value out of its range.
-    """
-
-    operator: str = "uniform"
-    genetic: GeneticSettings = field(
-        default_factory=lambda: GeneticSettings(population=24, generations=200, elites=1, immigrants=0)
-    )
-    budget: float | None = None
-    max_minutes: float | None = None
-    max_heads: int | None = None
-    max_loss: float | None = None
-    level: float = stats.LEVEL
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_level(self.level)
-        object.__setattr__(self, "operator", canonical_operator(self.operator))
-        object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed, max_heads=self.max_heads))
-        within("max_loss", self.max_loss, 0, 100, "points")
-        assert self.searching  # checks the others
-
-    @property
-    def searching(self) -> Settings:
-        """What the front starts from, and what bounds it: settings of the main job."""
-        return Settings(
-            operators=(self.operator,),
-            strategies=("greedy",),
-            max_heads=self.max_heads,
-            budget=self.budget,
-            max_minutes=self.max_minutes,
-            seed=self.seed,
-        )
-
-    @property
-    def chooses(self) -> bool:
-        """Whether a mask is to be chosen from the front."""
-        return self.max_heads is not None or self.max_loss is not None
 
 
 @dataclass(frozen=True)
@@ -143,6 +82,7 @@ def front(
     goal: Goal | None = None,
     machine: Machine | None = None,
     split_by: str = "auto",
+    dry_run: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Fronted:
@@ -153,6 +93,8 @@ def front(
             kept domain that suffers most; without them, against the number of suppressed heads.
         settings: how to search, and which mask to choose.
         out: a folder for `front.md`, `front.json`, `front.png`, the studies and, for a chosen mask, `mask/`.
+        dry_run: measure how fast the model runs here and say what each stage would cost; nothing is searched or
+            written, and the results are the plan (`planning.plan_json`).
         others: as for `refine`.
 
     Raises:
@@ -166,17 +108,27 @@ def front(
     if settings.max_loss is not None and not keep:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
     check_split_by(split_by)
-    _check_budget(settings, 1.0 + len(keep))
+    check_front_budget(settings, 1.0 + len(keep))
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
+    if dry_run:
+        folder = None
     ready = load_model(model, machine)
     check_model(ready, settings.searching)
     given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
+    domains = kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by, columns)
+    bench = with_kept(bench, domains)
+    if dry_run:
+        say_before(bench)
+        speed = timing(bench)
+        budget = front_budget(bench, settings, speed.ffe, began)
+        return Fronted(
+            None, plan_json(front_stages(bench, settings, budget, speed), budget.total, budget.minutes), None
+        )
     mask, results = trade(bench, settings, began)
     if folder is not None:
         if mask is not None:
@@ -201,10 +153,10 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     means = bench.means if operator == "mean" else None
     wanted = settings.searching
     began = time.monotonic() if began is None else began
-    budget = open_budget(bench, wanted, timing(bench).ffe, began, FRONT_FFE)
-    each = 1.0 + len(bench.kept)  # splits that a mask is judged on: FFE of a point, at most
-    budget.reserved = max(2 * each, min((1 + POINTS) * each, POINTS_SHARE * budget.left()))
-    _check_budget(replace(settings, budget=budget.left()), each)
+    speed = timing(bench)
+    budget = front_budget(bench, settings, speed.ffe, began)
+    plan = front_stages(bench, settings, budget, speed)
+    bench.reporter.say(plan_text(plan, f"{budget.total:.1f} FFE", budget.minutes))
     evaluate = budget.watch(bench.evaluator("search"))
     evaluate.means = means
     start = search(bench, evaluate, operator, wanted, budget.share(2))
@@ -270,23 +222,6 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
         settings=results["settings"],
         scores={"search": chosen.point.scores[0].metrics, "pick": chosen.score.metrics, "test": tested["test"]},
     ), results
-
-
-def _check_budget(settings: FrontSettings, each: float) -> None:
-    """
-    Arguments:
-        each: splits that a mask is judged on.
-
-    Raises:
-        HeadwiseError: a budget that does not pay for the least that a front takes.
-    """
-    least = FIRST_ORDER + 1.0 + each
-    fewest = max(least + 2 * each, least / (1 - POINTS_SHARE))
-    if settings.budget is not None and settings.budget < fewest:
-        raise HeadwiseError(
-            f"The budget is too small for a front: first-order scores, the start on every domain and the points on the "
-            f"pick splits take {fewest:.1f} FFE. Give at least --budget {math.ceil(fewest)}."
-        )
 
 
 def _paid(points: Sequence[Point], left: float) -> list[Point]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headwise.applied.merge import MergeReport
 from headwise.applied.merge import merge as write_merged
+from headwise.data.read import check_keywords
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import head_means, with_means
 from headwise.jobs.steps.opening import (
@@ -35,6 +36,7 @@ def merge(
     check_weights: bool = True,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    **columns: object,
 ) -> MergeReport:
     """Fold a mask into the model's weights and write an ordinary model folder, checked against the masked model.
 
@@ -42,16 +44,18 @@ def merge(
         mask: a mask, a folder that holds one, or text such as `zero:L10.H3`.
         out: the folder to write.
         means_from: for a mask of operator `mean` without constants: pairs to compute them on.
+        columns: how these pairs are read, as for `headwise.read`.
         others: as for `refine`.
 
     Raises:
         HeadwiseError: a mask that does not fit or does not fold, or a folder that is taken.
     """
     machine, reporter = machine or Machine(), reporter or usual()
+    check_keywords(columns)
     ready = load_model(model, machine)
     chosen = read_mask(mask, ready)
     if chosen.operator == "mean" and not chosen.means and means_from is not None:
-        given = read_pairs(means_from, reporter, {})
+        given = read_pairs(means_from, reporter, columns)
         bench = prepared(ready, given, whole(given), None, None, machine, reporter)
         chosen = with_means(chosen, head_means(bench.tower, bench.cache, bench.layout))
     return write_merged(ready, chosen, out, check_weights=check_weights, overwrite=overwrite)

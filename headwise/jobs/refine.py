@@ -135,7 +135,8 @@ def refine(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
-    bench = with_kept(bench, kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by))
+    domains = kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by, columns)
+    bench = with_kept(bench, domains)
     if dry_run:
         say_before(bench)
         speed = timing(bench)

@@ -6,6 +6,7 @@ chosen on the pick splits, by a test that accounts for how many there are, and j
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.settings import check_level
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring import stats
+from headwise.scoring.design import MOST, Design
 from headwise.towers.fits import check_fits, check_functions
 from headwise.wording import option
 
@@ -139,9 +141,7 @@ def _best(rows: Sequence[dict], measured: Sequence[dict], identity: str, level: 
     An image's share of that mean is its change divided by its data set's size and the number of data sets, so that one
     test covers all data sets.
     """
-    apart = {
-        name: np.hstack([column[name] for column in measured]) / len(measured) for name in ("pick", "test")
-    }  # (M, N)
+    apart = {name: _together([column[name] for column in measured]) for name in ("pick", "test")}  # (M, N)
     means = [float(np.mean([cell["delta"] for cell in row["pick"]])) for row in rows]
     p = stats.max_t(apart["pick"], seed=seed, alternative="greater")
     first = int(np.argmax(means))
@@ -174,8 +174,8 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         score = base.fitness
         for cell, one in zip(cells, scores, strict=True):
             cell[name] = stats.compared(one, base, seed=seed).json()
-        changes = [base.plan.counts(one.hits - base.hits) / base.plan.denominator for one in scores[1:]]
-        apart[name] = np.stack(changes)  # (M, N): what each image adds to each mask's change
+        changes = np.stack([base.plan.counts(one.hits - base.hits) for one in scores[1:]])
+        apart[name] = (changes, base.plan)  # (M, N): what each image adds to each mask's change, over its denominator
     return {
         "source": bench.pairs.name,
         "hash": bench.pairs.hash,
@@ -188,6 +188,16 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         "cells": cells,
         **apart,
     }
+
+
+def _together(changes: Sequence[tuple[np.ndarray, Design]]) -> np.ndarray:
+    """What the images of all data sets add to each mask's mean change, (M, N): whole numbers over one denominator, so
+    that ties are counted; fractions where a data set's are rounded or the denominator is too large."""
+    common = math.lcm(*(plan.denominator for _, plan in changes))
+    sums = sum(int(np.abs(each).sum(1).max()) * (common // plan.denominator) for each, plan in changes)
+    if sums < MOST and not any(plan.slack for _, plan in changes):
+        return np.hstack([each * (common // plan.denominator) for each, plan in changes])
+    return np.hstack([each / plan.denominator for each, plan in changes])
 
 
 def _provenance(mask: Mask) -> Mapping[str, object]:

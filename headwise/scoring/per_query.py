@@ -5,6 +5,7 @@ In: pairs and the ranks of a score. Out: a Parquet file with one row per query.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -129,6 +130,28 @@ def per_query_table(
         }
         parts.append(pa.table(columns))
     return pa.concat_tables(parts).unify_dictionaries()
+
+
+def check_place(path: Path | str) -> None:
+    """Whether a table can be written there, before anything is computed; nothing is made or changed.
+
+    Raises:
+        HeadwiseError: it is a folder, lies below a file, or in a folder that cannot be written to.
+    """
+    path = Path(path)
+    if "\0" in str(path):
+        raise HeadwiseError(f"{str(path)!r}: no file can have this name. Give another one for the table of queries.")
+    try:
+        if path.is_dir():
+            raise HeadwiseError(f"{path} is a folder; give a file in it for the table of queries.")
+        path.exists()  # a name that is too long is refused
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise HeadwiseError(f"{path} cannot be written: {above} is a file. Give another place.")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise HeadwiseError(f"{path} cannot be written: no right to write in {above}. Give another place.")
+    except OSError as error:
+        raise HeadwiseError(f"{path} cannot be written: {error.strerror}. Give another place.") from error
 
 
 def write_per_query(tables: Sequence[pa.Table], path: Path | str) -> None:

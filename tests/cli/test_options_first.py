@@ -62,6 +62,8 @@ OWN = {
         (["--mask", "nil:L1.H0"], "nil"),
         (["--mask", "no-such-mask"], "no-such-mask"),
         (["--mask", "mean:L1.H0"], "needs its constants"),
+        (["--per-query", "."], "is a folder"),
+        (["--per-query", "/dev/null/ranks.parquet"], "/dev/null is a file"),
     ],
     "explain": [
         *SPLIT,

@@ -236,3 +236,34 @@ def test_without_pymoo_the_command_says_what_to_install_before_it_starts(run, mo
     monkeypatch.setitem(sys.modules, "pymoo.algorithms.moo.nsga2", None)
     refused(run("front", model, new, "-o", tmp_path / "o", *QUICK), "headwise[fronts]")
     assert not (tmp_path / "o").exists()
+
+
+# ---- the plan
+
+
+@pytest.mark.parametrize(("heads", "with_kept"), [(None, True), (2, False)])
+def test_the_plan_is_what_a_front_spends_and_writes_nothing(run, model, new, old, tmp_path, heads, with_kept):
+    options = ["--max-heads", heads] if heads else []
+    options += ["--keep-domain", old] if with_kept else []
+    options += ["--budget", "60"]
+    plan = results(run("front", model, new, "-o", tmp_path / "o", *options, "--dry-run", "--json"))
+    assert not (tmp_path / "o").exists()
+    stages = {stage["stage"].partition(" (")[0]: stage for stage in plan["stages"]}
+    assert [*stages][:4] == ["sweep", "greedy", "NSGA-II", "the front on the pick split"]
+    assert ("test split" in stages) == (heads is not None)
+    found = results(run("front", model, new, "-o", tmp_path / "o", *options, "--json"))
+    spent, about = found["ffe"], {name: stage["ffe"] for name, stage in stages.items()}
+    searched = about["sweep"] + about["greedy"] + about["NSGA-II"]
+    assert (
+        0.7 * (spent["sweep and greedy"] + spent["front"])
+        <= searched
+        <= 1.3 * (spent["sweep and greedy"] + spent["front"])
+    )
+    assert spent["sweep and greedy"] <= stages["sweep"]["most"] + stages["greedy"]["most"] + 1e-6
+    assert spent["front"] <= stages["NSGA-II"]["most"] + 1e-6
+    assert sum(spent.values()) - spent.get("test", 0.0) <= plan["budget"] == 60
+    assert all(stage["minutes"] >= 0 for stage in plan["stages"])
+    table = run("front", model, new, "-o", tmp_path / "p", *options, "--dry-run")
+    assert table[0] == 0
+    assert "NSGA-II" in table[1]
+    assert not (tmp_path / "p").exists()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
+from headwise.scoring.design import Design
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,28 @@ def test_the_best_of_many_masks_that_change_nothing_systematic_is_seldom_named()
     assert best["row"] == 1
     assert best["pick_p"] < 0.01
     assert best["test_p"] < 0.01
-    assert best["test_mean"] == pytest.approx(np.mean([column["test"][1].sum() for column in measured]))
+    sums = [column["test"][0][1].sum() / column["test"][1].denominator for column in measured]
+    assert best["test_mean"] == pytest.approx(np.mean(sums))
+
+
+def test_its_p_is_the_share_of_all_flips():
+    """Right or wrong on 8 and 4 images, as of labels: every flip of every image's share of the mean, gone through."""
+    from headwise.jobs.transfer import _best
+
+    hits = [np.array([[1, 1, 1, -1, 1, 1, 0, 1], [1, 0, 0, 0, -1, 0, 0, 0]]), np.array([[1, 1, 0, 1], [0, -1, 1, 0]])]
+    measured = [{name: (one, Design.mean(one.shape[1])) for name in ("pick", "test")} for one in hits]
+    rows = [
+        {"mask": f"m{i}", **{name: [{"delta": one[i].mean()} for one in hits] for name in ("pick", "test")}}
+        for i in range(2)
+    ]
+    shares = np.hstack([one / one.shape[1] / 2 for one in hits])  # (2, 12)
+    flips = np.array(list(product([1, -1], repeat=12))) @ shares.T  # (4096, 2)
+    norm = np.sqrt((shares**2).sum(1))
+    expected = ((flips / norm).max(1) >= shares[0].sum() / norm[0] - 1e-9).mean()
+    best = _best(rows, measured, "identity", 0.05, 0)
+    assert best["pick_p"] == pytest.approx(expected) != 1
+    assert best["row"] == (0 if expected <= 0.05 else None)
+    assert best["test_p"] == pytest.approx((np.abs(flips[:, 0]) >= shares[0].sum() - 1e-9).mean())
 
 
 def _drawn(draw: np.random.Generator, helps: list[float]) -> tuple[list[dict], list[dict]]:
@@ -109,10 +132,10 @@ def _drawn(draw: np.random.Generator, helps: list[float]) -> tuple[list[dict], l
         parts = {}
         for name in ("pick", "test"):
             hits = np.stack([draw.integers(-2, 3, images) + draw.binomial(1, share, images) for share in helps])
-            parts[name] = hits / images
+            parts[name] = hits, Design.mean(images)
         measured.append(parts)
     rows = [
-        {"mask": f"m{i}", **{name: [{"delta": c[name][i].sum()} for c in measured] for name in ("pick", "test")}}
+        {"mask": f"m{i}", **{name: [{"delta": c[name][0][i].mean()} for c in measured] for name in ("pick", "test")}}
         for i in range(len(helps))
     ]
     return rows, measured

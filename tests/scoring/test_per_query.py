@@ -6,7 +6,7 @@ import pytest
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.metrics import recalls
-from headwise.scoring.per_query import per_query_table, write_per_query
+from headwise.scoring.per_query import check_place, per_query_table, write_per_query
 
 RANKS = {"image_retrieval": np.array([0, 3, 1, 0], np.int32), "text_retrieval": np.array([0, 7], np.int32)}
 PAIRS = {"ids": ["a.jpg", "b.jpg"], "owner": np.array([0, 0, 1, 1]), "texts": ["x", "y", "z", "w"]}
@@ -50,3 +50,18 @@ def test_bad_input_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HeadwiseError):
         write_per_query([per_query_table(RANKS, **PAIRS)], tmp_path / "file" / "queries.parquet")
+
+
+def test_a_place_is_judged_as_writing_there_ends_and_nothing_is_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    there = sorted(tmp_path.rglob("*"))
+    table = [per_query_table(RANKS, **PAIRS)]
+    for name in ("folder", "file/queries.parquet", "file/a/queries.parquet", "x" * 300, "a\0b"):
+        with pytest.raises(HeadwiseError):
+            check_place(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == there
+    for name in ("file", "new.parquet", "a/b/new.parquet"):
+        check_place(tmp_path / name)
+        write_per_query(table, tmp_path / name)
+        check_place(tmp_path / name)  # a former table is replaced

@@ -57,7 +57,7 @@ def read_webdataset(place: Place) -> Table:
     shards, root = _shards(place)
     kind = _kind(root, shards)
     if kind == "retrieval":
-        return Table(place.name, _rows(shards, place.wanted.caption))
+        return Table(place.name, _rows(shards, place.wanted.strict.caption))
     names = _lines(join(root, "classnames.txt"))
     if not names:
         raise HeadwiseError(

@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from headwise.data.pairs import Pairs, joined
-from headwise.data.read import read
+from headwise.data.read import read, read_beside
 from headwise.data.splits import Splits, split
 from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
@@ -110,10 +111,15 @@ def load_model(model: ModelLike, machine: Machine) -> Model:
     return replace(load(model, device=machine.device, **machine.overrides.given), name=model)
 
 
-def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object]) -> Pairs:
-    """The pairs of a source, with progress, and a line on rows that were skipped."""
+def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object], *, beside: bool = False) -> Pairs:
+    """The pairs of a source, with progress, and a line on rows that were skipped.
+
+    Arguments:
+        beside: it is not the source that the columns were named for (`data.read.read_beside`).
+    """
     with counted(reporter, "Checking images", "images") as tell:
-        given = read(pairs, progress=tell, **columns)  # type: ignore[arg-type]
+        options = dict[str, Any](columns)
+        given = read_beside(pairs, options, progress=tell) if beside else read(pairs, progress=tell, **options)
     if given.skipped:
         reporter.say(f"{given.skipped:,} bad rows of {given.name} were skipped.")
     for note in given.notes:
@@ -136,17 +142,19 @@ def kept_benches(
     machine: Machine,
     reporter: Reporter,
     split_by: str = "auto",
+    columns: Mapping[str, object] | None = None,
 ) -> list[Bench]:
-    """The kept domains, each with a study of its own; columns and goal are what the source itself says.
+    """The kept domains, each with a study of its own; the goal is what the source itself says.
 
     Images that the data to improve on have too are left out.
 
     Arguments:
         split_by: only `image` counts here, as the word of a user who insists on splitting what is all for testing.
+        columns: those of the main data, which count where a kept domain has them.
     """
-    benches = []
+    benches, options = [], {**(columns or {}), "equal_captions": main.equal_captions}
     for number, source in enumerate(keep, 1):
-        pairs = apart(read_pairs(source, reporter, {"equal_captions": main.equal_captions}), main, reporter)
+        pairs = apart(read_pairs(source, reporter, options, beside=True), main, reporter)
         splits = split(pairs, by="image" if split_by == "image" else "auto", seed=seed)
         reporter.say(f"Kept domain {pairs.name}: {len(pairs):,} images; split {splits.how}.")
         study = folder and folder / f"kept-{number}.sqlite"

@@ -19,7 +19,7 @@ from headwise.errors import HeadwiseError
 
 DRAWS = 100_000  # flips, where there are too many to go through all of them
 WORK = 5e8  # additions up to which a distribution is convolved exactly: about a second
-ENUMERATED = 16  # images that change, up to which max-T goes through all flips
+ENUMERATED = 16  # images that change, up to which all flips are gone through one by one
 CELLS = 4_000_000  # numbers of one random block held at once
 GRID = 2.0**40  # steps, in the largest difference, of differences that are no whole numbers
 
@@ -35,7 +35,7 @@ class PValue:
 def sign_flip(
     differences: np.ndarray, *, slack: int = 0, draws: int = DRAWS, seed: int = 0, alternative: str = "two-sided"
 ) -> PValue:
-    """Paired permutation p of a sum of differences, by convolution of the distribution of all 2^N flips.
+    """Paired permutation p of a sum of differences: all 2^N flips counted, by convolution of their distribution.
 
     Arguments:
         differences: (N,), per image; whole numbers. Others are put on a fine grid.
@@ -61,8 +61,12 @@ def sign_flip(
     reach = int((sizes * counts).sum())
     if len(d) * reach / 2 <= WORK:
         return PValue(_exact(sizes, counts, reach, seen, slack, alternative))
-    rng = np.random.default_rng(seed)
     threshold = _turned(np.array([seen]), alternative)[0] - slack
+    if len(d) <= ENUMERATED:
+        keep = next(_signs(len(d), 2 ** len(d), None, 1))  # (2^N, N)
+        totals = (2 * keep - 1) @ (np.abs(d) // step)  # (2^N), exact: int64
+        return PValue(float((_turned(totals, alternative) >= threshold).mean()))
+    rng = np.random.default_rng(seed)
     extreme = 0
     for part in _parts(draws, len(sizes)):
         # of the n images with |d| = size, a binomial number keeps a plus sign
@@ -120,7 +124,8 @@ def max_t(
     d = d[:, (d != 0).any(0)]  # (H, n): the images that something changes
     if not d.shape[1]:
         return [PValue(1.0)] * len(d)
-    d = d // max(1, math.gcd(*np.unique(np.abs(d)).tolist()))
+    step = max(1, math.gcd(*np.unique(np.abs(d)).tolist()))
+    d, slack = d // step, slack // step
     norm = np.sqrt((d.astype(np.float64) ** 2).sum(1))  # (H)
     scale = np.where(norm > 0, norm, 1.0)
     total = d.sum(1)  # (H)

@@ -56,6 +56,28 @@ def test_max_t_is_the_share_of_all_shared_flips(d, alternative):
     assert [found.p for found in max_t(d, alternative=alternative)] == pytest.approx(exact)
 
 
+@given(
+    d=st.lists(few.filter(lambda x: len(x) > 3), min_size=1, max_size=4),
+    share=st.sampled_from([0.5, 1 / 3, 0.1, 1 / 240]),
+    alternative=alternatives,
+)
+@settings(max_examples=80, deadline=None)
+def test_fractions_have_the_p_of_the_whole_numbers_that_they_are_shares_of(d, share, alternative):
+    """Whatever common factor they have on the grid that they are put on."""
+    n = min(map(len, d))
+    d = np.array([row[:n] for row in d])
+    whole = [found.p for found in max_t(d, alternative=alternative)]
+    assert [found.p for found in max_t(d * share, alternative=alternative)] == pytest.approx(whole)
+    assert sign_flip(d[0] * share, alternative=alternative).p == pytest.approx(
+        sign_flip(d[0], alternative=alternative).p
+    )
+
+
+def test_a_few_changes_of_any_size_have_an_exact_p():
+    found = sign_flip(np.array([0.1, 0.2, 0.35, 0.0]))  # too fine for a convolution
+    assert (found.p, found.error) == (0.25, 0.0)
+
+
 @given(d=few.filter(any), alternative=alternatives)
 @settings(max_examples=30, deadline=None)
 def test_drawn_flips_agree_with_the_exact_share_within_their_error(d, alternative):
