@@ -128,9 +128,10 @@ def clean(folder: str | Path) -> None:
 
 def tidy(folder: Path) -> None:
     """`clean` a folder and those below it, two levels deep: a cache, whose next run may have nothing to write there."""
-    for pattern in (JOURNAL, f"*/{JOURNAL}", f"*/*/{JOURNAL}"):
-        for journal in list(folder.glob(pattern)):
-            clean(journal.parent)
+    with suppress(OSError):  # a place that cannot be a cache is said by whoever wants to write there
+        for pattern in (JOURNAL, f"*/{JOURNAL}", f"*/*/{JOURNAL}"):
+            for journal in list(folder.glob(pattern)):
+                clean(journal.parent)
 
 
 def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) -> HeadwiseError:

@@ -86,7 +86,7 @@ def _load(path: Path, count: int) -> tuple[list[bytes], dict[int, str]] | None:
         if found["digest"] != _digest(found["reasons"], body) or len(body) != count * LOOK_BYTES:
             raise Damaged("the checksum differs")
         reasons = {int(i): reason for i, reason in found["reasons"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         logging.getLogger("headwise").warning(
