@@ -27,7 +27,7 @@ from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import Session
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
-from headwise.jobs.steps.tasks import Task
+from headwise.jobs.steps.tasks import Goal, Task
 from headwise.processor import machine
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     torch.set_grad_enabled(False)
     if asked.run:
-        session = prepare(asked.run, finished(asked.run), None, asked.images, Machine(), Silent(), {})
+        session = prepare(asked.run, finished(asked.run), None, asked.images, Goal(), Machine(), Silent(), {})
     else:
         session = vit(asked.images)
     about = {"model": session.model.name, "images": len(session.pairs), "load": Path("/proc/loadavg").read_text()[:4]}

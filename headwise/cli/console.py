@@ -150,7 +150,7 @@ def print_plan(results: Mapping, whose: str = "") -> None:
     """
     stages = results["stages"]
     rows = [(s["stage"], f"{s['ffe']:.1f}", f"{s['most']:.1f}", f"{s['minutes']:.2f}") for s in stages]
-    bounded = [stage for stage in stages if "outside the budget" not in stage["stage"]]
+    bounded = [stage for stage in stages if stage["bounded"]]
     ffe, minutes = sum(s["ffe"] for s in bounded), sum(s["minutes"] for s in bounded)
     most = "" if whose else f"{results['budget']:.1f}"
     rows.append(("all before the test split", f"{ffe:.1f}", most, f"{minutes:.2f}"))

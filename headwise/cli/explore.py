@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headwise.cli.options import CacheOption, ChunkOption, DeviceOption, DtypeOption, SplitColumns, grouped
+from headwise.cli.options import Aim, CacheOption, ChunkOption, DeviceOption, DtypeOption, SplitColumns, grouped
 from headwise.cli.options import machine as machine_of
 
 
@@ -28,6 +28,7 @@ def explore(
     cache_size: CacheOption = None,
     *,
     columns: SplitColumns,
+    aim: Aim,
 ) -> None:
     """The heads of a finished run, live: switch them off and on in a browser of this machine, and see what changes.
 
@@ -41,6 +42,7 @@ def explore(
         pairs,
         port=port,
         most_images=most_images,
+        goal=aim.goal,
         machine=machine_of(dtype, device, chunk, cache_size),
         reporter=console.Terminal(),
         opened=_say,

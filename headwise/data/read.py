@@ -103,10 +103,9 @@ def read_beside(source: object, columns: Mapping[str, object], *, progress: Prog
     Raises:
         HeadwiseError: as `read`.
     """
-    options = {"remote": False, "name": None, "cache_dir": None, "skip_bad": False, "equal_captions": "shared"}
-    options |= {"workers": None, **columns, "images": None}
-    asked = {role: options.pop(role, None) for role in ROLES}
-    check_keywords(options)
+    check_keywords(columns)
+    options = {name: value for name, value in columns.items() if name not in (*ROLES, "images")}
+    asked = {role: columns.get(role) for role in ROLES}
     asked = {role: name for role, name in asked.items() if name is not None}
     wanted = Wanted(**asked, loose=frozenset(asked))  # type: ignore[arg-type]
     return _read_as(source, wanted, progress=progress, **options)  # type: ignore[arg-type]
@@ -116,14 +115,14 @@ def _read_as(
     source: object,
     wanted: Wanted,
     *,
-    images: str | None,
-    remote: bool,
-    name: str | None,
-    cache_dir: str | os.PathLike | None,
-    skip_bad: bool,
-    equal_captions: str,
-    workers: int | None,
-    progress: Progress | None,
+    images: str | None = None,
+    remote: bool = False,
+    name: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    skip_bad: bool = False,
+    equal_captions: str = "shared",
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Pairs:
     """Any source, as `read` and `read_beside` ask for it."""
     check_equal(equal_captions)
@@ -211,6 +210,12 @@ def open_source(
 
     table = rows_of(read_object(source, name or f"{type(source).__name__} in memory"), wanted)
     return replace(table, images=images_in_memory(images or "", remote))
+
+
+def asked_for(keywords: Mapping[str, object]) -> list[str]:
+    """Those of the keywords of `read` that have another value than when they are left out."""
+    known = signature(read).parameters
+    return [name for name, value in keywords.items() if name not in known or value != known[name].default]
 
 
 def check_keywords(given: Iterable[str]) -> None:

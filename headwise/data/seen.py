@@ -1,9 +1,9 @@
 """Which images a mask was searched and picked on, kept with it in a few bytes each, and found again in other data.
 
 An image is recognised by its bytes, or by how it looks: 8 × 8 grey values and its mean colour. So it is also found
-renamed, re-encoded (JPEG down to quality 50), at another size or mirrored; a part cut out of it is not. Two images count as one where no grey value differs
-by more than 12 of 255 and their difference is small beside their own contrast; without the latter all pictures of
-fine noise would be one.
+renamed, re-encoded (JPEG down to quality 50), at another size or mirrored; a part cut out of it is not. Two images
+count as one where no grey value differs by more than 12 of 255 and their difference is small beside their own
+contrast; without the latter all pictures of fine noise would be one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ alone: nothing here knows a model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -64,6 +64,15 @@ class Grid:
 
     layers: tuple[int, ...]
     pool: int = 0
+
+    @classmethod
+    def spanned(cls, heads: Iterable[Head]) -> Grid:
+        """The grid that has all these heads and no more: of results that name every head of a model."""
+        counts: dict[int, int] = {}
+        for head in heads:
+            counts[head.layer] = max(counts.get(head.layer, 0), head.index + 1)
+        pool = counts.pop(POOL, 0)
+        return cls(tuple(counts.get(layer, 0) for layer in range(max(counts, default=-1) + 1)), pool)
 
     @property
     def rows(self) -> tuple[int, ...]:

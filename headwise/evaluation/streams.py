@@ -69,11 +69,10 @@ class Streams:
             sums[row] += z.double().mean(2).sum(0).cpu()  # (B, H, Q, d) → (H, d)
 
         parts = []
-        for start, e in self.embed(Mask.identity(self.tower.grid), see=see):
+        for _, e in self.embed(Mask.identity(self.tower.grid), see=see):
             parts.append(e)
             if progress:
                 progress(len(e))
-            del start
         self.means = [(total / len(self.pixels)).float() for total in sums]
         return torch.cat(parts)
 

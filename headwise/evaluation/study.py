@@ -193,29 +193,6 @@ class Study:
 
     # ---- facts
 
-    def summary(self) -> str:
-        """How many masks it holds, and the best of the search split, in a sentence."""
-        best = max(self.evaluations("search"), key=lambda one: one.score.order, default=None)
-        told = "" if best is None else f"; best on the search split: {best.mask} with {100 * best.score.fitness:.2f} %"
-        return f"{self.count():,} masks evaluated, {self.count('search'):,} on the search split{told}"
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """A row for every mask and split, in the order of evaluation: heads, fitness, loss and all metrics.
-
-        Raises:
-            HeadwiseError: pandas is not installed, or the file cannot be read.
-        """
-        return frame(evaluation_rows(self.evaluations()))
-
-    def __repr__(self) -> str:
-        return f"Study({str(self.path)!r}: {self.count():,} masks)"
-
-    def _repr_html_(self) -> str:
-        rows = sorted(evaluation_rows(self.evaluations("search")), key=lambda row: -row["fitness"])
-        return (
-            f"<p>{escape(line(self.summary()))}</p>{table_html([{k: row[k] for k in list(row)[1:5]} for row in rows])}"
-        )
-
     def note(self, key: str, value: object) -> None:
         """Keep a small fact, a JSON value, such as that the test split was read.
 
@@ -247,6 +224,31 @@ class Study:
                 "delete this one to begin anew."
             )
         return json.loads(row[1])
+
+    # ---- in a notebook
+
+    def summary(self) -> str:
+        """How many masks it holds, and the best of the search split, in a sentence."""
+        best = max(self.evaluations("search"), key=lambda one: one.score.order, default=None)
+        told = "" if best is None else f"; best on the search split: {best.mask} with {100 * best.score.fitness:.2f} %"
+        return f"{self.count():,} masks evaluated, {self.count('search'):,} on the search split{told}"
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for every mask and split, in the order of evaluation: heads, fitness, loss and all metrics.
+
+        Raises:
+            HeadwiseError: pandas is not installed, or the file cannot be read.
+        """
+        return frame(evaluation_rows(self.evaluations()))
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.path)!r}: {self.count():,} masks)"
+
+    def _repr_html_(self) -> str:
+        rows = sorted(evaluation_rows(self.evaluations("search")), key=lambda row: -row["fitness"])
+        return (
+            f"<p>{escape(line(self.summary()))}</p>{table_html([{k: row[k] for k in list(row)[1:5]} for row in rows])}"
+        )
 
     # ---- what is damaged
 

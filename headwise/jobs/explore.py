@@ -21,6 +21,7 @@ from headwise.data.pairs import Pairs
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import plan
+from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.streams import Streams
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session
@@ -28,11 +29,12 @@ from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pai
 from headwise.jobs.steps.page_heads import explained_heads
 from headwise.jobs.steps.progress import Reporter, counted, usual
 from headwise.jobs.steps.serving import HOST, Pictures, check_installed, listen, serve, site
-from headwise.jobs.steps.tasks import Goal, make_task
+from headwise.jobs.steps.tasks import Goal, Task, make_task
 from headwise.towers.fits import check_fits
 from headwise.towers.overrides import Overrides
 
 MOST_IMAGES = 1000
+STUDY = "study.sqlite"
 
 
 def explore(
@@ -41,6 +43,7 @@ def explore(
     *,
     port: int = 0,
     most_images: int = MOST_IMAGES,
+    goal: Goal | None = None,
     machine: Machine | None = None,
     reporter: Reporter | None = None,
     opened: Callable[[str], object] | None = None,
@@ -53,6 +56,7 @@ def explore(
         pairs: the source of the run, where it is now; None: where it was.
         port: of this machine; 0: any that is free.
         most_images: at most so many of the search split.
+        goal: as it was given to `refine`; its fitness may be left out.
         machine: precision, device, cache; the run's model is loaded with the run's own overrides.
         reporter: where progress goes.
         opened: gets the page's address as soon as it answers.
@@ -67,7 +71,7 @@ def explore(
     results = finished(folder)
     listening = listen(port)  # before the work, so that a port in use is said at once
     try:
-        session = prepare(folder, results, pairs, most_images, machine or Machine(), reporter, columns)
+        session = prepare(folder, results, pairs, most_images, goal or Goal(), machine or Machine(), reporter, columns)
         token, port = secrets.token_urlsafe(24), listening.getsockname()[1]
         page = _page(folder, results, session)
         app = site(session, page, Pictures(lambda number: _webp(session.pairs, number)), token, port)
@@ -83,6 +87,7 @@ def prepare(
     results: Mapping[str, Any],
     pairs: PairsLike | None,
     most_images: int,
+    goal: Goal,
     machine: Machine,
     reporter: Reporter,
     columns: Mapping[str, object],
@@ -106,7 +111,8 @@ def prepare(
             f"{results['data']['hash']}). Give the pairs of that run, with the same options."
         )
     indices = _drawn(folder, whole, most_images)
-    task = make_task(model, whole, _goal(results), cache_dir=machine.cache_dir, reporter=reporter)
+    task = make_task(model, whole, _goal(goal, results), cache_dir=machine.cache_dir, reporter=reporter)
+    _check_task(folder, task)
     shown = whole.subset(indices)
     with counted(reporter, "Decoding images", "images") as tell:
         cache = pixels(
@@ -140,15 +146,28 @@ def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:
     return tuple(sorted(drawn) if whole.parts or whole.kind else drawn)
 
 
-def _goal(results: Mapping[str, Any]) -> Goal:
+def _goal(goal: Goal, results: Mapping[str, Any]) -> Goal:
+    """With the run's own fitness where none was asked for."""
     fitness = results["settings"].get("objective", {}).get("fitness", "auto")
-    return Goal(fitness if isinstance(fitness, str) else "auto")
+    return replace(goal, fitness=fitness) if goal.fitness == "auto" and isinstance(fitness, str) else goal
+
+
+def _check_task(folder: Path, task: Task) -> None:
+    """
+    Raises:
+        HeadwiseError: something else would be measured than the run measured; unknown where its study is gone.
+    """
+    measured = (recorded(folder / STUDY) or {}).get("objective")
+    if measured is not None and (measured["fitness"], measured["texts"]) != (task.fitness, task.key):
+        raise HeadwiseError(
+            f"The run in {folder} measured {measured['fitness']} with other texts than are made here ({task.fitness}). Give "
+            "--fitness, --templates, --class-names and --equal-captions as they were given to refine."
+        )
 
 
 def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
     from headwise.report.explore import explore_html
 
-    heads = explained_heads(folder, dict(results), session.whole)
     score = session.first_score
     return explore_html(
         results,
@@ -159,9 +178,7 @@ def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
         points=session.points,
         metrics=list(score.metrics),
         texts=session.model.encode_texts is not None,
-        cards=heads.cards,
-        pictures=heads.pictures,
-        why_no_cards=heads.why,
+        heads=explained_heads(folder, results, session.whole),
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from headwise.applied.merge import MergeReport
 from headwise.applied.merge import merge as write_merged
-from headwise.data.read import check_keywords
+from headwise.data.read import asked_for, check_keywords
 from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import head_means, with_means
 from headwise.jobs.steps.opening import (
     Machine,
@@ -24,6 +25,7 @@ from headwise.jobs.steps.opening import (
     whole,
 )
 from headwise.jobs.steps.progress import Reporter, usual
+from headwise.wording import option
 
 
 def merge(
@@ -52,6 +54,10 @@ def merge(
     """
     machine, reporter = machine or Machine(), reporter or usual()
     check_keywords(columns)
+    if means_from is None and (given := asked_for(columns)):
+        raise HeadwiseError(
+            f"{option(given[0])} says how {option('means_from')} is read, and no pairs were given there."
+        )
     ready = load_model(model, machine)
     chosen = read_mask(mask, ready)
     if chosen.operator == "mean" and not chosen.means and means_from is not None:

@@ -42,7 +42,8 @@ def report(
         The path of the page.
 
     Raises:
-        HeadwiseError: nothing there to make a page of, other pairs than those of the run, or a folder that cannot be written.
+        HeadwiseError: nothing there to make a page of, other pairs than those of the run, or a folder that cannot be
+            written.
     """
     folder, reporter = Path(folder), reporter or usual()
     asked = False

@@ -7,6 +7,7 @@ check.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headwise.plain import code, line, markdown
 from headwise.report.words import change, listed, metric_name, points
@@ -33,6 +34,17 @@ def explanation_text(results: Mapping) -> str:
     lines += ["", "## Patterns", "", *(f"- {markdown(sentence)}" for sentence in results["patterns"]["sentences"] or ["Nothing could be tested."])]  # fmt: skip
     lines += ["", "## How to read this", "", *_notes(results)]
     return "\n".join(lines) + "\n"
+
+
+def as_sweep(results: Mapping) -> dict[str, Any] | None:
+    """What removing each head does to the metric, as a sweep in results has it; None where no metric was measured."""
+    heads = [
+        {"head": head["head"], "delta": head["queries"]["delta"], "loss_delta": None, "p_max_t": None}
+        for head in results["heads"]
+        if head["queries"]
+    ]
+    sweep = {"operator": results["settings"]["operator"], "identity": results["identity"], "heads": heads}
+    return sweep if heads else None
 
 
 def summary(results: Mapping) -> list[str]:

@@ -6,11 +6,11 @@ picture of the images shown: they are asked for by number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from headwise.edits.mask import Mask
 from headwise.edits.operators import OPERATORS
-from headwise.report.head_cards import Section
+from headwise.report.head_cards import Heads
 from headwise.report.page import heads_of, packed, script_json
 from headwise.report.words import Results, metric_name, render_page
 
@@ -30,9 +30,7 @@ def explore_html(
     points: Sequence[float],
     metrics: Sequence[str],
     texts: bool,
-    cards: Mapping[str, Sequence[Section]],
-    pictures: Mapping[str, str],
-    why_no_cards: str = "",
+    heads: Heads,
 ) -> str:
     """The page.
 
@@ -45,9 +43,9 @@ def explore_html(
         points: x, y of every image's unchanged embedding on a plane.
         metrics: names of what is measured.
         texts: the model has a text tower.
-        cards, pictures, why_no_cards: as for the report's page.
+        heads: as for the report's page.
     """
-    values = heads_of(results, cards=cards, pictures=pictures, why_no_cards=why_no_cards)
+    values = heads_of(results, heads)
     live = {
         "gates": {str(head): mask.gate(head) for head in mask.heads},
         "operator": mask.operator,

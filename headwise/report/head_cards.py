@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
@@ -32,6 +33,24 @@ class Section(TypedDict, total=False):
     lines: list[str]
     pictures: Sequence[str]
     maps: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a page shows of an explanation.
+
+    Arguments:
+        cards: head → sections.
+        pictures: name of an image → data URI.
+        why: what to say where there are no cards, or fewer pictures than there should be.
+    """
+
+    cards: Mapping[str, Sequence[Section]] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+NONE = Heads()
 
 
 def head_cards(explanation: Mapping[str, Any], attention: np.ndarray | None = None) -> dict[str, list[Section]]:

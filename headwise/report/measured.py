@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.edits.heads import POOL, Grid, Head
+from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
-from headwise.report.head_cards import Section
+from headwise.report.explanation import as_sweep
+from headwise.report.head_cards import NONE, Heads
 from headwise.report.notebook import summary
 from headwise.report.page import POLICY, heads_shown, packed, script_json, sweeps_of
 from headwise.report.words import Results, first_order_agreement, grid_of, main_metric, render_page
@@ -26,9 +27,7 @@ def measured_html(
     explanation: Results | None,
     *,
     name: str,
-    cards: Mapping[str, Sequence[Section]] | None = None,
-    pictures: Mapping[str, str] | None = None,
-    why_no_cards: str = "",
+    heads: Heads = NONE,
     others: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page.
@@ -37,7 +36,7 @@ def measured_html(
         sweep: what `sweep.json` holds; None: there is none.
         explanation: what `explanation.json` holds, of the same model and pairs; None: there is none.
         name: of the folder, for the title where nothing else gives one, and for examples.
-        cards, pictures, why_no_cards, others: as for `page_html`.
+        heads, others: as for `page_html`.
 
     Raises:
         HeadwiseError: the results lack a field, or name what is no head.
@@ -45,8 +44,7 @@ def measured_html(
     """
     values: dict[str, Any] = {"data": {"sweeps": [], "edited": {}, "cards": {}, "pictures": {}, "first": ""}}
     if sweep or explanation:
-        shown = {"cards": cards or {}, "pictures": pictures or {}, "why_no_cards": why_no_cards}
-        values = _heads(sweep, explanation, shown)
+        values = _heads(sweep, explanation, heads)
     told = [one for one in (sweep, explanation) if one]
     model, source = _about(told[0]) if told else ("", "")
     return render_page(
@@ -64,7 +62,7 @@ def measured_html(
         explanation=explanation,
         commands=_commands(sweep, explanation, shlex.quote(name)),
         others=others,
-        why_no_cards=values.pop("why_no_cards", why_no_cards),
+        why_no_cards=values.pop("why_no_cards", heads.why),
         **values,
     )
 
@@ -75,17 +73,18 @@ def _about(results: Results) -> tuple[str, str]:
     return str(model["name"] if isinstance(model, Mapping) else model), str(results["data"]["source"])
 
 
-def _heads(sweep: Results | None, explanation: Results | None, shown: Mapping[str, Any]) -> dict[str, Any]:
+def _heads(sweep: Results | None, explanation: Results | None, heads: Heads) -> dict[str, Any]:
     """What `heads.html.j2` needs: the values of the sweep, else those of the explanation."""
     edited = _edited(explanation) if explanation else {}
     if sweep:
-        swept, where = sweeps_of({"sweep": [sweep["sweep"]]}), "on the pairs given"
-        main, grid = main_metric(sweep, sweep["sweep"]["identity"]), _grid(sweep["sweep"]["heads"])
+        found, where = [sweep["sweep"]], "on the pairs given"
+        main = main_metric(sweep, sweep["sweep"]["identity"])
+        grid = Grid.spanned(Head.parse(one["head"]) for one in sweep["sweep"]["heads"])
     else:
         assert explanation is not None
-        swept, where = _removed(explanation), "on the images for checking"
-        main, grid = explanation["settings"]["fitness"] or "", grid_of(explanation)
-    return heads_shown(grid, swept, edited, main, **shown, where=where, judged=False)
+        one, where = as_sweep(explanation), "on the images for checking"
+        found, main, grid = [one] if one else [], explanation["settings"]["fitness"] or "", grid_of(explanation)
+    return heads_shown(grid, sweeps_of({"sweep": found}), edited, main, heads, where=where, judged=False)
 
 
 def _edited(explanation: Results) -> dict[str, str]:
@@ -96,27 +95,6 @@ def _edited(explanation: Results) -> dict[str, str]:
     mask = Mask.parse(grid_of(explanation), named)
     gates = {str(head): mask.gate(head) for head in mask.heads}
     return {head: mask.operator + ("" if gate == 0 else f", gate {gate:.3g}") for head, gate in gates.items()}
-
-
-def _grid(heads: Sequence[Mapping[str, Any]]) -> Grid:
-    """The grid of a sweep, which has every head of the model."""
-    rows: dict[int, int] = {}
-    for head in (Head.parse(one["head"]) for one in heads):
-        rows[head.layer] = max(rows.get(head.layer, 0), head.index + 1)
-    pool = rows.pop(POOL, 0)
-    return Grid(tuple(rows.get(layer, 0) for layer in range(max(rows, default=-1) + 1)), pool)
-
-
-def _removed(explanation: Results) -> list[dict[str, Any]]:
-    """What removing each head does to the metric, as `sweeps_of` has it; nothing where no metric was measured."""
-    heads = {
-        one["head"]: {"value": one["queries"]["delta"], "loss": None, "p": None}
-        for one in explanation["heads"]
-        if one["queries"]
-    }
-    scale = max((abs(head["value"]) for head in heads.values()), default=0.0) or 1.0
-    one = {"operator": explanation["settings"]["operator"], "exact": True, "heads": heads, "scale": scale}
-    return [one] if heads else []
 
 
 def _ends(sweep: Results) -> list[tuple[str, list[Mapping[str, Any]]]]:

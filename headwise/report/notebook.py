@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from headwise.edits.heads import Head
+from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
 from headwise.evaluation.shown import table_html
 from headwise.plain import line
+from headwise.report.explanation import as_sweep
 from headwise.report.explanation import summary as explanation_summary
 from headwise.report.heatmap import heatmap_png
 from headwise.report.words import change, interval, main_metric, metric_name, p_value, points, row_of, verdict
@@ -143,26 +144,9 @@ def picture_png(results: Results) -> bytes:
     if kind == "refine":
         return heatmap_png(results)
     if kind == "sweep":
-        return heatmap_png(
-            {
-                **results,
-                "model": _grid([head["head"] for head in results["sweep"]["heads"]]),
-                "sweep": [results["sweep"]],
-            }
-        )
-    if kind == "explain" and results["identity"] is not None:
-        heads = [
-            {"head": head["head"], "delta": head["queries"]["delta"], "loss_delta": 0.0, "p_max_t": 1.0}
-            for head in results["heads"]
-        ]
-        sweep = {"operator": results["settings"]["operator"], "identity": results["identity"], "heads": heads}
+        grid = Grid.spanned(Head.parse(head["head"]) for head in results["sweep"]["heads"])
+        model = {"layers": list(grid.layers), "pool_heads": grid.pool}
+        return heatmap_png({**results, "model": model, "sweep": [results["sweep"]]})
+    if kind == "explain" and (sweep := as_sweep(results)):
         return heatmap_png({**results, "sweep": [sweep]})
     raise HeadwiseError("There is no sweep to draw: only results of refine, sweep and explain have a heat map.")
-
-
-def _grid(names: list[str]) -> dict[str, Any]:
-    """Heads per layer, from the names of all heads."""
-    heads = [Head.parse(name) for name in names]
-    layers = [head.layer for head in heads if head.layer is not None]
-    counts = [layers.count(layer) for layer in range(max(layers, default=-1) + 1)]
-    return {"layers": counts, "pool_heads": len(heads) - len(layers)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from headwise.edits.heads import Grid
 from headwise.report import figures
 from headwise.report.gallery import Gallery, as_json
-from headwise.report.head_cards import Section
+from headwise.report.head_cards import NONE, Heads
 from headwise.report.refine import finalists_of
 from headwise.report.stages import stages
 from headwise.report.words import (
@@ -50,9 +51,7 @@ def page_html(
     why_no_gallery: str = "",
     evaluations: Sequence[tuple[int, float]] = (),
     fitness: Mapping[str, float | None] | None = None,
-    cards: Mapping[str, Sequence[Section]] | None = None,
-    pictures: Mapping[str, str] | None = None,
-    why_no_cards: str = "",
+    heads: Heads = NONE,
     others: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page.
@@ -65,16 +64,14 @@ def page_html(
         why_no_gallery: what to say where there is none.
         evaluations: (heads, fitness) of every mask on the search split, in any order.
         fitness: mask as people read it → its fitness there.
-        cards: head → what was found of it (`head_cards`).
-        pictures: name → data URI, of the cards' pictures.
-        why_no_cards: what to say where cards or their pictures are missing.
+        heads: what an explanation says of each.
         others: (title, Markdown text) of a comparison, a transfer or a front in the same folder.
 
     Raises:
         HeadwiseError: the results lack a field.
     """
-    shown = dict(pictures or {}) | dict(gallery.pictures if gallery else {})
-    values = heads_of(results, cards=cards or {}, pictures=shown, why_no_cards=why_no_cards)
+    shown = dict(heads.pictures) | dict(gallery.pictures if gallery else {})
+    values = heads_of(results, replace(heads, pictures=shown))
     main = _main(results)
     search = results["sweep"][0]["identity"] if results["sweep"] else results["finalists"][0]["search"]
     base = search[main] if main in search else next(iter(search.values()))
@@ -119,17 +116,10 @@ def page_html(
     )
 
 
-def heads_of(
-    results: Results, *, cards: Mapping[str, Sequence[Section]], pictures: Mapping[str, str], why_no_cards: str
-) -> dict[str, Any]:
-    """What `heads.html.j2` needs, and `data` for the page's script: map, edits, cards, pictures.
-
-    Arguments:
-        results, cards, pictures, why_no_cards: as for `page_html`.
-    """
+def heads_of(results: Results, heads: Heads) -> dict[str, Any]:
+    """What `heads.html.j2` needs of a run, and `data` for the page's script: map, edits, cards, pictures."""
     edited = {head: _edit(results, head) for head in results["chosen"]["heads"]}
-    shown = {"cards": cards, "pictures": pictures, "why_no_cards": why_no_cards}
-    return heads_shown(grid_of(results), sweeps_of(results), edited, _main(results), **shown)
+    return heads_shown(grid_of(results), sweeps_of(results), edited, _main(results), heads)
 
 
 def heads_shown(
@@ -137,10 +127,8 @@ def heads_shown(
     sweeps: list[dict[str, Any]],
     edited: Mapping[str, str],
     main: str,
+    heads: Heads,
     *,
-    cards: Mapping[str, Sequence[Section]],
-    pictures: Mapping[str, str],
-    why_no_cards: str,
     where: str = "on the search split",
     judged: bool = True,
 ) -> dict[str, Any]:
@@ -151,7 +139,7 @@ def heads_shown(
         sweeps: as `sweeps_of` makes them.
         edited: head → what is done to it.
         main: the metric whose changes the values are.
-        cards, pictures, why_no_cards: as for `page_html`.
+        heads: as for `page_html`.
         where: the values were measured.
         judged: a test split judges what was chosen.
     """
@@ -160,21 +148,21 @@ def heads_shown(
         "data": {
             "sweeps": sweeps,
             "edited": dict(edited),
-            "cards": {head: list(found) for head, found in cards.items()},
-            "pictures": dict(pictures),
+            "cards": {head: list(found) for head, found in heads.cards.items()},
+            "pictures": dict(heads.pictures),
             "first": _first(edited, sweeps, names),
         },
         "main": metric_name(main),
         "where": where,
         "judged": judged,
         "corrected": any(head["p"] is not None for sweep in sweeps for head in sweep["heads"].values()),
-        "rows": [(grid.row_name(row), heads) for row, heads in enumerate(names)],
-        "widest": max(len(heads) for heads in names),
+        "rows": [(grid.row_name(row), own) for row, own in enumerate(names)],
+        "widest": max(map(len, names)),
         "sweeps": sweeps,
         "edited": edited,
-        "cards": cards,
-        "pictures": pictures,
-        "why_no_cards": why_no_cards,
+        "cards": heads.cards,
+        "pictures": heads.pictures,
+        "why_no_cards": heads.why,
     }
 
 

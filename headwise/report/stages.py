@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwise.report.words import Results
+from headwise.edits.mask import Mask
+from headwise.report.words import Results, grid_of
 
 
 def stages(results: Results, fitness: Mapping[str, float | None], base: float) -> Sequence[Mapping[str, Any]]:
@@ -33,7 +34,9 @@ def stages(results: Results, fitness: Mapping[str, float | None], base: float) -
             if sweep["operator"] == operator and sweep["heads"]:
                 best = max(sweep["heads"], key=lambda head: (head["delta"], -head["loss_delta"]))
                 cost = results["ffe"].get("sweep") if len(operators) == 1 else None
-                found.append(("sweep", f"{operator}:{best['head']}", cost, best["delta"]))
+                found.append(
+                    ("sweep", str(Mask.suppress(grid_of(results), [best["head"]], operator)), cost, best["delta"])
+                )
         for one in results.get("strategies", ()):
             value = base if one["best"] == "identity" else fitness.get(one["best"])
             if one["operator"] == operator and value is not None:

@@ -12,6 +12,7 @@ from sample_results import RESULTS
 
 from headwise.data.pairs import ImageRef, Pairs, hash_bytes
 from headwise.report.gallery import gallery
+from headwise.report.head_cards import Heads
 from headwise.report.page import page_html
 
 WORDS = [
@@ -61,7 +62,11 @@ def page(tmp_path_factory) -> Path:
         ]
     }
     html = page_html(
-        RESULTS, gallery=found, evaluations=[(0, 0.2975), (1, 0.31), (1, 0.29), (2, 0.319)], cards=cards, name="refined"
+        RESULTS,
+        gallery=found,
+        evaluations=[(0, 0.2975), (1, 0.31), (1, 0.29), (2, 0.319)],
+        heads=Heads(cards),
+        name="refined",
     )
     path.write_text(html, encoding="utf-8")
     return path

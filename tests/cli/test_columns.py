@@ -75,6 +75,14 @@ def test_pairs_for_the_means(run, new, old, tmp_path):
     assert one.key == other.key
 
 
+def test_an_option_of_pairs_without_pairs_is_an_error(run, tmp_path):
+    code, _, err = run("merge", "demo", "zero:L4.H0", "-o", tmp_path / "m", "--caption", "titel")
+    assert code == 1
+    assert "--caption" in err
+    assert "--means-from" in err
+    assert not (tmp_path / "m").exists()
+
+
 def test_an_option_of_merge_that_there_is_not_is_an_error(tmp_path):
     from headwise.errors import HeadwiseError
     from headwise.jobs.merge import merge

@@ -27,6 +27,12 @@ def test_pool_heads_come_last():
     assert str(list(GRID)[-1]) == "pool.H2"
 
 
+@given(st.lists(st.integers(1, 5), max_size=4), st.integers(0, 3))
+def test_a_grid_is_known_by_its_heads(layers, pool):
+    grid = Grid(tuple(layers), pool)
+    assert Grid.spanned(reversed(list(grid))) == grid
+
+
 @given(head_sets)
 def test_mask_parses_what_it_prints(chosen):
     mask = Mask.suppress(GRID, chosen, "zero")

@@ -12,17 +12,26 @@ from headwise.applied.live import apply
 from headwise.data.read import read
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation.study import Study
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.explore import prepare
 from headwise.jobs.report import finished
 from headwise.jobs.steps import exploring
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
+from headwise.jobs.steps.tasks import Goal
 from headwise.towers import load
 
 
 def opened(run, **options):
-    given = {"pairs": None, "most_images": 1000, "machine": Machine(), "reporter": Silent(), "columns": {}} | options
+    given = {
+        "pairs": None,
+        "most_images": 1000,
+        "goal": Goal(),
+        "machine": Machine(),
+        "reporter": Silent(),
+        "columns": {},
+    } | options
     return prepare(run, finished(run), **given)
 
 
@@ -45,6 +54,14 @@ def test_the_images_are_of_the_search_split_alone(session, run):
     splits = json.loads((run / "splits.json").read_text())
     assert sorted(session.pairs.ids) == sorted(splits["search"])
     assert len(opened(run, most_images=7).pairs) == 7
+
+
+def test_what_the_run_did_not_measure_is_refused(tmp_path):
+    """Other templates make other texts: recall before would not be the run's."""
+    run = finished_run(tmp_path, 30)
+    Study(run / "study.sqlite", {"objective": {"fitness": "mean_recall", "texts": "others"}}).close()
+    with pytest.raises(HeadwiseError, match=r"other texts.*--templates"):
+        opened(run)
 
 
 def test_recall_is_that_of_evaluate_on_the_same_images(session, run, tmp_path):

@@ -16,6 +16,7 @@ from headwise.evaluation.study import Study
 from headwise.jobs.refine import Refined
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.notebook import in_notebook
+from headwise.report.heatmap import heatmap_png
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_results import RESULTS
@@ -122,6 +123,19 @@ def test_the_gates_of_a_mask_as_a_table():
     assert shown.cells.count("0.25") == 2
     assert shown.cells.count("·") == 7
     assert "2 of 9 heads" in shown.text
+
+
+def test_the_picture_of_a_sweep_has_the_pooling_heads():
+    """As the command draws it, which knows the model's grid."""
+    heads = [
+        {"head": str(head), "delta": 0.01 * i, "loss_delta": 0.0, "p_max_t": 1.0}
+        for i, head in enumerate(Grid((2, 3), pool=2))
+    ]
+    sweep = {"operator": "zero", "identity": {"mean_recall": 0.3}, "heads": heads}
+    about = {"data": {}, "settings": {"objective": {"fitness": "mean_recall"}}}
+    known = {**about, "model": {"layers": [2, 3], "pool_heads": 2}, "sweep": [sweep]}
+    found = Findings({**about, "model": "some SigLIP", "sweep": sweep})
+    assert found.plot().png == heatmap_png(known)
 
 
 def test_what_has_no_table_or_picture_says_so(pairs):

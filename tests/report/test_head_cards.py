@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from headwise.report.head_cards import head_cards, pictures_of, shades
+from headwise.report.head_cards import Heads, head_cards, pictures_of, shades
 
 TEXT = {
     "text": "</script><b>red",
@@ -157,7 +157,7 @@ def test_the_page_of_a_large_model_and_many_pictures_stays_small():
     cards = head_cards(found, rng.random((384, 4, 24, 24)))
     thumbnail = "data:image/webp;base64," + "A" * 5400
     pictures = dict.fromkeys(pictures_of(cards, ["L1.H2"]), thumbnail)
-    page = page_html(results, cards=cards, pictures=pictures)
+    page = page_html(results, heads=Heads(cards, pictures))
     assert len(page.encode()) < 15e6
-    assert page == page_html(copy.deepcopy(results), cards=copy.deepcopy(cards), pictures=dict(pictures))
+    assert page == page_html(copy.deepcopy(results), heads=Heads(copy.deepcopy(cards), dict(pictures)))
     assert len(packed("page.js", "explore.js").encode()) <= 30_000  # both, and the page has one of them alone

@@ -29,10 +29,10 @@ def contest_stages(bench: Bench, kept: Sequence[Bench], settings: CompareSetting
     images = {name: len(bench.indices(name)) for name in ("search", "pick", "test")}
     grid, out, searches = bench.tower.grid, [], 0
 
-    def add(name: str, about: float, most: float, scores: float, of: int) -> None:
+    def add(name: str, about: float, most: float, scores: float, of: int, bounded: bool = True) -> None:
         share = of / images["search"]
         seconds = about * speed.ffe * share + scores * speed.score * share**2
-        out.append(Stage(name, about, most, seconds / 60))
+        out.append(Stage(name, about, most, seconds / 60, bounded))
 
     for operator in settings.search.operators:
         one = replace(settings.of(0), operators=(operator,), max_minutes=None)
@@ -69,8 +69,10 @@ def contest_stages(bench: Bench, kept: Sequence[Bench], settings: CompareSetting
     masks = 2 * searches + settings.search.controls
     about = together(bench, masks)
     for domain in kept:
-        add(f"kept domain {domain.pairs.name} (outside the budget)", about, masks + 1.0, masks, len(domain.pairs))
-    add("test split (outside the budget)", about, masks + 1.0, masks, images["test"])
+        add(
+            f"kept domain {domain.pairs.name} (outside the budget)", about, masks + 1.0, masks, len(domain.pairs), False
+        )
+    add("test split (outside the budget)", about, masks + 1.0, masks, images["test"], False)
     return out
 
 

@@ -124,13 +124,15 @@ def front_stages(bench: Bench, settings: FrontSettings, budget: Budget, speed: S
     grid, wanted, out = bench.tower.grid, settings.searching, list[Stage]()
     whole = len(bench.indices("search"))
 
-    def add(name: str, about: float, most: float, scores: float, split: str, where: Sequence[Bench]) -> None:
+    def add(
+        name: str, about: float, most: float, scores: float, split: str, where: Sequence[Bench], bounded: bool = True
+    ) -> None:
         """FFE and scores are of all these domains together, in equal parts."""
         seconds = 0.0
         for domain in where:
             share = len(domain.indices(split)) / whole
             seconds += (about * speed.ffe * share + scores * speed.score * share**2) / len(where)
-        out.append(Stage(name, about, most, seconds / 60))
+        out.append(Stage(name, about, most, seconds / 60, bounded))
 
     left = budget.total - budget.reserved
     part, sweep = left / 2, starting_cost(bench, settings.operator)
@@ -152,5 +154,5 @@ def front_stages(bench: Bench, settings: FrontSettings, budget: Budget, speed: S
     add("the front on the pick split", about, budget.reserved, (points + 1) * len(domains), "pick", domains)
     if settings.chooses:
         about = together(bench, 1) * len(domains)
-        add("test split (outside the budget)", about, 2.0 * len(domains), 2 * len(domains), "test", domains)
+        add("test split (outside the budget)", about, 2.0 * len(domains), 2 * len(domains), "test", domains, False)
     return out

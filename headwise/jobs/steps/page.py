@@ -55,9 +55,7 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         why_no_gallery=gone or why,
         evaluations=evaluations,
         fitness=fitness,
-        cards=heads.cards,
-        pictures=heads.pictures,
-        why_no_cards=heads.why,
+        heads=heads,
         others=others_in(folder),
     )
     write_files(folder, {PAGE_FILE: text})

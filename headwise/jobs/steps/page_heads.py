@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,12 @@ from headwise.data.decode import pillow_warnings
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.report.gallery import thumbnail
-from headwise.report.head_cards import Section, head_cards, pictures_of
+from headwise.report.head_cards import NONE, Heads, head_cards, pictures_of
 
 FOLDER = "explanation"  # where `refine --explain` writes; `explain` may have been given the run's own folder
 JSON_FILE = "explanation.json"
 SIDE = 80  # pixels of a card's thumbnails
 AGAIN = "Run headwise explain again, into the folder explanation/ of this run."
-
-
-@dataclass(frozen=True)
-class Heads:
-    """
-    Arguments:
-        cards: head → sections.
-        pictures: name of an image → data URI.
-        why: what to say where there are no cards, or fewer pictures than there should be.
-    """
-
-    cards: Mapping[str, list[Section]] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
-    why: str = ""
 
 
 def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | None) -> Heads:
@@ -50,7 +35,7 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
     """
     path = explanation_in(folder)
     if path is None:
-        return Heads()
+        return NONE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if (found["model"]["weights_hash"], found["data"]["hash"]) != (

@@ -16,7 +16,8 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.fingerprints import recorded
 from headwise.files import write_files
 from headwise.jobs.steps.page import OTHERS, others_in
-from headwise.jobs.steps.page_heads import FOLDER, JSON_FILE, Heads, explained_heads, explanation_in
+from headwise.jobs.steps.page_heads import FOLDER, JSON_FILE, explained_heads, explanation_in
+from headwise.report.head_cards import NONE, Heads
 from headwise.report.measured import measured_html
 from headwise.report.page import PAGE_FILE
 
@@ -46,7 +47,7 @@ def write_measured(folder: Path, read: ReadPairs) -> str:
             f"There is nothing in {folder} to make a page of. It was looked for: {', '.join(LOOKED_FOR)}. Give the output "
             "folder of a finished headwise refine, sweep, explain, compare, transfer or front."
         )
-    explanation, heads = None, Heads()
+    explanation, heads = None, NONE
     if path is not None:
         explanation, heads = _explained(folder, path, sweep, read)
     try:
@@ -54,9 +55,7 @@ def write_measured(folder: Path, read: ReadPairs) -> str:
             sweep,
             explanation,
             name=folder.resolve().name,
-            cards=heads.cards,
-            pictures=heads.pictures,
-            why_no_cards=heads.why,
+            heads=heads,
             others=others,
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:

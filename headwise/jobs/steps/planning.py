@@ -44,12 +44,14 @@ class Stage:
         name: what is done.
         about, most: FFE.
         minutes: for `about`.
+        bounded: the budget is for this, too.
     """
 
     name: str
     about: float
     most: float
     minutes: float
+    bounded: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
     out: list[Stage] = []
     left = total - budget.reserved
 
-    def add(name: str, about: float, most: float, passes: float, scores: float, images: int) -> None:
+    def add(
+        name: str, about: float, most: float, passes: float, scores: float, images: int, bounded: bool = True
+    ) -> None:
         share = images / sizes["search"]
         seconds = passes * speed.ffe * share + scores * speed.score * share**2
-        out.append(Stage(name, about, most, seconds / 60))
+        out.append(Stage(name, about, most, seconds / 60, bounded))
 
     for i, operator in enumerate(settings.operators):
         part = left / (len(settings.operators) - i)
@@ -142,7 +146,7 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         add(f"kept domain {domain.pairs.name}", about, SPARE * finalists + 1.0, about, SPARE * finalists + 1, images)
     shown = settings.controls + len(settings.strategies) + 2  # the best single head and the chosen mask
     tested = together(bench, shown)
-    add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"])
+    add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"], False)
     return out
 
 
@@ -172,7 +176,7 @@ def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple
 def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:
     """The plan as a table: stage, about FFE, up to how many FFE, minutes; the sum of what the budget bounds last."""
     rows = [(s.name, f"{s.about:.1f}", f"{s.most:.1f}", f"{s.minutes:.1f}") for s in found]
-    bounded = [stage for stage in found if "outside the budget" not in stage.name]
+    bounded = [stage for stage in found if stage.bounded]
     about, minutes = sum(s.about for s in bounded), sum(s.minutes for s in bounded)
     rows.append(("all before the test split", f"{about:.1f}", "", f"{minutes:.1f}"))
     return rows
@@ -185,7 +189,9 @@ def plan_json(found: Sequence[Stage], budget: float, minutes: float | None) -> d
         budget: FFE; of a comparison those of each method.
         minutes: most minutes, where there is such a limit.
     """
-    rows = [{"stage": s.name, "ffe": s.about, "most": s.most, "minutes": s.minutes} for s in found]
+    rows = [
+        {"stage": s.name, "ffe": s.about, "most": s.most, "minutes": s.minutes, "bounded": s.bounded} for s in found
+    ]
     return {"budget": budget, "max_minutes": minutes, "stages": rows}
 
 
