@@ -25,6 +25,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "edits",
     "demo",
     "files",
+    "staging",
     "checked",
     "processor",
     "hub",

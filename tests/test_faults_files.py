@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from headwise.errors import HeadwiseError
-from headwise.files import JOURNAL, clean, new_folder, write_files
+from headwise.files import new_folder, write_files
+from headwise.staging import JOURNAL, clean
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = {"a.txt", "b.bin", "model"}

@@ -24,7 +24,7 @@ from headwise.data.rows import Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError
-from headwise.files import tidy
+from headwise.staging import tidy
 from headwise.wording import option
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from headwise.data.files import cache_folder
 from headwise.data.web import download, keep, netloc
 from headwise.errors import HeadwiseError
-from headwise.files import scratch, temporary
 from headwise.hub import reachable
+from headwise.staging import scratch, temporary
 
 _STORAGE: ContextVar[Path | None] = ContextVar("storage", default=None)
 

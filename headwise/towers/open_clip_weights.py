@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from headwise.errors import HeadwiseError
-from headwise.files import temporary
+from headwise.staging import temporary
 from headwise.towers import checkpoint
 from headwise.towers.overrides import Overrides
 

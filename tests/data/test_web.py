@@ -287,7 +287,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
 
 def test_what_a_killed_run_left_anywhere_in_the_cache_is_removed_when_pairs_are_read(images: Path, cache: Path) -> None:
     """Also where the next run has nothing to write: its embeddings, looks and reads are there already."""
-    code = "import os, sys; from pathlib import Path; from headwise.files import scratch\nwith scratch(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    code = "import os, sys; from pathlib import Path; from headwise.staging import scratch\nwith scratch(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     folders = [cache / name for name in ("texts", "checked", "remote", "pixels", "reads/abc")]
     for folder in folders:
         assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == -9

@@ -20,11 +20,11 @@ from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import check_device, check_plan
-from headwise.files import clean
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
 from headwise.jobs.steps.tasks import Goal
+from headwise.staging import clean
 from headwise.towers import Model, load
 from headwise.towers.overrides import Overrides
 
