@@ -1,10 +1,10 @@
-"""What a mask changes in a model's weights.
+"""What edits change in a model's weights.
 
-    zero     W_out[:, h] ← g_h · W_out[:, h]
-    mean     as zero, and b_out ← b_out + Σ_h (1 − g_h) · W_out[:, h] · mean_h
-    uniform  W_q[h] ← 0, b_q[h] ← 0, for g_h = 0: every score is equal, so attention is uniform
+    value side    z' = M·z + c:  W_out[:, h] ← W_out[:, h] · M_h,   b_out ← b_out + Σ_h W_out[:, h] · c_h
+    temperature   W_q[h] ← τ·W_q[h], b_q[h] ← τ·b_q[h]; 0 is `uniform`: every score is equal
+    keys          W_q[h] ← W_k[h], b_q[h] ← b_k[h];     queries  W_k[h] ← W_q[h], b_k[h] ← b_q[h]
 
-W_out (D, H·d), W_q (H·d, D), [h]: one head's d columns or rows. In: a tower and a mask. Out: parameters with their
+W_out (D, H·d), W_q, W_k (H·d, D), [h]: one head's d columns or rows; M_h (d, d), c_h (d). In: a tower and edits. Out: parameters with their
 new values, in float32. What does not fold exactly is refused, never approximated. Whether anything is written is not
 known here.
 """
@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from headwise.edits.edit import Letter
 from headwise.edits.mask import Mask
+from headwise.edits.operators import BY_BIAS, BY_SCORES, Row, row_of
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower
 from headwise.towers.blocks import Block, HeadWeights
-from headwise.towers.fits import check_fits, check_present, mean_tensor
+from headwise.towers.fits import check_fits, check_present
 
 if TYPE_CHECKING:
     from headwise.evaluation.engine import Means
@@ -62,38 +64,47 @@ class Change:
 def check_folds(tower: Tower, mask: Mask) -> None:
     """
     Raises:
-        HeadwiseError: the mask does not fold exactly into this tower's weights; the message says which would.
+        HeadwiseError: the edits do not fold exactly into this tower's weights; the message says which would.
     """
-    usable = ", ".join(tower.foldable) or "none"
-    for row, (block, gates) in enumerate(zip(tower.blocks, mask.gates, strict=True)):
-        touched = [index for index, gate in enumerate(gates) if gate < 1.0]
-        if not touched:
-            continue
-        head = mask.grid.head(row, touched[0])
-        if mask.operator not in block.folds:
-            raise HeadwiseError(
-                f"A mask with operator '{mask.operator}' does not fold into the weights of {tower.family} ({head}). "
-                f"Operators that fold into this model: {usable}. Search with one of them (--operator), or apply "
-                "this mask in place with headwise.apply."
-            )
-        soft = [index for index in touched if gates[index] > 0.0]
-        if mask.operator == "uniform" and soft:
-            raise HeadwiseError(
-                f"Operator 'uniform' folds for gates of 0 only; {mask.grid.head(row, soft[0])} has the gate "
-                f"{gates[soft[0]]:.3g}. Operators that fold into this model: {usable} (zero and mean with any gate). "
-                "Round the gates, or apply this mask in place with headwise.apply."
-            )
-        weights = block.weights()
-        if mask.operator == "mean" and weights.out_bias is None:
-            raise HeadwiseError(
-                f"Operator 'mean' folds into the bias of the out-projection, and the block of {head} has no bias. "
-                "Use operator zero, or apply this mask in place with headwise.apply."
-            )
-        if mask.operator == "uniform" and weights.query is None:
-            raise HeadwiseError(
-                f"Operator 'uniform' folds into the query projection, and the block of {head} has none of its own. "
-                "Use operator zero or mean, or apply this mask in place with headwise.apply."
-            )
+    for head, edit in mask.edits.items():
+        for letter in edit.letters:
+            if reason := _unfoldable(tower.blocks[mask.grid.row_of(head)], letter):
+                raise HeadwiseError(
+                    f"{head}={letter.text()} does not fold into the weights of {tower.family}: {reason}. Edits that fold "
+                    f"into this model: {', '.join(tower.foldable) or 'none'}. Search with one of them, or apply these "
+                    "edits in place with headwise.apply."
+                )
+
+
+def _unfoldable(block: Block, letter: Letter) -> str:
+    """Why a letter does not fold into a block; empty where it does."""
+    if letter.name == "uniform" and letter.number:
+        return "it is a mix of two attentions, which no weights compute (temperature, between 0 and 1, folds)"
+    if letter.name not in block.folds:
+        if letter.name in BY_SCORES:
+            return "queries and keys do not meet as they are projected there"
+        return (
+            "its heads pass something else before the out-projection"
+            if letter.name in BY_BIAS
+            else "no weights do that"
+        )
+    weights = block.weights()
+    if letter.name in BY_BIAS and weights.out_bias is None:
+        return "the out-projection has no bias to take its constant"
+    if letter.name in BY_SCORES and (
+        weights.query is None or (letter.name in ("keys", "queries") and weights.key is None)
+    ):
+        return "the block has no projection of queries of its own"
+    return ""
+
+
+def folds(tower: Tower, mask: Mask) -> bool:
+    """Whether the edits fold exactly into this tower's weights."""
+    return not any(
+        _unfoldable(tower.blocks[mask.grid.row_of(head)], letter)
+        for head, edit in mask.edits.items()
+        for letter in edit.letters
+    )
 
 
 def check_plain(module: nn.Module) -> None:
@@ -105,45 +116,49 @@ def check_plain(module: nn.Module) -> None:
         if hasattr(part, "base_layer") or any(child.startswith("lora_") for child, _ in part.named_children()):
             raise HeadwiseError(
                 f"The model holds adapters ({name}, a {type(part).__name__} as PEFT adds them), beside the weights that "
-                "a mask folds into. Merge them first, with model = model.merge_and_unload(), then merge the mask."
+                "edits fold into. Merge them first, with model = model.merge_and_unload(), then merge the edits."
             )
         if torch.nn.utils.parametrize.is_parametrized(part):
             raise HeadwiseError(
                 f"The weights of {name} are computed from other tensors (torch.nn.utils.parametrize), so nothing can be "
-                "folded into them. Remove the parametrization first (remove_parametrizations), then merge the mask."
+                "folded into them. Remove the parametrization first (remove_parametrizations), then merge the edits."
             )
 
 
 def changes(tower: Tower, mask: Mask, module: nn.Module | None = None) -> list[Change]:
-    """The parameters that a mask changes.
+    """The parameters that edits change.
 
     Arguments:
         tower: the image tower.
-        mask: one that folds into it (`check_folds`).
+        mask: edits that fold into it (`check_folds`).
         module: the module in which parameters are named and looked for in other places; None: the tower's parts.
 
     Raises:
         HeadwiseError: weights that are quantized, computed, or shared with another place of the model.
     """
     module = module or tower.parts
-    views = [(row, *one) for row in range(len(tower.blocks)) for one in _edits(tower, mask, row)]
+    views = [
+        (edits[0], *one)
+        for row, block in enumerate(tower.blocks)
+        if (edits := [head for head in mask.heads if mask.grid.row_of(head) == row])
+        for one in _changed(block, row_of(mask.table[row], block.head_dim, tower.device))
+    ]
     owners: dict[int, list[tuple[str, torch.Tensor]]] = {}  # where a tensor's memory starts → who uses it
     for name, parameter in module.named_parameters(remove_duplicate=False):
         owners.setdefault(_memory(parameter), []).append((name, parameter))
-    found = []
-    for row, view, value in views:
+    found: list[Change] = []
+    for where, view, value in views:
         users = owners.get(_memory(view), [])
-        where = mask.grid.head(row, next(i for i, gate in enumerate(mask.gates[row]) if gate < 1.0))
         if not users:
             raise HeadwiseError(
-                f"A weight that the mask folds into ({where}) is not among the model's parameters: it is computed, or "
+                f"A weight that the edits fold into ({where}) is not among the model's parameters: it is computed, or "
                 "kept elsewhere. Merge adapters and remove parametrizations first, or use headwise.apply."
             )
         if len(users) > 1:
             names = ", ".join(name for name, _ in users)
             raise HeadwiseError(
-                f"The weights that the mask folds into ({where}) are tied: {names} are one tensor, so folding would "
-                "change other heads, too. Untie them (give each its own copy), or apply the mask in place with "
+                f"The weights that the edits fold into ({where}) are tied: {names} are one tensor, so folding would "
+                "change other heads, too. Untie them (give each its own copy), or apply the edits in place with "
                 "headwise.apply."
             )
         name, parameter = users[0]
@@ -156,36 +171,57 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr() or id(tensor)
 
 
-def _edits(tower: Tower, mask: Mask, row: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The weights of one row that the mask changes, as views, each with its new value."""
-    gates = torch.tensor(mask.gates[row])  # (H)
-    if bool((gates == 1).all()):
-        return []
-    block, weights = tower.blocks[row], tower.blocks[row].weights()
-    gates = gates.to(weights.out.device)
-    if mask.operator == "uniform":
-        return _uniform_edits(block, weights, gates)
-    columns = gates.repeat_interleave(block.head_dim)  # (H·d): one gate per input of the out-projection
+def _changed(block: Block, row: Row | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The weights of one row of heads that edits change, as views, each with its new value."""
+    weights, found = block.weights(), []
+    if row is None:
+        return found
+    if row.gain is not None or row.maps is not None or row.constant is not None:
+        found += _value_side(block, row, weights)
+    return found + _attention_side(block, row, weights)
+
+
+def _value_side(block: Block, row: Row, weights: HeadWeights) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    found = []
     out = _wide(weights.out)  # (D, H·d)
-    edits = [(weights.out, out * columns)]
-    if mask.operator == "mean":
-        constants = mean_tensor(mask, row, block.head_dim, out.device)  # (H, d), 0 for heads that are kept
-        if constants is None or weights.out_bias is None:  # check_folds and mean_tensor have raised before
-            raise HeadwiseError(f"Row {row} of the mask has no means to fold.")
-        emitted = ((1 - gates)[:, None] * constants).flatten().to(out.dtype)  # (H·d)
-        edits.append((weights.out_bias, _wide(weights.out_bias) + out @ emitted))  # (D)
-    return edits
+    by_head = out.unflatten(1, (block.heads, block.head_dim)).clone()  # (D, H, d)
+    if row.heads is not None and row.maps is not None:
+        by_head[:, row.heads] = torch.einsum("ohd,hde->ohe", by_head[:, row.heads], row.maps.to(out))
+    if row.gain is not None:
+        by_head *= row.gain.to(out)[:, None]
+    if row.gain is not None or row.maps is not None:
+        found.append((weights.out, by_head.flatten(1)))
+    if row.constant is not None:
+        if weights.out_bias is None:  # check_folds has raised before
+            raise HeadwiseError("The out-projection has no bias to take the edits' constants.")
+        found.append((weights.out_bias, _wide(weights.out_bias) + out @ row.constant.to(out).flatten()))  # (D)
+    return found
 
 
-def _uniform_edits(block: Block, weights: HeadWeights, gates: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    keep = (gates > 0).repeat_interleave(block.head_dim)  # (H·d): rows of the query projection
-    edits = []
-    for parameter in (weights.query, weights.query_bias):
-        if parameter is not None:
-            rows = keep.view(-1, *[1] * (parameter.dim() - 1))  # (H·d, 1) or (H·d)
-            value = _wide(parameter)
-            edits.append((parameter, torch.where(rows, value, torch.zeros_like(value))))
-    return edits
+CHANGES = {"temperature": "query", "uniform": "query", "keys": "query", "queries": "key"}  # a letter → whose projection
+
+
+def _attention_side(block: Block, row: Row, weights: HeadWeights) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    places = (
+        ("query", weights.query, weights.key),
+        ("query", weights.query_bias, weights.key_bias),
+        ("key", weights.key, weights.query),
+        ("key", weights.key_bias, weights.query_bias),
+    )
+    found = []
+    for side, parameter, other in places:
+        looks = [look for look in row.looks if CHANGES.get(look.name) == side]
+        if parameter is None or not looks:
+            continue
+        value = _wide(parameter).unflatten(0, (block.heads, block.head_dim)).clone()  # (H, d, …)
+        for look in looks:
+            heads = torch.arange(block.heads, device=value.device) if look.heads is None else look.heads
+            if look.numbers is not None:
+                value[heads] *= look.numbers.to(value).view(-1, *[1] * (value.dim() - 1))
+            else:  # a copy of the other projection; a bias that is not there is 0
+                value[heads] = 0.0 if other is None else _wide(other).view_as(value)[heads]
+        found.append((parameter, value.flatten(0, 1)))
+    return found
 
 
 def _wide(parameter: torch.Tensor) -> torch.Tensor:
@@ -199,19 +235,19 @@ _lock = threading.Lock()
 
 @contextmanager
 def folded(tower: Tower, mask: Mask, means: Means | None = None, *, check_weights: bool = True) -> Iterator[None]:
-    """Inside the context the tower's own parameters contain the mask; after it they are restored bit for bit.
+    """Inside the context the tower's own parameters contain the edits; after it they are restored bit for bit.
 
     Unlike `apply`, every thread sees it. One context at a time may fold into the same parameters.
 
     Arguments:
         tower: changed in place, whatever its device; the arithmetic is float32.
         mask: for the tower's grid.
-        means: operator `mean` without constants of its own: every head's mean output, per row (H, d).
-        check_weights: compare the tower's weights with those that the mask was found on.
+        means: for edits `mean` without constants of their own: every head's mean output, per row (H, d).
+        check_weights: compare the tower's weights with those that the edits were found on.
 
     Raises:
-        HeadwiseError: another grid or other weights; a mask that does not fold exactly into this tower; another
-            context, of this thread or another, has folded a mask into the same parameters.
+        HeadwiseError: another grid or other weights; edits that do not fold exactly into this tower; another
+            context, of this thread or another, has folded edits into the same parameters.
     """
     if means is not None:
         from headwise.evaluation.engine import with_means
@@ -225,7 +261,7 @@ def folded(tower: Tower, mask: Mask, means: Means | None = None, *, check_weight
     with _lock:
         if places & _folding:
             raise HeadwiseError(
-                "A mask is folded into these weights already, by a context that is still open, here or in another "
+                "Edits are folded into these weights already, by a context that is still open, here or in another "
                 "thread. Fold one at a time, or use headwise.apply, which other threads do not see."
             )
         _folding.update(places)

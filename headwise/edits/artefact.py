@@ -1,7 +1,7 @@
-"""A mask as a folder: `head_mask.json` and a model card.
+"""Edits as a folder: `head_mask.json`, a safetensors file for large values, and a model card.
 
-In: what a mask is made of (`Described`), or a folder, a file, a hub id. Out: the text, with a checksum and every
-number bit for bit, or its fields. It knows their text and their places, not what a mask is.
+In: edits (`Described`), or a folder, a file, a hub id. Out: the text, with a checksum and every number bit for bit, or
+its fields. It knows their text and their places, not what edits mean.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from headwise.checked import checksum
+from headwise.checked import Damaged, checksum, dump_tensors, load_tensors
+from headwise.edits.arrays import Array
+from headwise.edits.edit import Edit, Letter
 from headwise.edits.heads import Grid, Head
-from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError, cause
 from headwise.files import write_files
 from headwise.hub import offline_unless_reachable
@@ -24,15 +25,17 @@ from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
 CARD_FILE = "README.md"
-FORMAT = 1
-CONTENT = ("operator", "grid", "gates", "means", "provenance")
+ARRAYS_FILE = "head_mask.safetensors"
+FORMAT = 2
+CONTENT = ("grid", "edits", "arrays", "provenance")
 KEYS = frozenset({"format", "headwise_version", *CONTENT, "checksum"})
 OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
+Arrays = Mapping[str, Array]  # `L4.H0.constant` → its numbers
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Described(Protocol):
-    """What the file and the card need of a mask (`headwise.edits.mask.Mask`)."""
+    """What the file and the card need of a model's edits (`headwise.edits.mask.Mask`)."""
 
     @property
     def grid(self) -> Grid:
@@ -40,52 +43,42 @@ class Described(Protocol):
         ...
 
     @property
-    def gates(self) -> tuple[tuple[float, ...], ...]:
-        """One row per row of the grid, in [0, 1]."""
-        ...
-
-    @property
-    def operator(self) -> str:
-        """What a suppressed head emits."""
-        ...
-
-    @property
-    def means(self) -> tuple[tuple[Head, tuple[float, ...]], ...]:
-        """Operator `mean`: the constant output (d floats) of every head whose gate is below 1."""
+    def edits(self) -> Mapping[Head, Edit]:
+        """The heads that are changed, with what is done to them."""
         ...
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """Where the mask comes from, as plain JSON values."""
-        ...
-
-    def gate(self, head: Head | str) -> float:
-        """The gate of one head."""
+        """Where the edits come from, as plain JSON values."""
         ...
 
 
 class Fields(NamedTuple):
-    """The content of a `head_mask.json`, in the order of `Mask`'s arguments."""
+    """The content of a `head_mask.json`."""
 
     grid: Grid
-    gates: tuple[tuple[float, ...], ...]
-    operator: str
-    means: tuple[tuple[Head, tuple[float, ...]], ...]
+    edits: Mapping[Head, Edit]
     provenance: Mapping[str, object]
 
 
 def save(mask: Described, folder: str | Path, *, card: str | None = None) -> Path:
-    """Write `head_mask.json` and a card: see `Mask.save_pretrained`."""
+    """Write the files and a card: see `Mask.save_pretrained`."""
     folder = Path(folder)
-    files = {MASK_FILE: dumps(mask)}
+    files: dict[str, str | bytes] = dict(contents(mask))
     if card is not None or not is_users_own(folder / CARD_FILE):
         files = {CARD_FILE: plain_card(mask) if card is None else card, **files}
     write_files(folder, files)
     return folder / MASK_FILE
 
 
-def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str]:
-    """The text of a `head_mask.json` and the name of its file: see `Mask.from_pretrained`.
+def contents(mask: Described) -> dict[str, str | bytes]:
+    """Name → content of the files that hold the edits; the arrays' first, so that no text waits for them."""
+    arrays = _arrays(mask)
+    return {**({ARRAYS_FILE: _packed(arrays)} if arrays else {}), MASK_FILE: dumps(mask)}
+
+
+def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str, Arrays | None]:
+    """The text of a `head_mask.json`, the name of its file, and the arrays beside it: see `Mask.from_pretrained`.
 
     Raises:
         HeadwiseError: nothing there, or not a text.
@@ -96,15 +89,34 @@ def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str]:
     elif not path.is_file():
         path = _download(str(source), revision)
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise HeadwiseError(f"{path.parent} holds no {MASK_FILE}. Give a folder that save_pretrained wrote.") from error
     except UnicodeDecodeError as error:
         raise HeadwiseError(
-            f"{path} is not a text file ({error.reason}); it is damaged. Save the mask again."
+            f"{path} is not a text file ({error.reason}); it is damaged. Save the edits again."
         ) from error
     except OSError as error:
         raise HeadwiseError(f"Cannot read {path}: {error.strerror or error}. Check the path and its rights.") from error
+    return text, str(path), _beside(path)
+
+
+def _beside(path: Path) -> Arrays | None:
+    """The arrays beside a `head_mask.json`; None: there are none.
+
+    Raises:
+        HeadwiseError: a file that is damaged.
+    """
+    place = path.with_name(ARRAYS_FILE)
+    try:
+        tensors, _ = load_tensors(place)
+        return {name: Array.of(tensor) for name, tensor in tensors.items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, Damaged, HeadwiseError) as error:
+        raise HeadwiseError(
+            f"{place} is damaged or not what was written ({error}). Save the edits again, both files."
+        ) from error
 
 
 # ---- the file
@@ -121,16 +133,15 @@ def dumps(mask: Described) -> str:
             json.dumps({key: value}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise HeadwiseError(
-            f"The mask's provenance cannot be saved: {key!r} is not a plain JSON value ({error}). "
+            f"The edits' provenance cannot be saved: {key!r} is not a plain JSON value ({error}). "
             "Use text, finite numbers, lists and dictionaries."
         ) from error
     data = {
         "format": FORMAT,
         "headwise_version": __version__,
-        "operator": mask.operator,
         "grid": {"layers": list(mask.grid.layers), "pool": mask.grid.pool},
-        "gates": [list(row) for row in mask.gates],
-        "means": {str(head): list(mean) for head, mean in mask.means},
+        "edits": {str(head): edit.text(exact=True) for head, edit in mask.edits.items()},
+        "arrays": {name: {"shape": list(array.shape), "digest": array.digest} for name, array in _arrays(mask).items()},
         "provenance": dict(mask.provenance),
     }
     data["checksum"] = _checksum(data)
@@ -138,52 +149,103 @@ def dumps(mask: Described) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def loads(text: str, where: str) -> Fields:
+def _arrays(mask: Described) -> dict[str, Array]:
+    """Every array of the edits, by head and name."""
+    return {
+        f"{head}.{name}": array
+        for head, edit in mask.edits.items()
+        for letter in edit.letters
+        for name, array in letter.arrays
+    }
+
+
+def _packed(arrays: Arrays) -> bytes:
+    import torch
+
+    return dump_tensors({name: torch.tensor(array.numpy()) for name, array in arrays.items()}, {})
+
+
+def loads(text: str, where: str, arrays: Arrays | None = None) -> Fields:
     """What stands in the text of a `head_mask.json`.
 
     Arguments:
         text: the file's text.
         where: the file's name, for messages.
+        arrays: what the safetensors file beside it holds; None: there is none.
 
     Raises:
-        HeadwiseError: not JSON, or a field that is missing or wrong.
+        HeadwiseError: not JSON, a field that is missing or wrong, or arrays that are not those that it names.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise HeadwiseError(f"{where} is not valid JSON ({error}); it is damaged. Save the mask again.") from error
+        raise HeadwiseError(f"{where} is not valid JSON ({error}); it is damaged. Save the edits again.") from error
     if not isinstance(data, dict):
-        raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Is it a headwise mask?")
+        raise HeadwiseError(f"{where} holds a {type(data).__name__}, not an object. Are they headwise's edits?")
     _warn_of_newer(data, where)
 
     def wrong(key: str, wanted: str) -> HeadwiseError:
         found = f"is {_short(data[key])}" if key in data else "is missing"
         return HeadwiseError(f"{where}: the field '{key}' {found}; it has to be {wanted}.")
 
-    layout, gates, operator = data.get("grid"), data.get("gates"), data.get("operator")
-    means, provenance = data.get("means", {}), data.get("provenance", {})
-    if not isinstance(operator, str):
-        raise wrong("operator", 'a text such as "zero"')
+    layout, edits, listed = data.get("grid"), data.get("edits"), data.get("arrays", {})
+    provenance = data.get("provenance", {})
     if not isinstance(layout, dict) or not _counts(layout.get("layers"), 1) or not _counts([layout.get("pool", 0)], 0):
         raise wrong("grid", 'heads per layer, as in {"layers": [12, 12], "pool": 0}')
-    if not isinstance(gates, list) or not all(_numbers(row) for row in gates):
-        raise wrong("gates", "one list of numbers per layer")
-    if not isinstance(means, dict) or not all(_numbers(row) for row in means.values()):
-        raise wrong("means", "an object of lists of numbers, one per suppressed head")
+    if not isinstance(edits, dict) or not all(isinstance(edit, str) for edit in edits.values()):
+        raise wrong("edits", 'an object of texts, as in {"L4.H0": "zero", "L3.H2": "scale(1.42)"}')
+    if not isinstance(listed, dict) or not all(_described(one) for one in listed.values()):
+        raise wrong("arrays", "an object with the shape and the digest of every array in " + ARRAYS_FILE)
     if not isinstance(provenance, dict):
         raise wrong("provenance", "an object")
+    _check_beside(listed, arrays, where)
     grid = Grid(tuple(layout["layers"]), layout.get("pool", 0))
+    found: dict[Head, Edit] = {}
     try:
-        field = "operator"
-        operator = canonical_operator(operator)
-        field = "means"
-        heads = [Head.parse(name) for name in means]
-        for head in heads:
+        for name, written in edits.items():
+            head = Head.parse(name)
             grid.row_of(head)
+            found[head] = _with_arrays(Edit.parse(written), head, arrays if listed else None)
     except HeadwiseError as error:
-        raise HeadwiseError(f"{where}: the field '{field}' is wrong. {error}") from error
-    constants = tuple((head, tuple(map(float, row))) for head, row in zip(heads, means.values(), strict=True))
-    return Fields(grid, tuple(map(tuple, gates)), operator, constants, provenance)
+        raise HeadwiseError(f"{where}: the field 'edits' is wrong. {error}") from error
+    return Fields(grid, found, provenance)
+
+
+def _with_arrays(edit: Edit, head: Head, arrays: Arrays | None) -> Edit:
+    """An edit with its arrays; one of `mean` may have none yet."""
+    letter = edit.value
+    if letter is None or not letter.kind.arrays:
+        return edit
+    names = [name for name, _ in letter.kind.arrays]
+    known = [] if arrays is None else [name for name in names if f"{head}.{name}" in arrays]
+    if not known and letter.name == "mean":
+        return edit
+    if arrays is None or known != names:
+        missing = ", ".join(f"{head}.{name}" for name in names if name not in known)
+        raise HeadwiseError(f"The edit '{letter.name}' of {head} needs {missing}, which is not in {ARRAYS_FILE}.")
+    return Edit(edit.attention, Letter(letter.name, letter.number, tuple((n, arrays[f"{head}.{n}"]) for n in names)))
+
+
+def _check_beside(listed: Mapping[str, Any], arrays: Arrays | None, where: str) -> None:
+    """
+    Raises:
+        HeadwiseError: the safetensors file is missing, or holds other arrays than the JSON file names.
+    """
+    if listed and arrays is None:
+        raise HeadwiseError(f"{where} names values in {ARRAYS_FILE}, which is not beside it. Copy both files together.")
+    for name, about in listed.items():
+        array = (arrays or {}).get(name)
+        if array is None:
+            raise HeadwiseError(f"{where}: {ARRAYS_FILE} holds no '{name}'. Copy both files together, of one saving.")
+        if list(array.shape) != about["shape"] or array.digest != about["digest"]:
+            raise HeadwiseError(
+                f"{where}: '{name}' in {ARRAYS_FILE} is not what was saved (shape {list(array.shape)} there, "
+                f"{about['shape']} here). Copy both files together, of one saving."
+            )
+
+
+def _described(value: Any) -> bool:
+    return isinstance(value, dict) and _counts(value.get("shape"), 0) and isinstance(value.get("digest"), str)
 
 
 def verify(text: str, where: str) -> None:
@@ -210,6 +272,11 @@ def _warn_of_newer(data: dict[str, Any], where: str) -> None:
     number = data.get("format", FORMAT)
     if type(number) is not int or number < 1:
         raise HeadwiseError(f"{where}: the field 'format' is {_short(number)}; it has to be a whole number from 1.")
+    if number < FORMAT:
+        raise HeadwiseError(
+            f"{where} has format {number}, of a mask with one operator; this headwise reads format {FORMAT}, edits per "
+            "head. Search again, or write the edits as text: L4.H0=zero, L3.H2=scale(1.4)."
+        )
     if unknown or number > FORMAT:
         ignored = f"; ignored here: {', '.join(unknown)}" if unknown else ""
         warnings.warn(
@@ -221,9 +288,7 @@ def _warn_of_newer(data: dict[str, Any], where: str) -> None:
 
 
 def _value(value: Any) -> str:
-    """JSON with one row of gates or means per line, so that a person and `diff` can read it."""
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
+    """JSON with one head per line, so that a person and `diff` can read it."""
     if isinstance(value, dict) and value:
         rows = (f"    {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items())
         return "{\n" + ",\n".join(rows) + "\n  }"
@@ -232,13 +297,6 @@ def _value(value: Any) -> str:
 
 def _counts(value: Any, least: int) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int and item >= least for item in value)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(item) in (int, float) and -1e300 < item < 1e300
-        for item in value  # false for NaN, infinity and true
-    )
 
 
 def _short(value: Any) -> str:
@@ -252,12 +310,15 @@ def _short(value: Any) -> str:
 def _download(source: str, revision: str | None) -> Path:
     repository = source.removeprefix("hf:")
     if not _HUB_ID.fullmatch(repository):
-        raise HeadwiseError(f"There is no mask at {source}: no such folder. Give a folder that holds {MASK_FILE}.")
+        raise HeadwiseError(f"There are no edits at {source}: no such folder. Give a folder that holds {MASK_FILE}.")
     from huggingface_hub import hf_hub_download
 
     try:
         with offline_unless_reachable():
-            return Path(hf_hub_download(repository, MASK_FILE, revision=revision))
+            path = Path(hf_hub_download(repository, MASK_FILE, revision=revision))
+            if b'"digest"' in path.read_bytes():  # it names arrays, so there is a file of them
+                hf_hub_download(repository, ARRAYS_FILE, revision=revision)
+            return path
     except Exception as error:  # the hub's client raises many kinds: network, rights, names, offline mode
         raise HeadwiseError(
             f"There is no folder {source}, and the hub gave no {MASK_FILE} of {repository}: {cause(error)}\n"
@@ -273,7 +334,7 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
 
     Arguments:
         base_model: a model's name as headwise writes it; it is listed only where it is a hub id.
-        merged: the card is for a refined model, not for a mask alone.
+        merged: the card is for a refined model, not for edits alone.
     """
     lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
     reference = base_model.removeprefix("hf:")
@@ -286,22 +347,21 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
 
 
 def plain_card(mask: Described, *, merged: bool = False) -> str:
-    """A short model card from what the mask itself knows."""
+    """A short model card from what the edits themselves know."""
     base = str(mask.provenance.get("base_model", "an unnamed model"))
-    effect = "No head is suppressed: this mask changes nothing."
-    heads = [head for head in mask.grid if mask.gate(head) < 1.0]
-    if heads:
-        names = ", ".join(f"{head} (gate {mask.gate(head):.3g})" for head in heads)
-        effect = f"Suppressed, {len(heads)} of {mask.grid.size} heads, operator {code(mask.operator)}: {names}."
+    effect = "Every head is kept: these edits change nothing."
+    if mask.edits:
+        names = ", ".join(f"{head} {code(str(edit))}" for head, edit in mask.edits.items())
+        effect = f"Edited, {len(mask.edits)} of {mask.grid.size} heads: {names}."
     facts = [
         f"- {markdown(key.replace('_', ' '))}: {markdown(value if isinstance(value, str) else json.dumps(value))}"
         for key, value in mask.provenance.items()
         if key not in ("functions", "seen")  # numbers for `check_functions`, images to recognise: not for people
     ]
-    what = "Refined image encoder" if merged else "Head mask"
+    what = "Refined image encoder" if merged else "Head edits"
     return "\n".join(
         [card_header(base, merged=merged), "", f"# {what} of {markdown(base)}", "", effect, ""]
-        + ["Layers and heads count from 0. Written by headwise; the mask is `head_mask.json`.", ""]
+        + ["Layers and heads count from 0. Written by headwise; the edits are `head_mask.json`.", ""]
         + (["Where it comes from:", "", *facts, ""] if facts else [])
     )
 

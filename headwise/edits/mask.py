@@ -1,85 +1,91 @@
-"""A mask: an operator and a gate for every head of a grid, as an immutable value.
+"""The edits of a model: for every head of a grid what is done to it. Immutable values.
 
-In: names of heads, gates, or the text that a mask prints. Out: a value that compares, hashes, combines (|, &, −, ^) and
-saves itself. What a gate does to a head is in `operators.py`; how it is run, in `evaluation/` and `applied/`.
+In: a grid and an edit for each of its heads, or their text or file. Out: the same, combined, ordered, printed, saved (the
+files are `artefact.py`). A mask knows neither a model nor data: what an edit means is in `edit.py`, how it is computed in
+`operators.py`, how it is run in `evaluation/` and `applied/`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from headwise.edits import artefact
+from headwise.edits.arrays import Array
+from headwise.edits.edit import KEEP, Edit, Letter
 from headwise.edits.heads import Grid, Head
-from headwise.edits.operators import canonical_operator
-from headwise.edits.shown import gates_html
+from headwise.edits.shown import edits_html
 from headwise.errors import HeadwiseError
 
 
 @dataclass(frozen=True, repr=False)
 class Mask:
-    """An operator and one gate for every head of a grid.
+    """An edit for every head of a grid.
 
     Arguments:
         grid: the heads of the model.
-        gates: one row per row of the grid, values in [0, 1]; 1 keeps a head, 0 suppresses it.
-        operator: what a suppressed head emits, one of `headwise.edits.operators.OPERATORS`.
-        means: operator `mean` only: the constant output (d floats) of every head whose gate is below 1.
-        provenance: where the mask comes from: base model, weights hash, how it was found, what it scored.
-            Plain JSON values. Not used in any computation but the check that a mask fits a model.
+        table: one row per row of the grid, an `Edit` for each head.
+        provenance: where the edits come from: base model, weights hash, how they were found, what they scored.
+            Plain JSON values. Not used in any computation but the check that they fit a model.
 
     Raises:
-        HeadwiseError: a wrong shape, a gate outside [0, 1], or an unknown operator.
+        HeadwiseError: a wrong shape.
     """
 
     grid: Grid
-    gates: tuple[tuple[float, ...], ...]
-    operator: str = "zero"
-    means: tuple[tuple[Head, tuple[float, ...]], ...] = ()
+    table: tuple[tuple[Edit, ...], ...]
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operator", canonical_operator(self.operator))
-        shape = tuple(len(row) for row in self.gates)
+        shape = tuple(len(row) for row in self.table)
         if shape != self.grid.rows:
-            raise HeadwiseError(f"The gates have the shape {list(shape)}, the model has {list(self.grid.rows)} heads.")
-        gates = tuple(tuple(float(gate) for gate in row) for row in self.gates)
-        for head, gate in zip(self.grid, (gate for row in gates for gate in row), strict=True):
-            if not 0.0 <= gate <= 1.0:  # also false for NaN
-                raise HeadwiseError(f"The gate of {head} is {gate}; gates lie in [0, 1].")
-        object.__setattr__(self, "gates", gates)
+            raise HeadwiseError(f"The edits have the shape {list(shape)}, the model has {list(self.grid.rows)} heads.")
 
-    # ---- making masks
+    # ---- making them
 
     @classmethod
-    def identity(cls, grid: Grid, operator: str = "zero") -> Mask:
-        """The mask that keeps every head."""
-        return cls(grid, tuple((1.0,) * heads for heads in grid.rows), operator)
+    def identity(cls, grid: Grid) -> Mask:
+        """Every head as it is."""
+        return cls(grid, tuple((KEEP,) * heads for heads in grid.rows))
 
     @classmethod
-    def suppress(cls, grid: Grid, heads: Iterable[Head | str], operator: str = "zero", gate: float = 0.0) -> Mask:
-        """The mask that gives `gate` to the named heads and keeps the others.
+    def of(cls, grid: Grid, edits: Mapping[Head, Edit | str] | Mapping[str, Edit | str]) -> Mask:
+        """These heads with these edits, every other head as it is.
 
         Raises:
-            HeadwiseError: a head that the grid does not have.
+            HeadwiseError: a head that the grid does not have, or a text that is no edit.
         """
-        rows = [[1.0] * count for count in grid.rows]
-        for item in heads:
+        rows = [[KEEP] * count for count in grid.rows]
+        for item, edit in edits.items():
             head = Head.parse(item) if isinstance(item, str) else item
-            rows[grid.row_of(head)][head.index] = gate
-        return cls(grid, tuple(map(tuple, rows)), operator)
+            rows[grid.row_of(head)][head.index] = Edit.parse(edit) if isinstance(edit, str) else edit
+        return cls(grid, tuple(map(tuple, rows)))
 
-    def with_operator(self, operator: str) -> Mask:
-        """The same gates with another operator; constants of `mean` are dropped."""
-        return replace(self, operator=operator, means=())
+    @classmethod
+    def suppress(cls, grid: Grid, heads: Iterable[Head | str], edit: Edit | str = "zero") -> Mask:
+        """The named heads with one and the same edit.
+
+        Raises:
+            HeadwiseError: a head that the grid does not have, or a text that is no edit.
+        """
+        one = Edit.parse(edit) if isinstance(edit, str) else edit
+        return cls.of(grid, {Head.parse(head) if isinstance(head, str) else head: one for head in heads})
+
+    @classmethod
+    def gated(cls, grid: Grid, gates: Iterable[Iterable[float]], name: str = "zero") -> Mask:
+        """One gate per head, rows of the grid, each the number of the same letter: 1 keeps a head.
+
+        Raises:
+            HeadwiseError: a letter without a number, a number out of its range, or a wrong shape.
+        """
+        return cls(grid, tuple(tuple(letter_edit(name, gate) for gate in row) for row in gates))
 
     def with_provenance(self, **facts: object) -> Mask:
-        """The same mask, with these facts added to its provenance."""
+        """The same edits, with these facts added to their provenance."""
         return replace(self, provenance={**self.provenance, **facts})
 
     @classmethod
@@ -92,7 +98,7 @@ class Mask:
             revision: branch, tag or commit of a hub repository.
 
         Returns:
-            A mask equal to the one that was saved.
+            Edits equal to those that were saved.
 
         Raises:
             HeadwiseError: nothing there, or a broken file; the message names the file and the field.
@@ -100,25 +106,28 @@ class Mask:
         return cls.from_json(*artefact.read(source, revision=revision))
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Mask:
-        """The mask in the text of a `head_mask.json`; `where` names the file in messages.
+    def from_json(cls, text: str, where: str, arrays: artefact.Arrays | None = None) -> Mask:
+        """The edits in the text of a `head_mask.json`; `where` names the file in messages.
+
+        Arguments:
+            arrays: the content of the safetensors file beside it, by name; None: there is none.
 
         Raises:
             HeadwiseError: not JSON, a field that is missing or wrong, or a checksum that differs.
         """
-        fields = artefact.loads(text, where)
+        fields = artefact.loads(text, where, arrays)
         try:
-            mask = cls(*fields)
+            mask = cls.of(fields.grid, fields.edits)
         except HeadwiseError as error:
-            raise HeadwiseError(f"{where}: the field 'gates' is wrong. {error}") from error
+            raise HeadwiseError(f"{where}: the field 'edits' is wrong. {error}") from error
         artefact.verify(text, where)
-        return mask
+        return replace(mask, provenance=fields.provenance)
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
-        """Write `head_mask.json` and a model card into a folder, made where it is missing; other files stay.
+        """Write `head_mask.json`, a safetensors file where edits carry arrays, and a model card into a folder.
 
         Arguments:
-            folder: where they go.
+            folder: where they go; made where it is missing; other files stay.
             card: the text of the model card; None writes a short one, unless a README of the user's own is there.
 
         Returns:
@@ -130,112 +139,168 @@ class Mask:
         return artefact.save(self, folder, card=card)
 
     def bare(self) -> Mask:
-        """Grid, operator and gates alone: what a search compares."""
-        return Mask(self.grid, self.gates, self.operator)
+        """Without provenance: what a search compares."""
+        return Mask(self.grid, self.table)
 
-    # ---- reading masks
+    def shrunk(self, alpha: float) -> Mask:
+        """identity + alpha · (edits − identity), head by head (WiSE-FT, arXiv 2109.01903, for edits of heads)."""
+        return Mask(self.grid, tuple(tuple(edit.shrunk(alpha) for edit in row) for row in self.table))
 
-    def gate(self, head: Head | str) -> float:
-        """The gate of one head, in [0, 1]."""
+    def bound(self, means: Callable[[Head], object]) -> Mask:
+        """With the constants of edits `mean` that have none yet; `means` gives a head's (d values)."""
+
+        def attach(head: Head, edit: Edit) -> Edit:
+            letter = edit.value
+            if letter is None or letter.bound:
+                return edit
+            return Edit(edit.attention, Letter(letter.name, letter.number, (("constant", Array.of(means(head))),)))
+
+        return self if self.is_bound else replace(self._map(attach), provenance=self.provenance)
+
+    def _map(self, change: Callable[[Head, Edit], Edit]) -> Mask:
+        rows = (
+            tuple(change(self.grid.head(i, j), edit) if not edit.keeps else edit for j, edit in enumerate(row))
+            for i, row in enumerate(self.table)
+        )
+        return Mask(self.grid, tuple(rows))
+
+    # ---- reading them
+
+    def edit(self, head: Head | str) -> Edit:
+        """What is done to one head."""
         head = Head.parse(head) if isinstance(head, str) else head
-        return self.gates[self.grid.row_of(head)][head.index]
+        return self.table[self.grid.row_of(head)][head.index]
+
+    @cached_property
+    def edits(self) -> dict[Head, Edit]:
+        """The heads that are changed, in order, with what is done to them."""
+        flat = (edit for row in self.table for edit in row)
+        return {head: edit for head, edit in zip(self.grid, flat, strict=True) if not edit.keeps}
 
     @cached_property
     def heads(self) -> tuple[Head, ...]:
-        """The heads whose gate is below 1, in order."""
-        flat = (gate for row in self.gates for gate in row)
-        return tuple(head for head, gate in zip(self.grid, flat, strict=True) if gate < 1.0)
+        """The heads that are changed, in order."""
+        return tuple(self.edits)
 
     @property
     def size(self) -> int:
-        """How many heads are suppressed, wholly or in part."""
-        return len(self.heads)
+        """How many heads are changed."""
+        return len(self.edits)
 
     @property
     def is_identity(self) -> bool:
-        """Whether it keeps every head whole."""
-        return not self.heads
+        """Whether it keeps every head."""
+        return not self.edits
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether every edit has the arrays that it needs; constants of `mean` are attached from data."""
+        return all(letter.bound for edit in self.edits.values() for letter in edit.letters)
 
     @property
     def is_binary(self) -> bool:
-        """Whether every gate is 0 or 1."""
-        return all(gate in (0.0, 1.0) for row in self.gates for gate in row)
+        """Whether every head is kept or suppressed whole: a mask as AAT has it."""
+        return all(edit.suppresses and edit.gate in (0.0, 1.0) for edit in self.edits.values())
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The letters in use, each once, in the order of heads."""
+        return tuple(dict.fromkeys(letter.name for edit in self.edits.values() for letter in edit.letters))
+
+    @cached_property
+    def kinds(self) -> str:
+        """The different edits in use, each once, as people read them: `zero`, `keys, scale(1.5)`."""
+        return ", ".join(dict.fromkeys(map(str, self.edits.values()))) or "identity"
+
+    @cached_property
+    def values(self) -> int:
+        """How many numbers were chosen: one a letter that has one, and those of shifts and spectral scales."""
+        counts = {"shift": "constant", "spectral": "scales"}
+        letters = [letter for edit in self.edits.values() for letter in edit.letters]
+        large = [letter.array(counts[one]) for letter in letters if (one := letter.name) in counts]
+        return sum(array.shape[0] for array in large) + sum(letter.name not in counts for letter in letters)
 
     @cached_property
     def key(self) -> str:
-        """A short text that is equal for masks with equal effect (identity has one key for every operator)."""
+        """A short text that is equal for edits with equal effect."""
         if self.is_identity:
             return "identity"
-        text = json.dumps([self.operator, self.grid.rows, self.gates, [[str(h), m] for h, m in self.means]])
+        text = json.dumps([self.grid.rows, [[str(head), edit.order] for head, edit in self.edits.items()]])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-    # ---- set operations on the suppressed heads
+    @cached_property
+    def order(self) -> tuple:
+        """Sorts masks by their rows, first rows first; the identity is the first of all."""
+        return tuple(tuple(edit.order for edit in row) for row in self.table)
+
+    # ---- set operations on the heads that are changed
 
     def __or__(self, other: Mask) -> Mask:
-        """Suppress what either mask suppresses (the smaller gate)."""
-        return self._combine(other, min)
+        """The edits of both; of a head that both change, the other's."""
+        return self._combined(other, lambda mine, theirs: mine if theirs.keeps else theirs)
 
     def __and__(self, other: Mask) -> Mask:
-        """Suppress what both masks suppress (the larger gate)."""
-        return self._combine(other, max)
+        """The edits of heads that both change; this one's."""
+        return self._combined(other, lambda mine, theirs: KEEP if theirs.keeps else mine)
 
     def __sub__(self, other: Mask) -> Mask:
-        """Keep again what the other mask suppresses."""
-        return self._combine(other, lambda mine, theirs: 1.0 if theirs < 1.0 else mine)
+        """Without the heads that the other changes."""
+        return self._combined(other, lambda mine, theirs: mine if theirs.keeps else KEEP)
 
     def __xor__(self, other: Mask) -> Mask:
-        """Suppress what exactly one of the masks suppresses."""
-        return self._combine(other, lambda a, b: 1.0 if (a < 1.0) == (b < 1.0) else min(a, b))
+        """The edits of heads that exactly one of them changes."""
+        return self._combined(other, lambda a, b: a if b.keeps else b if a.keeps else KEEP)
 
-    def _combine(self, other: Mask, rule) -> Mask:
+    def _combined(self, other: Mask, rule: Callable[[Edit, Edit], Edit]) -> Mask:
         if self.grid != other.grid:
-            raise HeadwiseError(f"Masks of different grids cannot be combined: {self.grid} and {other.grid}.")
-        operator = other.operator if self.is_identity else self.operator
-        if not self.is_identity and not other.is_identity and self.operator != other.operator:
-            raise HeadwiseError(
-                f"Masks of different operators cannot be combined: {self.operator} and {other.operator}."
-            )
-        rows = zip(self.gates, other.gates, strict=True)
-        return Mask(self.grid, tuple(tuple(map(rule, a, b)) for a, b in rows), operator)
+            raise HeadwiseError(f"Edits of different grids cannot be combined: {self.grid} and {other.grid}.")
+        rows = zip(self.table, other.table, strict=True)
+        return Mask(self.grid, tuple(tuple(map(rule, a, b)) for a, b in rows))
 
     def __hash__(self) -> int:
-        return hash((self.grid, self.operator, self.gates))
+        return hash((self.grid, self.key))
 
     def __repr__(self) -> str:
         return f"Mask({str(self)[:200]!r}, {self.size} of {self.grid.size} heads)"
 
     def _repr_html_(self) -> str:
-        title = f"{self.size} of {self.grid.size} heads, operator {self.operator}"
-        return gates_html(self.grid, self.gates, title)
+        return edits_html(self.grid, self.table, f"{self.size} of {self.grid.size} heads: {self.kinds}")
 
     def __str__(self) -> str:
-        if self.is_identity:
-            return "identity"
-        names = ",".join(f"{h}" if self.gate(h) == 0.0 else f"{h}={self.gate(h):.3g}" for h in self.heads)
-        return f"{self.operator}:{names}"
+        return ", ".join(f"{head}={edit}" for head, edit in self.edits.items()) or "identity"
 
     @classmethod
     def parse(cls, grid: Grid, text: str) -> Mask:
-        """Read what `str(mask)` prints: `identity`, `zero:L0.H1,L3.H2` or `zero:L0.H1=0.5`.
+        """Read what `str(mask)` prints: `identity`, `L0.H1=zero, L3.H2=scale(1.42)`.
 
-        Soft gates are printed with three digits, so for them this is close, not equal: save masks with
+        Numbers are printed with three digits and arrays not at all, so this is close, not equal: save edits with
         `save_pretrained`.
 
         Raises:
-            HeadwiseError: another form, an unknown operator or a head that the grid does not have.
+            HeadwiseError: another form, an unknown edit or a head that the grid does not have or that comes twice.
         """
         if text.strip() == "identity":
             return cls.identity(grid)
-        operator, colon, names = text.partition(":")
-        if not colon:
-            raise HeadwiseError(f"{text!r} is not a mask. Write the operator and the heads, as in zero:L10.H3,L11.H0.")
-        rows = [[1.0] * count for count in grid.rows]
-        for item in filter(None, (part.strip() for part in names.split(","))):
-            name, equals, value = item.partition("=")
+        edits: dict[Head, Edit] = {}
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            name, equals, edit = item.partition("=")
+            if not equals:
+                raise HeadwiseError(
+                    f"{item!r} is not an edit of a head. Write each head with what is done to it, as in "
+                    "L10.H3=zero, L11.H0=scale(1.4)."
+                )
             head = Head.parse(name)
-            try:
-                gate = float(value) if equals else 0.0
-            except ValueError:
-                gate = math.nan
-            rows[grid.row_of(head)][head.index] = gate
-        return cls(grid, tuple(map(tuple, rows)), operator)
+            if head in edits:
+                raise HeadwiseError(f"{text!r} names {head} twice.")
+            edits[head] = Edit.parse(edit)
+        return cls.of(grid, edits)
+
+
+def letter_edit(name: str, number: float) -> Edit:
+    """The edit of one letter with this number.
+
+    Raises:
+        HeadwiseError: no such letter, or a number out of its range.
+    """
+    letter = Letter(name, number)
+    return Edit(**{letter.kind.side: letter})

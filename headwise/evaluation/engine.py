@@ -1,7 +1,7 @@
-"""Masks → embeddings, sharing all work that masks share: a depth-first walk over the trie of their gates.
+"""Edits → embeddings, sharing all work that they share: a depth-first walk over the trie of their rows.
 
-Masks sorted by their gates, layer by layer, form a trie. A node is (row, residual stream). `attend` runs once
-per node; its children differ only in the operator and in `finish`. Nodes of one depth are stacked along the
+Masks sorted row by row form a trie. A node is (row, residual stream). Projections and the unedited attention run once per
+node; its children differ in the attention of the heads that attend otherwise, in what heads emit, and in `finish`. Nodes of one depth are stacked along the
 batch up to a memory budget, so that siblings run as one batch. Memory is depth × one stack of one chunk of
 images; embeddings go to a temporary file, so it does not grow with the number of images or masks.
 """
@@ -16,12 +16,12 @@ from typing import Protocol
 
 import torch
 
-from headwise.edits.heads import Head
+from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
-from headwise.edits.operators import suppress
+from headwise.edits.operators import Row, row_of
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, evaluating, rows
-from headwise.towers.fits import check_fits, mean_tensor
+from headwise.towers.fits import check_fits
 
 Means = Sequence[torch.Tensor]  # per row of the grid: every head's mean output, (H, d) float32
 DTYPES = ("auto", "float32", "bfloat16")
@@ -77,7 +77,7 @@ def plan(
     if dtype == "auto":
         dtype = "bfloat16" if has_bfloat16(device) else "float32"
     size = 2 if dtype == "bfloat16" else 4
-    # one image at one node: residual stream in and out, z, v and the MLP's hidden layer
+    # one image at one node: residual stream in and out, q, k, v, z and the MLP's hidden layer
     image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
     budget = budget or (2e9 if on_gpu else 24e6)
     chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
@@ -133,28 +133,23 @@ def has_bfloat16(device: str) -> bool:
 
 @dataclass
 class Node:
-    """A set of masks that agree on the gates of every row so far."""
+    """A set of masks that agree on the edits of every row so far."""
 
     masks: list[int]  # indices into the walk's masks
     children: list[Node] = field(default_factory=list)
-    gates: tuple[float, ...] = ()  # of the row that leads here
-    operator: str = "zero"
+    edits: tuple[Edit, ...] = ()  # of the row that leads here
 
 
 def trie(masks: Sequence[Mask], first: int = 0) -> Node:
-    """The trie of the masks' gates from row `first` on."""
+    """The trie of the masks' edits from row `first` on."""
 
     def grow(node: Node, row: int) -> Node:
-        if row == len(masks[0].gates):
+        if row == len(masks[0].table):
             return node
-        groups: dict[tuple[str, tuple[float, ...]], list[int]] = {}
+        groups: dict[tuple[Edit, ...], list[int]] = {}
         for i in node.masks:
-            gates = masks[i].gates[row]
-            operator = masks[i].operator if min(gates) < 1.0 else "identity"
-            groups.setdefault((operator, gates), []).append(i)
-        node.children = [
-            grow(Node(group, gates=gates, operator=operator), row + 1) for (operator, gates), group in groups.items()
-        ]
+            groups.setdefault(masks[i].table[row], []).append(i)
+        node.children = [grow(Node(group, edits=edits), row + 1) for edits, group in groups.items()]
         return node
 
     return grow(Node(list(range(len(masks)))), first)
@@ -167,13 +162,17 @@ def ffe(tower: Tower, masks: Sequence[Mask]) -> float:
     """
     if not masks:
         return 0.0
-    costs = [block.cost(tower.tokens, tower.query_count(row)) for row, block in enumerate(tower.blocks)]
+    sizes = [(tower.tokens, tower.query_count(row)) for row in range(len(tower.blocks))]
+    costs = [block.cost(*size) for block, size in zip(tower.blocks, sizes, strict=True)]
 
     def walk(node: Node, row: int) -> float:
         if not node.children:
             return 0.0
         attend, finish = costs[row]
-        return attend + sum(finish + walk(child, row + 1) for child in node.children)
+        return attend + sum(
+            finish + tower.blocks[row].extra_cost(child.edits, *sizes[row]) + walk(child, row + 1)
+            for child in node.children
+        )
 
     return walk(trie(masks), 0) / sum(attend + finish for attend, finish in costs)
 
@@ -197,12 +196,12 @@ def embed(
         pixels: preprocessed images, (N, 3, R, R).
         masks: any masks for this tower's grid; duplicates are computed once.
         layout: chunk size, precision, device.
-        means: operator `mean`: the constants of every head, where the masks do not carry their own.
+        means: the constants of `mean`, per row (H, d), where the masks do not carry their own.
         progress: called with the FFE done since the last call.
 
     Yields:
         Each different mask with its embeddings, (N, E) float32 on the CPU, not normalised, in the order of
-        their gates.
+        their rows.
 
     Raises:
         HeadwiseError: a mask that does not fit the tower.
@@ -215,20 +214,21 @@ def embed(
 
 
 def walks(masks: Sequence[Mask]) -> list[list[Mask]]:
-    """The different masks in the order of their gates, cut into sets that are walked together."""
-    unique = sorted(dict.fromkeys(masks), key=lambda mask: (mask.gates, mask.operator), reverse=True)
+    """The different masks in the order of their rows, the identity first, cut into sets that are walked together."""
+    unique = sorted(dict.fromkeys(masks), key=lambda mask: mask.order)
     return [unique[start : start + MASKS_PER_WALK] for start in range(0, len(unique), MASKS_PER_WALK)]
 
 
 def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, means: Means | None, progress):
     """One walk of one set of masks over all chunks; embeddings pass through a temporary file."""
-    root, total, cost = trie(masks), len(pixels), ffe(tower, masks)
-    tables = _mean_tables(tower, masks, means)
+    root = trie(masks if means is None else [with_means(mask, means) for mask in masks])
+    total, cost = len(pixels), ffe(tower, masks)
+    compiled = _compiled(tower, root)
     with tempfile.TemporaryFile(prefix="headwise-") as file, evaluating(tower.parts), torch.inference_mode():
         width = 0
         for start in range(0, total, layout.chunk):
             images = pixels[start : start + layout.chunk].to(tower.device, tower.dtype)  # (B, 3, R, R)
-            for i, e in _walk_chunk(tower, root, images, layout.stack, tables):
+            for i, e in _walk_chunk(tower, root, images, layout.stack, compiled):
                 width = e.shape[-1]
                 data = e.float().cpu().contiguous().numpy()  # (B, E)
                 os.pwrite(file.fileno(), data.data, (i * total + start) * width * 4)
@@ -239,22 +239,24 @@ def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, mea
             yield mask, torch.frombuffer(raw, dtype=torch.float32).view(total, width)
 
 
-def _mean_tables(tower: Tower, masks: list[Mask], means: Means | None) -> dict[tuple[int, int], torch.Tensor]:
-    """(mask, row) → mean outputs (H, d), for the masks of operator `mean`."""
-    tables = {}
-    for i, mask in enumerate(masks):
-        if mask.operator == "mean":
-            for row, block in enumerate(tower.blocks):
-                if means is not None and not mask.means:
-                    tables[i, row] = means[row].to(tower.device)
-                else:
-                    table = mean_tensor(mask, row, block.head_dim, tower.device)
-                    assert table is not None
-                    tables[i, row] = table
-    return tables
+Rows = dict[tuple[int, tuple[Edit, ...]], Row | None]  # (row, its edits) → tensors
 
 
-def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple[int, torch.Tensor]]:
+def _compiled(tower: Tower, root: Node) -> Rows:
+    """The edits of every node as tensors, each once."""
+    found: Rows = {}
+
+    def visit(node: Node, row: int) -> None:
+        for child in node.children:
+            if (row, child.edits) not in found:
+                found[row, child.edits] = row_of(child.edits, tower.blocks[row].head_dim, tower.device)
+            visit(child, row + 1)
+
+    visit(root, 0)
+    return found
+
+
+def _walk_chunk(tower: Tower, root: Node, images, stack: int, compiled: Rows) -> Iterator[tuple[int, torch.Tensor]]:
     """(mask, embeddings (B, E)) of one chunk of images."""
     size = len(images)
 
@@ -262,19 +264,29 @@ def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple
         # x (n·B, N, D): the residual streams of n nodes, one after the other
         while row < len(tower.blocks):
             block, queries = tower.blocks[row], tower.queries(row)
-            z, v = block.attend(x, queries)  # (n·B, H, Q, d), (n·B, H, N, d)
-            z, v = z.unflatten(0, (len(nodes), size)), v.unflatten(0, (len(nodes), size))  # (n, B, H, ·, d)
-            x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
             pairs = [(parent, child) for parent, node in enumerate(nodes) for child in node.children]
+            edits = [compiled[row, child.edits] for _, child in pairs]
+            q, k, v = (t.unflatten(0, (len(nodes), size)) for t in block.project(x, queries))  # (n, B, H, ·, d)
+            z = block.attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))  # (n·B, H, Q, d)
+            z = z.unflatten(0, (len(nodes), size))  # (n, B, H, Q, d)
+            every = None
+            if queries is not None and any(one is not None and one.needs_all_queries for one in edits):
+                every = block.project(x)[0].unflatten(0, (len(nodes), size))  # (n, B, H, N, d)
+            x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
             for start in range(0, len(pairs), stack):
                 part = pairs[start : start + stack]
                 parents, children = [parent for parent, _ in part], [child for _, child in part]
-                z2 = torch.stack([emit(child, z[p], v[p], row, queries) for p, child in part])  # (m, B, H, Q, d)
+                z2 = torch.stack(
+                    [
+                        block.edited(one, z[p], q[p], k[p], v[p], queries, None if every is None else every[p])
+                        for p, one in zip(parents, edits[start : start + stack], strict=True)
+                    ]
+                )  # (m, B, H, Q, d)
                 x2 = x if parents == list(range(len(nodes))) else x[parents]  # (m, B, Q, D)
                 x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
                 if start + stack < len(pairs):
                     yield from descend(children, x2, row + 1)
-                else:  # no recursion for the last: it would keep z, v and x of every row below until it is done
+                else:  # no recursion for the last: it would keep q, k, v, z and x of every row below until it is done
                     nodes, x = children, x2
             row += 1
         e = tower.pool(x).unflatten(0, (len(nodes), size))  # (n, B, E)
@@ -282,18 +294,11 @@ def _walk_chunk(tower, root: Node, images, stack: int, tables) -> Iterator[tuple
             for i in node.masks:
                 yield i, embedding
 
-    def emit(child: Node, z, v, row: int, queries: slice | None):
-        if child.operator == "identity":
-            return z
-        gates = torch.tensor(child.gates, device=z.device)  # (H)
-        mean = tables.get((child.masks[0], row))
-        return suppress(child.operator, z, v, gates, queries=queries, mean=mean)
-
     if tower.blocks:
         yield from descend([root], tower.stem(images), 0)
 
 
-# ---- the constants of operator `mean`
+# ---- the constants of `mean`
 
 
 def head_means(tower: Tower, pixels: Pixels, layout: Plan) -> list[torch.Tensor]:
@@ -316,11 +321,5 @@ def head_means(tower: Tower, pixels: Pixels, layout: Plan) -> list[torch.Tensor]
 
 
 def with_means(mask: Mask, means: Means) -> Mask:
-    """The mask, carrying the constants of the heads it suppresses; unchanged for other operators."""
-    if mask.operator != "mean" or mask.means:
-        return mask
-
-    def constants(head: Head) -> tuple[float, ...]:
-        return tuple(means[mask.grid.row_of(head)][head.index].tolist())
-
-    return Mask(mask.grid, mask.gates, "mean", tuple((head, constants(head)) for head in mask.heads), mask.provenance)
+    """The mask with the constants that its edits `mean` still lack; unchanged where they lack none."""
+    return mask.bound(lambda head: means[mask.grid.row_of(head)][head.index])

@@ -32,7 +32,7 @@ class Evaluator:
         objective: embeddings → score.
         study: where scores are kept; None keeps them in memory.
         split: the split's name in the study.
-        means: constants of operator `mean`, per row (H, d).
+        means: constants of edits `mean`, per row (H, d).
         progress: called with the FFE done since the last call, run or found in the study.
         observe: gets every mask that is run, not those found in the study, with its embeddings (N, E) float32.
         spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on

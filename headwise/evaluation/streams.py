@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
-from headwise.edits.operators import suppress
-from headwise.evaluation.engine import Pixels, Plan
+from headwise.edits.operators import row_of
+from headwise.evaluation.engine import Pixels, Plan, with_means
 from headwise.towers.base import Tower, evaluating, rows
-from headwise.towers.fits import mean_tensor
 
 ROOM = 4e9  # bytes of streams
 REMEMBERED = 64  # masks whose embeddings are kept
-Prefix = tuple[object, ...]
+Prefix = tuple[tuple[Edit, ...], ...]  # the edits of the rows before a block
 
 
 class Stale(Exception):
@@ -87,16 +87,18 @@ class Streams:
         Arguments:
             mask: for this tower.
             wanted: asked before every block; False ends the work.
-            see: gets row and head outputs z (B, H, Q, d) of every block that is run.
+            see: gets row and head outputs z (B, H, Q, d) of every block that is run; of the identity alone.
 
         Yields:
             The first image's number and embeddings (B, E), float32 on the CPU.
 
         Raises:
             Stale: it is not wanted any more.
-            HeadwiseError: an operator that the tower cannot use.
+            HeadwiseError: an edit that the tower cannot have.
         """
         self.tower.check_mask(mask)
+        if not mask.is_bound:
+            mask = with_means(mask, self.means)
         found = self._remember(mask)
         for start in self.chunks:
             if start not in found:
@@ -105,16 +107,15 @@ class Streams:
             yield start, found[start]
 
     def _remember(self, mask: Mask) -> dict[int, torch.Tensor]:
-        key = repr((_prefix(mask, len(mask.gates)), mask.means))
-        found = self._found.pop(key, {})
-        self._found[key] = found  # the last asked for is the last to be forgotten
+        found = self._found.pop(mask.key, {})
+        self._found[mask.key] = found  # the last asked for is the last to be forgotten
         while len(self._found) > REMEMBERED:
             self._found.pop(next(iter(self._found)))
         return found
 
     def _run(self, mask: Mask, start: int, wanted: Callable[[], bool], see) -> torch.Tensor:
         tower, kept = self.tower, self._streams.setdefault(start, {})
-        known = {row: x for (row, _), (prefix, x) in kept.items() if prefix == _prefix(mask, row)}
+        known = {row: x for (row, _), (prefix, x) in kept.items() if prefix == mask.table[:row]}
         first = max(known, default=0)
         if first in known:
             x = known[first]
@@ -124,26 +125,18 @@ class Streams:
         for row in range(first, len(tower.blocks)):
             if not wanted():
                 raise Stale
-            prefix = _prefix(mask, row)
-            whole = not any(prefix)
+            prefix = mask.table[:row]
+            whole = all(edit.keeps for edits in prefix for edit in edits)
             if row not in known and self._keeps(row, whole, x):
                 kept[row, whole] = (prefix, x)
             block, queries = tower.blocks[row], tower.queries(row)
-            z, v = block.attend(x, queries)  # (B, H, Q, d), (B, H, N, d)
-            if see:
+            if see:  # of the unchanged tower
+                z, _ = block.attend(x, queries)  # (B, H, Q, d)
                 see(row, z)
-            x = block.finish(rows(x, queries), self._edited(mask, row, z, v, queries))  # (B, Q, D)
+                x = block.finish(rows(x, queries), z)  # (B, Q, D)
+            else:
+                x = block.run(x, row_of(mask.table[row], block.head_dim, tower.device), queries)  # (B, Q, D)
         return tower.pool(x)  # (B, E)
-
-    def _edited(self, mask: Mask, row: int, z: torch.Tensor, v: torch.Tensor, queries: slice | None) -> torch.Tensor:
-        gates = mask.gates[row]
-        if all(gate == 1.0 for gate in gates):
-            return z
-        mean = None
-        if mask.operator == "mean":
-            own = mean_tensor(mask, row, self.tower.blocks[row].head_dim, z.device) if mask.means else None
-            mean = self.means[row].to(z.device) if own is None else own
-        return suppress(mask.operator, z, v, torch.tensor(gates, device=z.device), queries=queries, mean=mean)
 
     def _keeps(self, row: int, whole: bool, x: torch.Tensor) -> bool:
         """Whether there is room for the streams before this row, of the unchanged tower or of the last mask."""
@@ -152,8 +145,3 @@ class Streams:
             each = x[0].numel() * x.element_size() * len(self.pixels)
             self._room = int(self.room // max(each, 1))
         return row >= count - (self._room if whole else self._room - count)
-
-
-def _prefix(mask: Mask, rows: int) -> Prefix:
-    """What the first rows of a mask do: equal for masks that do the same there."""
-    return tuple((mask.operator, gates) if any(gate != 1.0 for gate in gates) else () for gates in mask.gates[:rows])

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from headwise.edits.edit import KINDS, Edit
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
-from headwise.edits.operators import NEEDS_CLASS_TOKEN, OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.towers.blocks import Block
 from headwise.towers.overrides import Overrides
@@ -113,48 +113,56 @@ class Tower:
             return self
         return self.build(copy.deepcopy(self.parts).to(device=device, dtype=dtype))
 
-    def check_operator(self, operator: str) -> None:
+    def check_edit(self, edit: Edit | str) -> None:
         """
         Raises:
-            HeadwiseError: the operator is not defined for the heads of this tower.
+            HeadwiseError: no edit, or one that the heads of this tower cannot have.
         """
-        if operator not in self.operators:
-            reason = (
-                f"needs a class token; {self.family} has none"
-                if operator in NEEDS_CLASS_TOKEN and not self.class_token
-                else f"is not defined for {self.family}, whose blocks mix the heads before the out-projection"
-                if all(block.tokenwise for block in self.blocks)
-                else f"is not defined for the attention pooling of {self.family}"
-            )
-            raise HeadwiseError(f"Operator '{operator}' {reason}. Use one of: {', '.join(self.operators)}.")
+        edit = Edit.parse(edit) if isinstance(edit, str) else edit
+        for letter in edit.letters:
+            if letter.name not in self.letters:
+                reason = (
+                    f"needs a class token; {self.family} has none"
+                    if letter.kind.class_token and not self.class_token
+                    else f"is not defined for the attention pooling of {self.family}, whose queries are not tokens"
+                )
+                raise HeadwiseError(f"'{letter.name}' {reason}. Use one of: {', '.join(self.letters)}.")
 
     def check_mask(self, mask: Mask) -> None:
         """
         Raises:
-            HeadwiseError: the mask's operator is not defined for one of the heads that it suppresses.
+            HeadwiseError: an edit that its head cannot have, or arrays of another width than the head's.
         """
-        if mask.is_identity:
-            return
-        self.check_operator(mask.operator)
-        for head in mask.heads:
+        for head, edit in mask.edits.items():
+            self.check_edit(edit)
             block = self.blocks[mask.grid.row_of(head)]
-            if mask.operator not in block.operators:
-                raise HeadwiseError(
-                    f"Operator '{mask.operator}' is not defined for {head}, a head of the attention pooling, whose "
-                    f"queries are not tokens. Use one of: {', '.join(op for op in OPERATORS if op in block.operators)}."
-                )
+            for letter in edit.letters:
+                if letter.name not in block.letters:
+                    raise HeadwiseError(
+                        f"'{letter.name}' is not defined for {head}, a head of the attention pooling, whose queries are "
+                        f"not tokens. Use one of: {', '.join(name for name in KINDS if name in block.letters)}."
+                    )
+                if letter.width not in (None, block.head_dim):
+                    raise HeadwiseError(
+                        f"The edit '{letter.name}' of {head} has arrays for {letter.width} values; this model's head has "
+                        f"{block.head_dim}. It was found on another model."
+                    )
 
     @property
-    def operators(self) -> tuple[str, ...]:
-        """The operators that are defined for every block of this tower (the pooling row may have fewer)."""
+    def letters(self) -> tuple[str, ...]:
+        """The letters that are defined for every block of this tower (the pooling row may have fewer)."""
         rows = [block for block in self.blocks if block.tokenwise] or list(self.blocks)
-        absent = frozenset() if self.class_token else NEEDS_CLASS_TOKEN
-        return tuple(op for op in OPERATORS if op not in absent and all(op in block.operators for block in rows))
+        return tuple(
+            name
+            for name, kind in KINDS.items()
+            if (self.class_token or not kind.class_token) and all(name in block.letters for block in rows)
+        )
 
     @property
     def foldable(self) -> tuple[str, ...]:
-        """The operators that fold exactly into every block of this tower."""
-        return tuple(op for op in self.operators if all(op in block.folds for block in self.blocks))
+        """The letters that fold exactly into every block of this tower that can have them."""
+        able = [name for name in self.letters if any(name in block.folds for block in self.blocks)]
+        return tuple(n for n in able if all(n in b.folds for b in self.blocks if n in b.letters))
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,9 +1,10 @@
-"""The contract that every row of heads fulfils: attention cut open just before its out-projection.
+"""The contract that every row of heads fulfils: attention cut open before and after it.
 
-    attend(x (B, N, D)) → z (B, H, Q, d), v (B, H, N, d);   finish(x, z') → (B, Q, D)
+    project(x (B, N, D)) → q (B, H, Q, d), k, v (B, H, N, d);   attention(q, k, v) → z (B, H, Q, d)
+    settle(z) → z, scales and norms of the block's own;         finish(x, z) → (B, Q, D)
 
-In: the library's own modules; nothing is copied. A row does not know which mask is run: whoever calls it changes z
-between the two halves.
+In: the library's own modules; nothing is copied. A block does not know which edits are run: how its heads attend is changed
+before `settle`, what they emit after it (`edited`).
 """
 
 from __future__ import annotations
@@ -17,30 +18,9 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from headwise.edits.operators import FOLDABLE, OPERATORS
+from headwise.edits.edit import KINDS, Edit
+from headwise.edits.operators import FOLDABLE, RECOMPUTED, Row
 from headwise.errors import HeadwiseError
-
-Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (z, v) → z'
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What a live mask does to one row of heads.
-
-    z' = A'·v, plus a constant where heads emit one.
-
-    Arguments:
-        values: head outputs z (B, H, Q, d) and values v (B, H, N, d) → z'.
-        weights: attention A (B, H, Q, N) → A'.
-        constant: what the heads emit beside A'·v, (H, 1, d); None: nothing.
-    """
-
-    values: Transform
-    weights: Callable[[torch.Tensor], torch.Tensor]
-    constant: torch.Tensor | None = None
-
-
-UNEDITED = Edit(lambda z, v: z, lambda a: a)
 
 
 @dataclass(frozen=True)
@@ -51,10 +31,12 @@ class HeadWeights:
     out_bias: torch.Tensor | None  # (D)
     query: torch.Tensor | None = None  # (H·d, D) query projection
     query_bias: torch.Tensor | None = None  # (H·d)
+    key: torch.Tensor | None = None  # (H·d, D) key projection
+    key_bias: torch.Tensor | None = None  # (H·d)
 
 
 class Block:
-    """One row of heads: attention cut open just before its out-projection.
+    """One row of heads: attention cut open before and after it.
 
     A library's file in `towers/` subclasses this and uses the library's own modules and parameters.
 
@@ -62,8 +44,8 @@ class Block:
         module: the library's block. Its parameters are looked up when they are used: a DataParallel replica or a deep
             copy has others (see `on`).
         heads, head_dim, width: H, d and D.
-        folds: the operators that fold exactly into this block's weights.
-        operators: the operators that are defined for this block.
+        folds: the letters that fold exactly into this block's weights.
+        letters: the letters that are defined for this block.
         latents: how many queries attention pooling has (0: the queries are the tokens themselves).
     """
 
@@ -74,15 +56,15 @@ class Block:
         head_dim: int,
         width: int,
         folds: Collection[str] = FOLDABLE,
-        operators: Collection[str] = tuple(OPERATORS),
+        letters: Collection[str] = tuple(KINDS),
         latents: int = 0,
     ):
         self.module: Any = module  # its attributes are its library's own
         self.heads = heads
         self.head_dim = head_dim
         self.width = width
-        self.operators = frozenset(operators)
-        self.folds = frozenset(folds) & self.operators
+        self.letters = frozenset(letters)
+        self.folds = frozenset(folds) & self.letters
         self.latents = latents
 
     @property
@@ -90,17 +72,64 @@ class Block:
         """Queries are tokens (False for attention pooling)."""
         return not self.latents
 
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Everything up to the out-projection.
+    def project(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Norm and projections, with what the block does to queries and keys before they meet.
 
         Arguments:
             x: residual stream, (B, N, D).
             queries: the rows of x to compute outputs for (None: all).
 
         Returns:
-            z: head outputs, (B, H, Q, d), and v: values, (B, H, N, d).
+            q (B, H, Q, d), k and v (B, H, N, d).
         """
         raise NotImplementedError
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """A·v as the block computes it, (…, H, Q, d), of all heads or of some."""
+        raise NotImplementedError
+
+    def settle(self, z: torch.Tensor) -> torch.Tensor:
+        """Scales and norms of the block's own between attention and out-projection: (B, H, Q, d), the same shape."""
+        return z
+
+    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unedited head outputs just before the out-projection, z (B, H, Q, d), and values v (B, H, N, d)."""
+        q, k, v = self.project(x, queries)
+        return self.settle(self.attention(q, k, v)), v
+
+    def edited(
+        self,
+        row: Row | None,
+        z: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        queries: slice | None = None,
+        all_queries: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Head outputs under edits, just before the out-projection.
+
+        Arguments:
+            row: the edits; None: none.
+            z: A·v, unedited and not settled, (B, H, Q, d).
+            q, k, v: from `project`.
+            queries: the rows of x that q and z hold.
+            all_queries: q of every row of x, for edits that need it (`Row.needs_all_queries`).
+
+        Returns:
+            (B, H, Q, d).
+        """
+        if row is None:
+            return self.settle(z)
+        z = row.attend(z, q, k, v, self.attention, queries=queries, all_queries=all_queries)
+        return row.emit(self.settle(z), queries)
+
+    def run(self, x: torch.Tensor, row: Row | None, queries: slice | None = None) -> torch.Tensor:
+        """The block under edits: residual stream (B, N, D) → its query rows after the block (B, Q, D)."""
+        q, k, v = self.project(x, queries)
+        every = self.project(x)[0] if row is not None and row.needs_all_queries and queries is not None else None
+        z = self.edited(row, self.attention(q, k, v), q, k, v, queries, every)  # (B, H, Q, d)
+        return self.finish(x if queries is None else x[:, queries], z)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Out-projection, residual, MLP.
@@ -129,7 +158,7 @@ class Block:
         raise NotImplementedError
 
     def weights(self) -> HeadWeights:
-        """The parameters that folding a mask writes to."""
+        """The parameters that folding edits writes to."""
         raise NotImplementedError
 
     def on(self, module: nn.Module) -> Self:
@@ -142,12 +171,12 @@ class Block:
 
     @property
     def site(self) -> nn.Module:
-        """The module whose forward a live mask replaces: the attention itself, so that everything around it, the
+        """The module whose forward live edits replace: the attention itself, so that everything around it, the
         block's outputs, its hooks and what the library records, stays the library's own."""
         return self.module
 
-    def live(self, edit: Edit) -> Callable:
-        """A `forward` for the site's class with edited head outputs.
+    def live(self, row: Row) -> Callable:
+        """A `forward` for the site's class with edited heads.
 
         It takes and returns what the library's own forward does, calls the submodules that the library calls, and
         computes with the module that it is called on: DataParallel calls replicas on other devices.
@@ -164,6 +193,13 @@ class Block:
         inner = self.heads * self.head_dim
         attend = inner * self.width * (2 * tokens + queries) + 2 * queries * tokens * inner
         return float(attend), float(queries * self._finish_parameters)
+
+    def extra_cost(self, edits: Sequence[Edit], tokens: int, queries: int) -> float:
+        """Multiply-adds that these edits of the row add to `cost`: attention that is computed again."""
+        letters = [edit.attention.name for edit in edits if edit.attention is not None]
+        again = sum(name in RECOMPUTED for name in letters)
+        every = self.heads * self.head_dim * self.width * 3 * tokens if queries < tokens and "queries" in letters else 0
+        return float(2 * queries * tokens * self.head_dim * again + every)
 
 
 class PoolBlock(Block):
@@ -188,16 +224,20 @@ class PoolBlock(Block):
         class_token: bool = False,
     ):
         count = len(range(latents)[read]) if read else latents
-        operators = ("zero", "mean", "uniform", "cls") if class_token else ("zero", "mean", "uniform")
-        super().__init__(module, heads, head_dim, width, folds, operators, latents=count)
+        able = [n for n, kind in KINDS.items() if not kind.tokens and (class_token or not kind.class_token)]
+        super().__init__(module, heads, head_dim, width, folds, able, latents=count)
         self.before = before
         self.read = read
 
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The module's input (B, N, D) → z (B, H, Q, d) of the queries `read`, and v (B, H, N, d)."""
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The module's input (B, N, D) → q (B, H, Q, d) of the queries `read`, k and v (B, H, N, d)."""
         raise NotImplementedError
 
-    def project(self, z: torch.Tensor) -> torch.Tensor:
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See `Block.attention`."""
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    def read_out(self, z: torch.Tensor) -> torch.Tensor:
         """Head outputs (B, H, Q, d) → pooled vectors (B, Q, D): out-projection, and an MLP where there is one."""
         raise NotImplementedError
 
@@ -205,22 +245,22 @@ class PoolBlock(Block):
         """Pooled vectors (B, Q, D) → what the library's pooling module returns."""
         return y
 
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """z and v of the pooling heads; see `Block.attend`."""
+    def project(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q, k and v of the pooling heads; see `Block.project`."""
         return self.look(self.before(x), self.read)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """From the pooling heads' outputs to the embedding; see `Block.finish`."""
-        return self.project(z)
+        return self.read_out(z)
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
 
         def forward(module: nn.Module, h: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
             refuse_masks(module, (*args, *kwargs.values()))
             block = self.on(module)
-            z, v = block.look(h, None)  # (B, H, Q, d), (B, H, N, d)
-            return block.after(block.project(edit.values(z, v)))
+            q, k, v = block.look(h, None)  # (B, H, Q, d), (B, H, N, d) twice
+            return block.after(block.read_out(block.edited(row, block.attention(q, k, v), q, k, v)))
 
         return forward
 
@@ -238,10 +278,10 @@ def join_heads(z: torch.Tensor) -> torch.Tensor:
 def refuse_masks(module: nn.Module, extra: Sequence[object]) -> None:
     """
     Raises:
-        HeadwiseError: attention is called with a mask, or as causal, which a head mask would drop.
+        HeadwiseError: attention is called with a mask, or as causal, which edits of heads would drop.
     """
     if any(isinstance(value, torch.Tensor) or value is True for value in extra):
         raise HeadwiseError(
-            f"{type(module).__name__} was called with an attention mask while a head mask is applied; image towers "
+            f"{type(module).__name__} was called with an attention mask while edits of heads are applied; image towers "
             "attend to all tokens. Call the model without one."
         )

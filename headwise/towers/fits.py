@@ -1,7 +1,7 @@
-"""Whether a mask fits a tower, and its constants as a tensor.
+"""Whether edits fit a tower.
 
-In: a tower or model, and a mask. Out: nothing, or a refusal: another grid, other weights, another function around
-equal weights. It runs no mask.
+In: a tower or model, and edits. Out: nothing, or a refusal: another grid, other weights, another function around equal
+weights. It runs nothing.
 """
 
 from __future__ import annotations
@@ -46,21 +46,20 @@ def _readable(tensor: torch.Tensor) -> bool:
 def check_fits(tower: Tower, mask: Mask, *, check_weights: bool = True) -> None:
     """
     Raises:
-        HeadwiseError: the mask is for another grid or other weights, or its operator needs a class token.
+        HeadwiseError: the edits are for another grid or other weights, or heads of this tower cannot have them.
     """
     if mask.grid != tower.grid:
         raise HeadwiseError(
-            f"The mask is for {mask.grid}, this model has {tower.grid}. A mask fits only the model it was found on."
+            f"The edits are for {mask.grid}, this model has {tower.grid}. Edits fit only the model they were found on."
         )
     wanted = mask.provenance.get("weights_hash")
     if check_weights and wanted and wanted != tower.weights_hash:
         raise HeadwiseError(
-            f"The mask was found on {mask.provenance.get('base_model', 'another model')} (weights {wanted}); this "
-            f"model's weights are {tower.weights_hash}. A mask fits only the weights it was found on. If it is the "
+            f"The edits were found on {mask.provenance.get('base_model', 'another model')} (weights {wanted}); this "
+            f"model's weights are {tower.weights_hash}. Edits fit only the weights they were found on. If it is the "
             "same model in another precision, pass check_weights=False (--no-check-weights)."
         )
-    if not mask.is_identity:
-        tower.check_mask(mask)
+    tower.check_mask(mask)
 
 
 def check_functions(model: Model, mask: Mask, *, check_weights: bool = True, image: bool = True) -> None:
@@ -71,37 +70,15 @@ def check_functions(model: Model, mask: Mask, *, check_weights: bool = True, ima
 
     Raises:
         HeadwiseError: around equal weights the model's preprocessing, tokenizer or image tower does something else
-            than where the mask was found.
+            than where the edits were found.
     """
     about = mask.provenance.get("functions")
     if not check_weights or not isinstance(about, Mapping):
         return
     if others := changed({key: value for key, value in about.items() if image or key != "image"}, model):
         raise HeadwiseError(
-            f"The mask was found on {mask.provenance.get('base_model', 'another model')}. {model.name} has its "
+            f"The edits were found on {mask.provenance.get('base_model', 'another model')}. {model.name} has its "
             f"weights, but {'; '.join(others)}. Its scores would be of another model: compare the folders' "
             "configuration, processor and tokenizer files. If that is meant, pass check_weights=False "
             "(--no-check-weights)."
         )
-
-
-def mean_tensor(mask: Mask, row: int, head_dim: int, device: torch.device | str = "cpu") -> torch.Tensor | None:
-    """A row's constant outputs, (H, d) float32 with zeros for heads that are kept; None for other operators.
-
-    Raises:
-        HeadwiseError: operator `mean` without the constants of a head that it suppresses.
-    """
-    if mask.operator != "mean":
-        return None
-    table = torch.zeros(mask.grid.rows[row], head_dim)  # (H, d)
-    known = dict(mask.means)
-    for index, gate in enumerate(mask.gates[row]):
-        if gate < 1.0:
-            head = mask.grid.head(row, index)
-            if head not in known or len(known[head]) != head_dim:
-                raise HeadwiseError(
-                    f"The mask's operator is 'mean' but it has no mean output of {head} ({head_dim} values). "
-                    "Attach them with headwise.evaluation.engine.with_means(mask, means)."
-                )
-            table[index] = torch.tensor(known[head])
-    return table.to(device)

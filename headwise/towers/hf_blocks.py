@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwise.edits.heads import Grid
+from headwise.edits.operators import Row
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, rows
-from headwise.towers.blocks import Block, Edit, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
+from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
 from headwise.towers.multihead import MULTIHEAD_PARTS, multihead_live
 from headwise.towers.tools import attention, edited_attention, refuse_unknown
 
@@ -30,14 +31,19 @@ class ClipBlock(Block):
         refuse_unknown(attn, ("q_proj", "k_proj", "v_proj", "out_proj"), "transformers")
         super().__init__(layer, attn.num_heads, attn.q_proj.out_features // attn.num_heads, attn.q_proj.in_features)
 
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Block.attend`."""
+    def project(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Block.project`."""
         attn = self.module.self_attn
         h = self.module.layer_norm1(x)  # (B, N, D)
         q = split_heads(attn.q_proj(rows(h, queries)), self.heads)  # (B, H, Q, d)
         k = split_heads(attn.k_proj(h), self.heads)  # (B, H, N, d)
         v = split_heads(attn.v_proj(h), self.heads)  # (B, H, N, d)
-        return attention(q, k, v, scale=attn.scale, dropout=attn.dropout if attn.training else 0.0), v
+        return q, k, v
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See `Block.attention`."""
+        attn = self.module.self_attn
+        return attention(q, k, v, scale=attn.scale, dropout=attn.dropout if attn.training else 0.0)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Block.finish`."""
@@ -50,7 +56,7 @@ class ClipBlock(Block):
         """The attention; see `Block.site`."""
         return self.module.self_attn
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -65,13 +71,17 @@ class ClipBlock(Block):
             dropout = attn.dropout if attn.training else 0.0
             kernel = ALL_ATTENTION_FUNCTIONS.get(attn.config._attn_implementation)
             if kernel is None:  # "eager", the one that every model has of its own and that returns its attention
-                z, weights = edited_attention(q, k, v, edit, scale=attn.scale, dropout=dropout, explicit=True)
+                z, weights = edited_attention(q, k, v, row, scale=attn.scale, dropout=dropout, explicit=True)
             else:
+
+                def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+                    return attention(q, k, v, scale=attn.scale, dropout=dropout)  # (B, n, N, d)
+
                 z, weights = kernel(attn, q, k, v, None, scaling=attn.scale, dropout=dropout, **kwargs)
-                z = edit.values(z.transpose(1, 2), v)  # (B, H, N, d)
+                z = row.attend(z.transpose(1, 2), q, k, v, attend)  # (B, H, N, d)
                 if weights is not None and weights.dim() == 4:  # (B, H, N, N); flex attention gives its normaliser
-                    weights = edit.weights(weights)
-            return attn.out_proj(join_heads(z)), weights
+                    weights = row.shown(row.attention(weights, q, k, attn.scale))
+            return attn.out_proj(join_heads(row.emit(z))), weights
 
         return forward
 
@@ -82,7 +92,8 @@ class ClipBlock(Block):
     def weights(self) -> HeadWeights:
         """See `Block.weights`."""
         attn = self.module.self_attn
-        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.q_proj.weight, attn.q_proj.bias)
+        query, key = attn.q_proj, attn.k_proj
+        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, query.weight, query.bias, key.weight, key.bias)
 
 
 class SiglipPool(PoolBlock):
@@ -94,17 +105,16 @@ class SiglipPool(PoolBlock):
         heads, width = head.attention.num_heads, head.attention.embed_dim
         super().__init__(head, heads, width // heads, width, before=norm, latents=1)
 
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `PoolBlock.look`."""
         attn, width = self.module.attention, self.width
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
         q = F.linear(self.module.probe.expand(len(h), -1, -1), weight[:width], bias[:width])  # (B, 1, D)
         k, v = F.linear(h, weight[width:], bias[width:]).chunk(2, dim=-1)  # (B, N, D) each
-        q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
-        return attention(q, k, v), v
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
-    def project(self, z: torch.Tensor) -> torch.Tensor:
-        """See `PoolBlock.project`."""
+    def read_out(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.read_out`."""
         y = self.branch(z, z)  # (B, 1, D)
         return y + self.module.mlp(self.module.layernorm(y))  # (B, 1, D)
 
@@ -121,9 +131,9 @@ class SiglipPool(PoolBlock):
         """The attention; see `Block.site`."""
         return self.module.attention
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
-        return multihead_live(edit)
+        return multihead_live(row)
 
     def weights(self) -> HeadWeights:
         """See `Block.weights`."""

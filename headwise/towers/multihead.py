@@ -1,6 +1,6 @@
-"""`nn.MultiheadAttention` under a live mask: the attention of open_clip's blocks, CoCa's pooler and SigLIP's head.
+"""`nn.MultiheadAttention` under live edits: the attention of open_clip's blocks, CoCa's pooler and SigLIP's head.
 
-In: an `Edit` of one row. Out: a forward with torch's own signature and outputs, z' in place of z before the
+In: the edits of one row. Out: a forward with torch's own signature and outputs, z' in place of z before the
 out-projection. It knows no library but torch.
 """
 
@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from headwise.towers.blocks import Edit, join_heads, refuse_masks, split_heads
+from headwise.edits.operators import Row
+from headwise.towers.blocks import join_heads, refuse_masks, split_heads
 from headwise.towers.tools import edited_attention
 
 MULTIHEAD_PARTS = (*("in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj"),)
@@ -26,7 +27,7 @@ def projections(attn: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return attn.in_proj_weight.chunk(3)
 
 
-def multihead_live(edit: Edit) -> Callable:
+def multihead_live(row: Row) -> Callable:
     """A forward for `nn.MultiheadAttention`'s class, its signature and its two outputs.
 
     The out-projection is used through its weight, as torch does: it is never called, so its hooks never fire.
@@ -57,8 +58,8 @@ def multihead_live(edit: Edit) -> Callable:
             for t, weight, b in zip(inputs, projections(module), biases, strict=True)
         )
         p = module.dropout if module.training else 0.0
-        z, weights = edited_attention(q, k, v, edit, dropout=p, explicit=need_weights)  # (B, H, Q, d), (B, H, Q, N)
-        y = F.linear(join_heads(z), module.out_proj.weight, module.out_proj.bias)  # (B, Q, D)
+        z, weights = edited_attention(q, k, v, row, dropout=p, explicit=need_weights)  # (B, H, Q, d), (B, H, Q, N)
+        y = F.linear(join_heads(row.emit(z)), module.out_proj.weight, module.out_proj.bias)  # (B, Q, D)
         if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)  # (B, Q, N)
         if single:

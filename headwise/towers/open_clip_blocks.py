@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwise.edits.heads import Grid
-from headwise.edits.operators import FOLDABLE, OPERATORS
+from headwise.edits.operators import BY_SCORES, FOLDABLE, Row
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower
-from headwise.towers.blocks import Block, Edit, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
+from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
 from headwise.towers.multihead import MULTIHEAD_PARTS, is_multihead, multihead_live, projections
-from headwise.towers.tools import active, attention, packed_qkv, refuse_unknown, unhooked
+from headwise.towers.tools import active, attention, edited_attention, packed_qkv, refuse_unknown, unhooked
 
 BLOCK_PARTS = ("ln_1", "attn", "ln_attn", "ls_1", "ln_2", "mlp", "ls_2")
 ATTENTION_PARTS = (
@@ -40,22 +40,28 @@ class OpenClipBlock(Block):
         refuse_unknown(attn, ATTENTION_PARTS, "open_clip")
         inner, width = attn.in_proj_weight.shape[0] // 3, attn.in_proj_weight.shape[1]
         normed = active(getattr(attn, "ln_q", None)) is not None
-        folds = [op for op in FOLDABLE if not (normed and op == "uniform")]
-        # with a norm over all heads before the out-projection, z is what leaves the norm: only what acts on a
-        # head's output itself is defined there
-        operators = ("zero", "mean", "cls_row") if active(getattr(attn, "ln_inner", None)) else tuple(OPERATORS)
-        super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
+        folds = [letter for letter in FOLDABLE if not (normed and letter in BY_SCORES)]
+        super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds)
 
-    def attend(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Block.attend`."""
+    def project(self, x: torch.Tensor, queries: slice | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See `Block.project`."""
         attn = self.module.attn
         h = self.module.ln_1(x)  # (B, N, D)
         q, k, v = packed_qkv(h, attn.in_proj_weight, attn.in_proj_bias, self.heads, queries)  # (B, H, ·, d)
         if (norm := active(getattr(attn, "ln_q", None))) is not None:
             q, k = norm(q), attn.ln_k(k)
+        return q, k, v
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See `Block.attention`."""
+        attn = self.module.attn
         drop = getattr(attn, "attn_drop", None)
         p = (drop.p if drop is not None else attn.dropout) if attn.training else 0.0
-        return self._scaled(attn, attention(q, k, v, dropout=p), v)  # (B, H, Q, d), (B, H, N, d)
+        return attention(q, k, v, dropout=p)
+
+    def settle(self, z: torch.Tensor) -> torch.Tensor:
+        """Head scales, and a norm over all heads; see `Block.settle`."""
+        return _settled(self.module.attn, z)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """See `Block.finish`."""
@@ -76,38 +82,39 @@ class OpenClipBlock(Block):
         """The attention; see `Block.site`."""
         return self.module.attn
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
         if is_multihead(self.module.attn):
-            return multihead_live(edit)
+            return multihead_live(row)
         alone = returns_alone(self.module.attn, self.width)
 
         def forward(attn: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             refuse_masks(attn, [value for value in (*args, *kwargs.values()) if value is not x])  # k and v may be x
             q, k, v = packed_qkv(x, attn.in_proj_weight, attn.in_proj_bias, attn.num_heads, None)  # (B, H, N, d)
             q, k = attn.ln_q(q), attn.ln_k(k)
-            z = attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)  # (B, H, N, d)
-            z, v = self._scaled(attn, z, v)
-            y = attn.out_drop(attn.out_proj(join_heads(edit.values(z, v))))  # (B, N, D)
+            dropout = attn.attn_drop.p if attn.training else 0.0
+            z, _ = edited_attention(q, k, v, row, dropout=dropout)  # (B, H, N, d)
+            y = attn.out_drop(attn.out_proj(join_heads(row.emit(_settled(attn, z)))))  # (B, N, D)
             return y if alone else (y, *[None] * kwargs.get("need_weights", False))
 
         return forward
 
-    @staticmethod
-    def _scaled(attn: Any, z: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What leaves the scales and the norm between attention and out-projection, (B, H, ·, d) each."""
-        if (scale := getattr(attn, "head_scale", None)) is not None:
-            z, v = z * scale, v * scale
-        if isinstance(norm := getattr(attn, "ln_inner", None), nn.Module):
-            z = split_heads(norm(join_heads(z)), attn.num_heads)  # (B, H, Q, d)
-        return z, v
-
     def weights(self) -> HeadWeights:
         """See `Block.weights`."""
         attn, inner = self.module.attn, self.heads * self.head_dim
+        query, key = attn.in_proj_weight[:inner], attn.in_proj_weight[inner : 2 * inner]
         bias = attn.in_proj_bias
-        query_bias = None if bias is None else bias[:inner]
-        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, attn.in_proj_weight[:inner], query_bias)
+        biases = (None, None) if bias is None else (bias[:inner], bias[inner : 2 * inner])
+        return HeadWeights(attn.out_proj.weight, attn.out_proj.bias, query, biases[0], key, biases[1])
+
+
+def _settled(attn: Any, z: torch.Tensor) -> torch.Tensor:
+    """What leaves the scales and the norm between attention and out-projection, (B, H, Q, d)."""
+    if (scale := getattr(attn, "head_scale", None)) is not None:
+        z = z * scale
+    if isinstance(norm := getattr(attn, "ln_inner", None), nn.Module):
+        z = split_heads(norm(join_heads(z)), attn.num_heads)
+    return z
 
 
 class AttentionalPoolerBlock(PoolBlock):
@@ -127,11 +134,11 @@ class AttentionalPoolerBlock(PoolBlock):
         """The attention; see `Block.site`."""
         return self.module.attn
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
-        return multihead_live(edit)
+        return multihead_live(row)
 
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `PoolBlock.look`."""
         pooler = self.module
         weights, biases = projections(pooler.attn), pooler.attn.in_proj_bias.chunk(3)
@@ -142,10 +149,10 @@ class AttentionalPoolerBlock(PoolBlock):
             split_heads(F.linear(source, weight, bias), self.heads)
             for source, weight, bias in zip((query, h, h), weights, biases, strict=True)
         )
-        return attention(q, k, v), v
+        return q, k, v
 
-    def project(self, z: torch.Tensor) -> torch.Tensor:
-        """See `PoolBlock.project`."""
+    def read_out(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.read_out`."""
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwise.edits.heads import Grid
-from headwise.edits.operators import FOLDABLE
+from headwise.edits.operators import FOLDABLE, Row
 from headwise.towers.base import Tower
-from headwise.towers.blocks import Edit, HeadWeights, PoolBlock, join_heads, split_heads
+from headwise.towers.blocks import HeadWeights, PoolBlock, join_heads, split_heads
 from headwise.towers.tools import attention, packed_qkv
 
 
@@ -46,7 +46,7 @@ class Pool2dBlock(PoolBlock):
                 x = x + table.unsqueeze(0).to(x.dtype)
         return x
 
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `PoolBlock.look`."""
         pool = self.module
         if getattr(pool, "qkv", None) is not None:
@@ -58,10 +58,10 @@ class Pool2dBlock(PoolBlock):
         if isinstance(rotary, nn.Module):  # the query is the mean, which has no position
             side = round((k.shape[2] - 1) ** 0.5)
             k = self._rotate(k, rotary, (side, side)).type_as(v)
-        return attention(q, k, v), v  # (B, H, 1, d), (B, H, N, d)
+        return q, k, v  # (B, H, 1, d), (B, H, N, d) twice
 
-    def project(self, z: torch.Tensor) -> torch.Tensor:
-        """See `PoolBlock.project`."""
+    def read_out(self, z: torch.Tensor) -> torch.Tensor:
+        """See `PoolBlock.read_out`."""
         return self.branch(z, z)
 
     def branch(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -77,10 +77,10 @@ class Pool2dBlock(PoolBlock):
         bias = None if pool.qkv.bias is None else pool.qkv.bias[: self.width]
         return HeadWeights(out.weight, out.bias, pool.qkv.weight[: self.width], bias)
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
         if hasattr(self.module, "c_proj"):
-            return self._open_clip_live(edit)
+            return self._open_clip_live(row)
 
         def forward(pool: Any, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
             block = self.on(pool)
@@ -93,13 +93,13 @@ class Pool2dBlock(PoolBlock):
             if isinstance(rotary := getattr(pool, "pos_embed", None), nn.Module):
                 height, width = features.shape[-2:]
                 q, k = (block._rotate(t, rotary, (height, width)).type_as(v) for t in (q, k))
-            z = edit.values(attention(q, k, v), v)  # (B, H, N, d): as the library does, every position is a query
+            z = block.edited(row, attention(q, k, v), q, k, v)  # (B, H, N, d): as there, every position is a query
             y = pool.drop(join_heads(z))
             return pool._pool(y if pre_logits else pool.proj(y), *features.shape[-2:])  # (B, E)
 
         return forward
 
-    def _open_clip_live(self, edit: Edit) -> Callable:
+    def _open_clip_live(self, row: Row) -> Callable:
         def forward(pool: Any, features: torch.Tensor) -> torch.Tensor:
             block = self.on(pool)
             h = block.tokens(features)  # (B, N, C)
@@ -107,7 +107,7 @@ class Pool2dBlock(PoolBlock):
                 split_heads(F.linear(t, project.weight, project.bias), block.heads)  # (B, H, ·, d); never called there
                 for project, t in zip(block._separate(), (h[:, :1], h, h), strict=True)
             )
-            z = edit.values(attention(q, k, v), v)  # (B, H, 1, d)
+            z = block.edited(row, attention(q, k, v), q, k, v)  # (B, H, 1, d)
             return F.linear(join_heads(z), pool.c_proj.weight, pool.c_proj.bias)[:, 0]  # (B, E)
 
         return forward

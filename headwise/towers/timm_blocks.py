@@ -12,18 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.edits.operators import FOLDABLE, OPERATORS
+from headwise.edits.operators import BY_BIAS, BY_SCORES, FOLDABLE, Row
 from headwise.towers.base import rows
-from headwise.towers.blocks import (
-    UNEDITED,
-    Block,
-    Edit,
-    HeadWeights,
-    PoolBlock,
-    join_heads,
-    refuse_masks,
-    split_heads,
-)
+from headwise.towers.blocks import Block, HeadWeights, PoolBlock, join_heads, refuse_masks, split_heads
 from headwise.towers.tools import active, attention, edited_attention, packed_qkv, refuse_unknown
 
 BLOCK_PARTS = (*("norm1", "attn", "ls1", "gamma_1", "drop_path1", "norm2", "mlp", "ls2", "gamma_2", "drop_path2"),)
@@ -50,20 +41,21 @@ class TimmBlock(Block):
         self.post_norm = not hasattr(module, "ls1") and not hasattr(module, "gamma_1")
         folds = set(FOLDABLE)
         if active(attn.q_norm) is not None:
-            folds.discard("uniform")  # a normalised zero query is the norm's bias, not zero
+            folds -= {*BY_SCORES}  # what is scaled or copied before a norm is another thing after it
+        if getattr(attn, "num_kv_groups", 1) > 1:
+            folds -= {"keys", "queries"}  # several heads share a key
+        if rope is not None and attn.qkv is not None and getattr(attn, "q_bias", None) is not None:
+            folds.discard("queries")  # keys have no bias, and with rotated positions a bias of keys counts
         if attn.proj.bias is None or getattr(attn, "gate", None) is not None:
-            folds.discard("mean")  # nowhere to put the constant, or it would have to pass the gate
-        # with a norm over all heads before the out-projection, z is what leaves the norm: only what acts on a
-        # head's output itself is defined there
-        operators = ("zero", "mean", "cls_row") if active(getattr(attn, "norm", None)) else tuple(OPERATORS)
+            folds -= {*BY_BIAS}  # nowhere to put the constant, or it would have to pass the gate
         inner = attn.proj.in_features
         width = (attn.qkv if attn.qkv is not None else attn.q_proj).in_features
-        super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds, operators)
+        super().__init__(module, attn.num_heads, inner // attn.num_heads, width, folds)
 
-    def attend(
+    def project(
         self, x: torch.Tensor, queries: slice | None = None, rope: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """z and v after q_norm, k_norm and RoPE; see `Block.attend`."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q and k after their norms and RoPE; see `Block.project`."""
         attn = self.module.attn
         rope = self.rope() if rope is None and self.rope is not None else rope
         h = self._normed(x)  # (B, N, D)
@@ -77,8 +69,17 @@ class TimmBlock(Block):
             q, k = q.type_as(v), k.type_as(v)
         if queries is not None and not alone:
             q = q[:, :, queries]  # (B, H, Q, d)
-        z = attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)  # (B, H, Q, d)
-        return _normed_output(attn, z), v
+        return q, k, v
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """See `Block.attention`."""
+        attn = self.module.attn
+        return attention(q, k, v, dropout=attn.attn_drop.p if attn.training else 0.0)
+
+    def settle(self, z: torch.Tensor) -> torch.Tensor:
+        """The norm over all heads, where there is one; see `Block.settle`."""
+        norm = active(getattr(self.module.attn, "norm", None))
+        return z if norm is None else split_heads(norm(join_heads(z)), self.heads)
 
     def finish(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Norm or gate of the heads, projection, LayerScale, MLP; see `Block.finish`."""
@@ -100,20 +101,21 @@ class TimmBlock(Block):
     def weights(self) -> HeadWeights:
         """See `Block.weights`."""
         attn, inner = self.module.attn, self.heads * self.head_dim
+        out, bias = attn.proj.weight, attn.proj.bias
         if attn.qkv is None:
-            query, query_bias = attn.q_proj.weight, attn.q_proj.bias
-        else:
-            query, query_bias = attn.qkv.weight[:inner], getattr(attn, "q_bias", None)
-            if query_bias is None and attn.qkv.bias is not None:
-                query_bias = attn.qkv.bias[:inner]
-        return HeadWeights(attn.proj.weight, attn.proj.bias, query, query_bias)
+            query, key = attn.q_proj, attn.k_proj
+            return HeadWeights(out, bias, query.weight, query.bias, key.weight, key.bias)
+        query, key = attn.qkv.weight[:inner], attn.qkv.weight[inner : 2 * inner]
+        if getattr(attn, "q_bias", None) is not None or attn.qkv.bias is None:
+            return HeadWeights(out, bias, query, getattr(attn, "q_bias", None), key)
+        return HeadWeights(out, bias, query, attn.qkv.bias[:inner], key, attn.qkv.bias[inner : 2 * inner])
 
     @property
     def site(self) -> nn.Module:
         """The attention; see `Block.site`."""
         return self.module.attn
 
-    def live(self, edit: Edit) -> Callable:
+    def live(self, row: Row) -> Callable:
         """See `Block.live`."""
 
         def forward(attn: Any, x: torch.Tensor, *args: Any, rope: torch.Tensor | None = None, **kwargs: Any) -> Any:
@@ -122,16 +124,12 @@ class TimmBlock(Block):
             q, k = attn.q_norm(q), attn.k_norm(k)
             if rope is not None:  # the caller's: its resolution may be another than the tower's own
                 q, k = _rotate(attn, q, rope).type_as(v), _rotate(attn, k, rope).type_as(v)
-            norm = getattr(attn, "norm", None)
-            normed = active(norm) is not None  # then what leaves the norm is edited, not the attention
-            inner = UNEDITED if normed else edit
             dropout = attn.attn_drop.p if attn.training else 0.0
             explicit = not attn.fused_attn  # then the library calls attn_drop on the attention
-            z, _ = edited_attention(q, k, v, inner, dropout=dropout, drop=attn.attn_drop, explicit=explicit)
-            y = join_heads(z)  # (B, N, H·d)
-            y = y if norm is None else norm(y)
-            if normed:
-                y = join_heads(edit.values(split_heads(y, attn.num_heads), v))
+            z, _ = edited_attention(q, k, v, row, dropout=dropout, drop=attn.attn_drop, explicit=explicit)
+            if (norm := getattr(attn, "norm", None)) is not None:
+                z = split_heads(norm(join_heads(z)), attn.num_heads)  # (B, H, N, d)
+            y = join_heads(row.emit(z))  # (B, N, H·d)
             if (gate := getattr(attn, "gate", None)) is not None:
                 y = y * gate(x).sigmoid()
             return attn.proj_drop(attn.proj(y))  # (B, N, D)
@@ -172,12 +170,6 @@ def _rotate(attn: Any, t: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
     return torch.cat([t[:, :, :prefix], apply_rot_embed_cat(t[:, :, prefix:], rope, **half)], dim=2)
 
 
-def _normed_output(attn: Any, z: torch.Tensor) -> torch.Tensor:
-    """Head outputs after the norm over all heads, where there is one, (B, H, Q, d)."""
-    norm = active(getattr(attn, "norm", None))
-    return z if norm is None else split_heads(norm(join_heads(z)), attn.num_heads)
-
-
 class LatentPool(PoolBlock):
     """`AttentionPoolLatent`: SigLIP's pooling head."""
 
@@ -186,7 +178,7 @@ class LatentPool(PoolBlock):
         width = module.kv.in_features
         folds = set(FOLDABLE)
         if active(module.q_norm) is not None or active(module.q) is None:
-            folds.discard("uniform")
+            folds -= {*BY_SCORES}
         super().__init__(
             module,
             module.num_heads,
@@ -199,17 +191,17 @@ class LatentPool(PoolBlock):
             class_token=class_token,
         )
 
-    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Head outputs z (B, H, Q, d) for the latents and values v (B, H, N, d) from the tokens h (B, N, D)."""
+    def look(self, h: torch.Tensor, read: slice | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q (B, H, Q, d) of the latents, k and v (B, H, N, d) of the tokens h (B, N, D)."""
         pool = self.module
         if pool.pos_embed is not None:
             h = h + pool.pos_embed.unsqueeze(0).to(h.dtype)
         latent = pool.latent if read is None else pool.latent[:, read]
         q = split_heads(pool.q(latent.expand(len(h), -1, -1)), self.heads)  # (B, H, Q, d)
         k, v = (split_heads(t, self.heads) for t in pool.kv(h).chunk(2, dim=-1))  # (B, H, N, d)
-        return attention(pool.q_norm(q), pool.k_norm(k), v), v
+        return pool.q_norm(q), pool.k_norm(k), v
 
-    def project(self, z: torch.Tensor) -> torch.Tensor:
+    def read_out(self, z: torch.Tensor) -> torch.Tensor:
         """Out-projection and MLP: head outputs (B, H, Q, d) → (B, Q, D)."""
         pool, y = self.module, self.branch(z, z)  # (B, Q, D)
         return y if pool.mlp is None else y + pool.mlp(pool.norm(y))  # (B, Q, D)

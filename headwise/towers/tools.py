@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from headwise.edits.operators import Row, softmax
 from headwise.errors import HeadwiseError
 from headwise.towers.base import Tower, evaluating, rows
-from headwise.towers.blocks import Edit, split_heads
+from headwise.towers.blocks import split_heads
 
 
 def attention(
@@ -30,34 +31,36 @@ def edited_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    edit: Edit,
+    row: Row,
     *,
     scale: float | None = None,
     dropout: float = 0.0,
     drop: nn.Module | None = None,
     explicit: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Head outputs under a live mask, and the attention that they come from.
+    """Head outputs of a row whose heads attend as edited, and the attention that they come from.
 
     Arguments:
         q, k, v: (B, H, Q, d), (B, H, N, d), (B, H, N, d).
-        edit: of this row.
+        row: the edits of this row; the value side is still to come.
         scale: of the scores; None: 1/√d.
         dropout: of the attention.
         drop: a dropout module that the library calls on the attention, in place of `dropout`; its hooks see A'.
         explicit: compute the attention matrix, as the library does here; else torch's fused kernels.
 
     Returns:
-        z' (B, H, Q, d), and A' (B, H, Q, N); None for A' where it was not computed.
+        A'·v (B, H, Q, d), and A' as it is shown, (B, H, Q, N); None where it was not computed.
     """
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(q, k, v, scale=scale, dropout=dropout)
+
     if not explicit:
-        return edit.values(attention(q, k, v, scale=scale, dropout=dropout), v), None
+        return row.attend(attend(q, k, v), q, k, v, attend), None
     scores = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (B, H, Q, N)
-    weights = scores.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
-    weights = edit.weights(weights)
+    weights = row.attention(softmax(scores), q, k, scale)  # (B, H, Q, N)
     weights = nn.functional.dropout(weights, dropout) if drop is None else drop(weights)
-    z = weights @ v  # (B, H, Q, d)
-    return (z if edit.constant is None else z + edit.constant.to(z)), weights
+    return weights @ v, row.shown(weights)
 
 
 def packed_qkv(
