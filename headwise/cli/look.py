@@ -44,12 +44,10 @@ def inspect(model: ModelArgument, as_json: JsonOption = False, *, loading: Loadi
         console.print_json(facts)
         return
     plain = [(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
-             for key, value in facts.items() if key not in ("operators", "ffe")]  # fmt: skip
+             for key, value in facts.items() if key not in ("edits", "ffe")]  # fmt: skip
     plain += [(f"FFE of a {key.replace('_', ' ')}", f"{value:,.1f}") for key, value in facts["ffe"].items()]
     console.print_table(model, ("", "value"), plain, text=True)
-    rows = [
-        (name, op["what"], op["applies"], "yes" if op["folds"] else "no") for name, op in facts["operators"].items()
-    ]
+    rows = [(name, op["what"], op["applies"], "yes" if op["folds"] else "no") for name, op in facts["edits"].items()]
     console.print_table("Operators", ("", "a suppressed head", "applies to", "folds exactly"), rows, text=True)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -290,6 +291,11 @@ def canonical(text: str) -> str:
     if edit.keeps:
         raise HeadwiseError(f"{text!r} leaves every head as it is. Write an edit, such as zero or scale(1.5).")
     return edit.text(exact=True)
+
+
+def unbound(edits: Iterable[str]) -> bool:
+    """Whether one of the edits, as texts, needs constants from data (`mean`)."""
+    return any(not letter.bound for text in edits for letter in Edit.parse(text).letters)
 
 
 def _letter(part: str, whole: str) -> Letter:

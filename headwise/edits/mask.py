@@ -171,9 +171,13 @@ class Mask:
         head = Head.parse(head) if isinstance(head, str) else head
         return self.table[self.grid.row_of(head)][head.index]
 
-    @cached_property
-    def edits(self) -> dict[Head, Edit]:
+    @property
+    def edits(self) -> Mapping[Head, Edit]:
         """The heads that are changed, in order, with what is done to them."""
+        return self._edits
+
+    @cached_property
+    def _edits(self) -> dict[Head, Edit]:
         flat = (edit for row in self.table for edit in row)
         return {head: edit for head, edit in zip(self.grid, flat, strict=True) if not edit.keeps}
 

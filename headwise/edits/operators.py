@@ -107,6 +107,7 @@ class Row:
 
         number = None if look.numbers is None else look.numbers.to(z)[:, None, None]  # (n, 1, 1)
         if look.name == "temperature":
+            assert number is not None
             return attention(pick(q) * number, pick(k), pick(v))
         if look.name == "keys":
             keys = pick(k)
@@ -121,6 +122,7 @@ class Row:
             a0v = values[..., :1, :]  # (…, n, 1, d)
         else:
             a0v = _rows(values, queries, z, look.name)  # (…, n, Q, d)
+        assert number is not None
         return number * own + (1 - number) * a0v
 
     def emit(self, z: torch.Tensor, queries: slice | None = None) -> torch.Tensor:

@@ -9,24 +9,26 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from headwise.checked import Damaged, checksum, inflate
-from headwise.edits.heads import Grid, Head
+from headwise.edits.arrays import Array
+from headwise.edits.edit import Edit, Letter
+from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.scoring.objectives.score import Score
 
-COLUMNS = ("split", "mask_key", "walk", "operator", "mask", "gates", "fitness", "loss", "metrics", "arrays", "data")
+COLUMNS = ("split", "mask_key", "walk", "mask", "edits", "fitness", "loss", "metrics", "arrays", "data")
 DTYPES = ("<i4", "<i8")
 
 
 def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:
     """The values of `COLUMNS`, then their checksum."""
-    means = [[str(head), list(values)] for head, values in mask.means]
-    gates = {"layers": mask.grid.layers, "pool": mask.grid.pool, "gates": mask.gates, "means": means}
+    grid = {"layers": mask.grid.layers, "pool": mask.grid.pool}
+    edits = {str(head): [edit.text(exact=True), *_digests(edit)] for head, edit in mask.edits.items()}
     hits = np.asarray(score.hits, np.int64)
     small = hits.size == 0 or (hits.min() >= -(2**31) and hits.max() < 2**31)
     arrays = [("hits", hits.astype("<i4" if small else "<i8"))]
@@ -35,9 +37,8 @@ def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:
         split,
         mask.key,
         walk,
-        mask.operator,
         str(mask),
-        json.dumps(gates),
+        json.dumps({"grid": grid, "edits": edits}),
         float(score.fitness),
         float(score.loss),
         json.dumps(dict(score.metrics)),
@@ -52,19 +53,40 @@ def intact(row: Sequence) -> bool:
     return checksum(row[:-1]) == row[-1]
 
 
-def mask_of(row: Sequence) -> Mask:
+def arrays_of(mask: Mask) -> dict[str, Array]:
+    """The arrays of a mask's edits by digest: a study keeps each once."""
+    letters = [letter for edit in mask.edits.values() for letter in edit.letters]
+    return {array.digest: array for letter in letters for _, array in letter.arrays}
+
+
+def _digests(edit: Edit) -> list[str]:
+    return [array.digest for letter in edit.letters for _, array in letter.arrays]
+
+
+def mask_of(row: Sequence, arrays: Mapping[str, Array]) -> Mask:
     """
+    Arguments:
+        arrays: those that the study keeps, by digest.
+
     Raises:
-        Damaged: the columns do not describe a mask.
+        Damaged: the columns do not describe edits, or one of their arrays is not there.
     """
     columns = dict(zip(COLUMNS, row, strict=False))
     try:
-        stored = json.loads(columns["gates"])
-        means = tuple((Head.parse(name), tuple(values)) for name, values in stored["means"])
-        grid = Grid(tuple(stored["layers"]), stored["pool"])
-        return Mask(grid, tuple(map(tuple, stored["gates"])), columns["operator"], means)
+        stored = json.loads(columns["edits"])
+        grid = Grid(tuple(stored["grid"]["layers"]), stored["grid"]["pool"])
+        return Mask.of(grid, {head: _edit(*written, arrays=arrays) for head, written in stored["edits"].items()})
     except (ValueError, TypeError, KeyError, RecursionError, HeadwiseError) as error:
         raise Damaged(str(error)) from error
+
+
+def _edit(text: str, *digests: str, arrays: Mapping[str, Array]) -> Edit:
+    edit = Edit.parse(text)
+    if not digests or edit.value is None:
+        return edit
+    names = [name for name, _ in edit.value.kind.arrays]
+    found = tuple((name, arrays[digest]) for name, digest in zip(names, digests, strict=True))
+    return Edit(edit.attention, Letter(edit.value.name, edit.value.number, found))
 
 
 def score_of(row: Sequence) -> Score:

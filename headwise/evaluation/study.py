@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwise.checked import Damaged, checksum
+from headwise.edits.arrays import Array
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.fingerprints import difference, plain
-from headwise.evaluation.rows import COLUMNS, intact, mask_of, score_of, to_row
+from headwise.evaluation.rows import COLUMNS, arrays_of, intact, mask_of, score_of, to_row
 from headwise.evaluation.shown import evaluation_rows, frame, table_html
 from headwise.plain import line
 from headwise.scoring.objectives.score import Score
@@ -32,7 +33,7 @@ from headwise.scoring.objectives.score import Score
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = 3  # 3: hits as whole numbers
+FORMAT = 4  # 4: edits per head
 BUSY_SECONDS = 60  # how long to wait for another process that is writing
 KEYS_PER_QUERY = 500  # SQLite limits the parameters of one statement
 _FACTS = "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)"
@@ -42,9 +43,8 @@ CREATE TABLE evaluations (
     split TEXT NOT NULL,
     mask_key TEXT NOT NULL,
     walk INTEGER NOT NULL,  -- the id of the first row that was written with this one
-    operator TEXT NOT NULL,
     mask TEXT NOT NULL,     -- as people read it
-    gates TEXT NOT NULL,    -- JSON, exact
+    edits TEXT NOT NULL,    -- JSON, exact: the grid, and of each head its edit and the digests of its arrays
     fitness REAL,           -- NULL: not a number
     loss REAL,
     metrics TEXT NOT NULL,  -- JSON
@@ -52,6 +52,14 @@ CREATE TABLE evaluations (
     data BLOB NOT NULL,     -- zlib: the per-image hits, then the per-query ranks
     crc INTEGER NOT NULL,   -- of all columns but id (headwise.checked.checksum)
     UNIQUE (split, mask_key)
+)
+"""
+_ARRAYS = """
+CREATE TABLE arrays (       -- shifts, principal axes, means: each once
+    digest TEXT PRIMARY KEY,
+    shape TEXT NOT NULL,    -- JSON
+    data BLOB NOT NULL,     -- little-endian float32
+    crc INTEGER NOT NULL
 )
 """
 _ROW = ", ".join((*COLUMNS, "crc"))
@@ -117,7 +125,7 @@ class Study:
             if not tables and fingerprint is None:
                 raise HeadwiseError(f"{self.path} is empty, not a headwise study. Give the output folder of a run.")
             if not tables:
-                for statement in (_FACTS, _EVALUATIONS):
+                for statement in (_FACTS, _EVALUATIONS, _ARRAYS):
                     self._db.execute(statement)
                 for key, value in {"format": FORMAT, "fingerprint": fingerprint, "notes": {}}.items():
                     self._set(key, value)
@@ -165,7 +173,12 @@ class Study:
         Raises:
             HeadwiseError: the disk is full or the file cannot be written.
         """
+        scores = list(scores)
         with self._transaction():
+            for mask, _ in scores:
+                for digest, array in arrays_of(mask).items():
+                    row = (digest, json.dumps(array.shape), array.data)
+                    self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?, ?, ?)", (*row, checksum(row)))
             (walk,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM evaluations").fetchone()
             self._db.executemany(
                 f"INSERT OR IGNORE INTO evaluations ({_ROW}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})",
@@ -180,9 +193,15 @@ class Study:
         """
         query = f"SELECT {_ROW} FROM evaluations WHERE split = coalesce(?, split) ORDER BY id"
         with self._explained():
+            arrays = self._arrays()
             for row in self._db.execute(query, (split,)):
                 if intact(row):  # what was damaged since the file was opened is for `get` to remove
-                    yield Evaluation(row[0], mask_of(row), score_of(row))
+                    yield Evaluation(row[0], mask_of(row, arrays), score_of(row))
+
+    def _arrays(self) -> dict[str, Array]:
+        """Every array that is intact, by digest."""
+        rows = self._db.execute("SELECT digest, shape, data, crc FROM arrays")
+        return {row[0]: Array(tuple(json.loads(row[1])), row[2]) for row in rows if checksum(row[:3]) == row[3]}
 
     def count(self, split: str | None = None) -> int:
         """How many evaluations there are (of one split)."""

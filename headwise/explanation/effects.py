@@ -92,7 +92,7 @@ def total_effects(
     heads = tuple(tower.grid)
     masks = {head: Mask.suppress(tower.grid, [head], operator) for head in heads}
     place = {mask.key: row for row, mask in enumerate(masks.values())}
-    everything = [Mask.identity(tower.grid, operator), *masks.values()]
+    everything = [Mask.identity(tower.grid), *masks.values()]
     total, identity = arrays.open("total"), arrays.open("identity")
     done = _intact(study, total, identity, place)
     if objective is not None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from headwise.data.splits import evaluation_part
 from headwise.edits.mask import Mask
-from headwise.errors import HeadwiseError
 from headwise.jobs.steps.clean import unseen
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
+    check_bound,
     choose_split,
     load_model,
     prepared,
@@ -110,8 +110,7 @@ def measured(
     chosen = read_mask(mask, ready)
     check_fits(ready.tower, chosen, check_weights=check_weights)
     check_functions(ready, chosen, check_weights=check_weights)
-    if chosen.operator == "mean" and not chosen.means and not chosen.is_identity:
-        raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
+    check_bound(chosen)
     given = read_pairs(pairs, reporter, columns)
     given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     # the unchanged model was searched on nothing

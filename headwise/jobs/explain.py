@@ -16,8 +16,8 @@ import torch
 from headwise.data.cache import pixels as decoded
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits, check_split_by, split
+from headwise.edits.edit import canonical
 from headwise.edits.mask import Mask
-from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import plan
 from headwise.evaluation.study import Study
@@ -104,14 +104,14 @@ def explain(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    reporter, machine, operator = reporter or usual(), machine or Machine(), canonical_operator(operator)
+    reporter, machine, operator = reporter or usual(), machine or Machine(), canonical(operator)
     check_split_by(split_by)
     _check_most(most_images)
     own_texts = read_texts(texts) if texts is not None else []
     check_folder(Path(out))
     model, mask = of_study(model, mask)
     ready = load_model(model, machine)
-    ready.tower.check_operator(operator)
+    ready.tower.check_edit(operator)
     chosen = None if mask is None else read_mask(mask, ready)
     if chosen is not None:
         check_fits(ready.tower, chosen, check_weights=check_weights)
@@ -173,7 +173,7 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
     """All steps, and the files."""
     from headwise.report.explanation import explanation_text
 
-    subject.tower.check_operator(subject.operator)
+    subject.tower.check_edit(subject.operator)
     width = width_of(subject)
     arrays = arrays_for(subject, folder, width)
     with Study(folder / STUDY, _fingerprint(subject), subject.reporter.say) as study:

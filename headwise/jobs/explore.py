@@ -18,6 +18,7 @@ from typing import Any
 from headwise.data.cache import pixels
 from headwise.data.decode import pillow_warnings
 from headwise.data.pairs import Pairs
+from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import plan
@@ -35,6 +36,7 @@ from headwise.towers.overrides import Overrides
 
 MOST_IMAGES = 1000
 STUDY = "study.sqlite"
+LEARNED = ("shift", "spectral")  # their arrays are not to be had from a page
 
 
 def explore(
@@ -172,7 +174,7 @@ def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
     return explore_html(
         results,
         mask=session.chosen,
-        operators=session.streams.tower.operators,
+        operators=[name for name in session.streams.tower.letters if not KINDS[name].needs and name not in LEARNED],
         widest=WIDEST,
         names=session.pairs.ids,
         points=session.points,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headwise.data.splits import check_split_by, split
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
@@ -149,8 +150,8 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
 
     say_before(bench)
     operator, grid = settings.operator, bench.tower.grid
-    bench.tower.check_operator(operator)
-    means = bench.means if operator == "mean" else None
+    bench.tower.check_edit(operator)
+    means = bench.means if unbound([operator]) else None
     wanted = settings.searching
     began = time.monotonic() if began is None else began
     speed = timing(bench)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
-from headwise.edits.operators import OPERATORS
 from headwise.evaluation.engine import ffe
 from headwise.towers.base import Model, evaluating
 
@@ -22,9 +22,10 @@ def inspect(model: Model) -> dict:
     Returns:
         `name`, `family`, `layers` (heads per block), `pool_heads`, `heads` (of all rows), `tokens`, `resolution`,
         `pooling`, `class_token`, `embedding` (E), `parameters` of the image tower and `parameters_total`, `dtype`,
-        `device`, `weights_hash`, `text` (whether it has a text tower), `context` (tokens; None: not known), `loss`; `operators`: for each its meaning
-        (`what`), where it `applies` (`all heads`, `blocks` for all but the pooling's, or `no`) and whether it `folds`
-        exactly; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
+        `device`, `weights_hash`, `text` (whether it has a text tower), `context` (tokens; None: not known), `loss`; `edits`: for each its meaning
+        (`what`), the `side` of a head that it edits, where it `applies` (`all heads`, `blocks` for all but the pooling's,
+        or `no`), whether it `folds` exactly everywhere, and for each of the `rows` that can have it whether it `folds` or
+        only `applies`; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
         runs the tower once per head.
     """
     tower = model.tower
@@ -51,9 +52,19 @@ def inspect(model: Model) -> dict:
         "text": model.encode_texts is not None,
         "context": model.reading.context if model.reading else None,
         "loss": model.loss,
-        "operators": {
-            op: {"what": what, "applies": _applies(model, op), "folds": op in tower.foldable}
-            for op, what in OPERATORS.items()
+        "edits": {
+            name: {
+                "what": kind.about,
+                "side": kind.side,
+                "applies": _applies(model, name),
+                "folds": name in tower.foldable,
+                "rows": {
+                    tower.grid.row_name(row): "folds" if name in block.folds else "applies"
+                    for row, block in enumerate(tower.blocks)
+                    if name in block.letters and (tower.class_token or not kind.class_token)
+                },
+            }
+            for name, kind in KINDS.items()
         },
         "ffe": {
             "sweep": ffe(tower, [*masks, Mask.identity(tower.grid)]),
@@ -62,11 +73,11 @@ def inspect(model: Model) -> dict:
     }
 
 
-def _applies(model: Model, operator: str) -> str:
+def _applies(model: Model, letter: str) -> str:
     tower = model.tower
-    if operator not in tower.operators:
+    if letter not in tower.letters:
         return "no"
-    return "all heads" if all(operator in block.operators for block in tower.blocks) else "blocks"
+    return "all heads" if all(letter in block.letters for block in tower.blocks) else "blocks"
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -1,6 +1,6 @@
 """merge: a mask folded into an ordinary model folder.
 
-In: a model, a mask (for the operator `mean` perhaps pairs to compute its constants on). Out: a folder that the model's
+In: a model, a mask (for edits `mean` perhaps pairs to compute its constants on). Out: a folder that the model's
 own library loads, checked against the masked model on probe images.
 """
 
@@ -45,7 +45,7 @@ def merge(
     Arguments:
         mask: a mask, a folder that holds one, or text such as `zero:L10.H3`.
         out: the folder to write.
-        means_from: for a mask of operator `mean` without constants: pairs to compute them on.
+        means_from: for edits `mean` without constants: pairs to compute them on.
         columns: how these pairs are read, as for `headwise.read`.
         others: as for `refine`.
 
@@ -60,7 +60,7 @@ def merge(
         )
     ready = load_model(model, machine)
     chosen = read_mask(mask, ready)
-    if chosen.operator == "mean" and not chosen.means and means_from is not None:
+    if not chosen.is_bound and means_from is not None:
         given = read_pairs(means_from, reporter, columns)
         bench = prepared(ready, given, whole(given), None, None, machine, reporter)
         chosen = with_means(chosen, head_means(bench.tower, bench.cache, bench.layout))

@@ -167,7 +167,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         JSON values (`docs/results-format.md`). Equal inputs give equal results, also after a resume.
 
     Raises:
-        HeadwiseError: an operator that the tower cannot use, a budget that pays for nothing, or a study that cannot
+        HeadwiseError: an edit that the tower cannot have, a budget that pays for nothing, or a study that cannot
             be written.
     """
     check_model(bench.model, settings)
@@ -193,7 +193,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     results = results_json(bench, settings, evaluate.spent, budget.total, searched, picked, tested, kept, reads)
     results["power"] = power_json(bench, picked, tested["table"])
     results["warnings"] = warnings(bench, picked.identity.search)
-    mask = with_means(chosen.mask, bench.means) if chosen.mask.operator == "mean" else chosen.mask
+    mask = chosen.mask if chosen.mask.is_bound else with_means(chosen.mask, bench.means)
     return mask.with_provenance(
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,

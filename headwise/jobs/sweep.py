@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from headwise.edits.edit import canonical, unbound
 from headwise.edits.mask import Mask
-from headwise.edits.operators import canonical_operator
 from headwise.evaluation.engine import ffe
 from headwise.files import write_files
 from headwise.jobs.steps.findings import Findings
@@ -53,13 +53,13 @@ def sweep(
     reporter = reporter or usual()
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
-    operator = canonical_operator(operator)
+    operator = canonical(operator)
     ready = load_model(model, machine)
-    ready.tower.check_operator(operator)
+    ready.tower.check_edit(operator)
     given = read_pairs(pairs, reporter, columns)
     bench = prepared(ready, given, whole(given), folder and folder / "sweep.sqlite", goal, machine, reporter)
     evaluate, grid = bench.evaluator("search"), bench.tower.grid
-    if operator == "mean":
+    if unbound([operator]):
         evaluate.means = bench.means
     with metered(
         bench.reporter, evaluate, f"Sweep ({operator})", ffe(bench.tower, [Mask.suppress(grid, [h]) for h in grid])

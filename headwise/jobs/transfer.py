@@ -22,6 +22,7 @@ from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
+    check_bound,
     check_folder,
     dump,
     load_model,
@@ -95,8 +96,7 @@ def transfer(
     for mask in found:
         check_fits(ready.tower, mask, check_weights=check_weights)
         check_functions(ready, mask, check_weights=check_weights)
-        if mask.operator == "mean" and not mask.means and not mask.is_identity:
-            raise HeadwiseError("A mask of operator 'mean' needs its constants: give the folder that refine wrote.")
+        check_bound(mask)
     measured = []
     for source in sources:
         given = read_pairs(source, reporter, columns)
@@ -115,7 +115,7 @@ def transfer(
             "folder": None if isinstance(given, Mask) else str(given),
             "found_on": str(_provenance(mask).get("source", "unknown")),
             "size": mask.size,
-            "operator": mask.operator,
+            "kinds": mask.kinds,
             "pick": [column["cells"][i + 1]["pick"] for column in measured],
             "test": [column["cells"][i + 1]["test"] for column in measured],
         }

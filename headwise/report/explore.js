@@ -3,39 +3,41 @@
 // `paint`, `show` and `element` are those of the report's page, which comes before this in one script.
 const live = data.live;
 const at = (id) => document.getElementById(id);
-const state = { gates: { ...live.gates }, query: null, right: null };
+const state = { edits: { ...live.edits }, query: null, right: null };
 let running = null;
 
-const clean = () => Object.fromEntries(Object.entries(state.gates).filter(([, gate]) => gate !== 1));
-const written = (gate) => (gate === 0 ? "off" : "scale " + Number(gate.toFixed(2)));
+const clean = () => Object.fromEntries(Object.entries(state.edits).filter(([, edit]) => edit !== "keep"));
+const edit = (head) => state.edits[head] ?? "keep";
+const scale = (text) => (text === "keep" ? 1 : text === "zero" ? 0 : Number(/^scale\((.*)\)$/.exec(text)?.[1] ?? 1));
+const scaled = (number) => (number === 1 ? "keep" : number === 0 ? "zero" : `scale(${number})`);
+const turn = (head) => { set(head, edit(head) === "keep" ? at("operator").value : "keep"); show(head, false); };
 
 function mark() {
-  data.edited = Object.fromEntries(Object.entries(clean()).map(([head, gate]) => [head, written(gate)]));
+  data.edited = clean();
   paint();
   for (const cell of cells) {
-    const gate = state.gates[cell.dataset.head] ?? 1;
-    cell.classList.toggle("off", gate === 0);
-    cell.classList.toggle("edited", gate !== 1);
+    const now = edit(cell.dataset.head);
+    cell.classList.toggle("off", now !== "keep" && scale(now) === 0);
+    cell.classList.toggle("edited", now !== "keep");
   }
 }
 
-function set(head, gate) {
-  state.gates[head] = gate;
+function set(head, now) {
+  state.edits[head] = now;
   mark();
   ask();
 }
 
 // The card of a head gets a switch and a scale at its top.
 function controls(head) {
-  const gate = state.gates[head] ?? 1;
   const box = element("div", "", { class: "scale" });
-  const button = element("button", gate === 1 ? "Switch off" : "Switch on", { type: "button" });
+  const button = element("button", edit(head) === "keep" ? "Switch off" : "Switch on", { type: "button" });
   const label = element("label", "scale ");
   const slide = element("input", "", { type: "range", min: 0, max: live.widest, step: 0.05, "aria-label": `scale of ${head}` });
-  slide.value = gate;
-  const shown = element("output", Number(gate).toFixed(2));
-  button.addEventListener("click", () => { set(head, (state.gates[head] ?? 1) === 1 ? 0 : 1); show(head, false); });
-  slide.addEventListener("input", () => { shown.textContent = Number(slide.value).toFixed(2); button.textContent = Number(slide.value) === 1 ? "Switch off" : "Switch on"; set(head, Number(slide.value)); });
+  slide.value = scale(edit(head));
+  const shown = element("output", Number(slide.value).toFixed(2));
+  button.addEventListener("click", () => turn(head));
+  slide.addEventListener("input", () => { shown.textContent = Number(slide.value).toFixed(2); button.textContent = Number(slide.value) === 1 ? "Switch off" : "Switch on"; set(head, scaled(Number(slide.value))); });
   label.append(slide);
   box.append(button, label, shown);
   card.querySelector("h3").after(box);
@@ -62,7 +64,7 @@ async function ask() {
   const mine = (running = new AbortController());
   at("status").textContent = "Computing …";
   try {
-    const body = JSON.stringify({ operator: at("operator").value, gates: clean(), query: state.query });
+    const body = JSON.stringify({ edits: clean(), query: state.query });
     const answer = await fetch("look", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal: mine.signal });
     if (!answer.ok) throw new Error((await answer.json()).error);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -137,7 +139,7 @@ function plane(after) {
 }
 
 async function save() {
-  const answer = await fetch("save", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ operator: at("operator").value, gates: clean() }) }).catch(() => null);
+  const answer = await fetch("save", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ edits: clean() }) }).catch(() => null);
   const found = answer ? await answer.json() : { error: "The server has ended." };
   at("saved").textContent = found.error || `Written to ${found.folder}`;
 }
@@ -145,11 +147,10 @@ async function save() {
 new MutationObserver(() => { if (!card.querySelector(".scale") && card.querySelector("dl")) controls(card.querySelector("h3").textContent); }).observe(card, { childList: true });
 table.addEventListener("click", (event) => {
   const cell = event.target.closest("button");
-  if (cell) { const head = cell.dataset.head; set(head, (state.gates[head] ?? 1) === 1 ? 0 : 1); show(head, false); }
+  if (cell) turn(cell.dataset.head);
 });
-at("operator").addEventListener("change", ask);
-at("reset").addEventListener("click", () => { state.gates = {}; mark(); ask(); });
-at("restore").addEventListener("click", () => { state.gates = { ...live.gates }; at("operator").value = live.operator; mark(); ask(); });
+at("reset").addEventListener("click", () => { state.edits = {}; mark(); ask(); });
+at("restore").addEventListener("click", () => { state.edits = { ...live.edits }; mark(); ask(); });
 at("save").addEventListener("click", save);
 at("ask").addEventListener("submit", (event) => { event.preventDefault(); const text = at("query").value.trim(); if (text) find({ text }, text, null); });
 mark();

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
-from headwise.edits.operators import OPERATORS
 from headwise.report.head_cards import Heads
 from headwise.report.page import heads_of, packed, script_json
 from headwise.report.words import Results, metric_name, render_page
@@ -37,7 +37,7 @@ def explore_html(
     Arguments:
         results: of the run.
         mask: what the page begins with.
-        operators: what a head that is off may do.
+        operators: the letters that a head that is switched off may have.
         widest: the largest scale of a head.
         names: of the images shown.
         points: x, y of every image's unchanged embedding on a plane.
@@ -47,8 +47,7 @@ def explore_html(
     """
     values = heads_of(results, heads)
     live = {
-        "gates": {str(head): mask.gate(head) for head in mask.heads},
-        "operator": mask.operator,
+        "edits": {str(head): str(edit) for head, edit in mask.edits.items()},
         "widest": widest,
         "names": list(names),
         "points": list(points),
@@ -61,8 +60,8 @@ def explore_html(
         script=packed("page.js", "explore.js"),
         data=script_json(values.pop("data") | {"live": live}),
         images=len(names),
-        operators=[(name, OPERATORS[name].partition(";")[0]) for name in operators],
-        operator=mask.operator,
+        operators=[(name, KINDS[name].about) for name in operators],
+        operator=next((name for name in mask.names if name in operators), "zero"),
         texts=texts,
         **values,
     )

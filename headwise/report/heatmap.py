@@ -1,4 +1,4 @@
-"""The heat map: what suppressing each head alone does, layers × heads, one panel per operator.
+"""The heat map: what suppressing each head alone does, layers × heads, one panel per edit.
 
 In: results with a sweep, or first-order scores in its place. Out: the bytes of a PNG, the same for the same results.
 """
@@ -67,7 +67,7 @@ def heat_map(
             image = _panel(axis, grid, table, limit, small)
             for head in (chosen or {}).get(operator, ()):
                 _outline(axis, head.index, grid.row_of(head))
-            axis.set_title(f"operator {operator}", fontsize=9)
+            axis.set_title(f"edit: {operator}", fontsize=9)
         for axis in axes[len(tables) :]:
             axis.set_visible(False)
         outlined = any(heads for heads in (chosen or {}).values())
@@ -98,7 +98,9 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
     try:
         model, chosen = results["model"], results.get("chosen")
         grid = Grid(tuple(model["layers"]), model.get("pool_heads", 0))
-        outlined = {chosen["operator"]: [Head.parse(name) for name in chosen["heads"]]} if chosen else {}
+        heads = [Head.parse(name) for name in chosen["heads"]] if chosen else []
+        swept = [*results["sweep"], *results.get("first_order", [])]
+        outlined = {sweep["operator"]: heads for sweep in swept}
         if not results["sweep"]:
             scores = {
                 first["operator"]: {Head.parse(head["head"]): head["score"] for head in first["heads"]}

@@ -93,8 +93,7 @@ def _edited(explanation: Results) -> dict[str, str]:
     if not named:
         return {}
     mask = Mask.parse(grid_of(explanation), named)
-    gates = {str(head): mask.gate(head) for head in mask.heads}
-    return {head: mask.operator + ("" if gate == 0 else f", gate {gate:.3g}") for head, gate in gates.items()}
+    return {str(head): str(edit) for head, edit in mask.edits.items()}
 
 
 def _ends(sweep: Results) -> list[tuple[str, list[Mapping[str, Any]]]]:

@@ -69,7 +69,7 @@ def rows_of(results: Results) -> Rows:
     kind = kind_of(results)
     if kind in ("refine", "sweep"):
         sweeps = results["sweep"] if kind == "refine" else [results["sweep"]]
-        chosen = results.get("chosen", {"operator": "", "heads": []})
+        chosen = results.get("chosen", {"edits": {}})
         return [
             {
                 "head": head["head"],
@@ -77,11 +77,7 @@ def rows_of(results: Results) -> Rows:
                 "change": head["delta"],
                 "loss_change": head["loss_delta"],
                 "p": head["p_max_t"],
-                **(
-                    {"chosen": head["head"] in chosen["heads"] and sweep["operator"] == chosen["operator"]}
-                    if kind == "refine"
-                    else {}
-                ),
+                **({"chosen": chosen["edits"].get(head["head"]) == sweep["operator"]} if kind == "refine" else {}),
             }
             for sweep in sweeps
             for head in sweep["heads"]

@@ -190,9 +190,7 @@ def sweeps_of(results: Results) -> list[dict[str, Any]]:
 
 
 def _edit(results: Results, head: str) -> str:
-    chosen = results["chosen"]
-    gate = chosen["gates"].get(head, 0.0)
-    return f"{chosen['operator']}" + ("" if gate == 0 else f", gate {gate:.3g}")
+    return str(results["chosen"]["edits"].get(head, ""))
 
 
 def _first(edited: Mapping[str, str], sweeps: Sequence[Mapping], names: Sequence[Sequence[str]]) -> str:

@@ -87,17 +87,12 @@ def _first_order(first: Results) -> dict[str, Any]:
 
 
 def _chosen_heads(results: Results) -> list[dict[str, Any]]:
-    """Every suppressed head with its gate and what the sweep of the same operator measured for it alone."""
-    chosen = results["chosen"]
-    alone = {
-        head["head"]: head
-        for sweep in results["sweep"]
-        if sweep["operator"] == chosen["operator"]
-        for head in sweep["heads"]
-    }
-    unknown = {"delta": None, "loss_delta": None, "p_max_t": None}  # an operator that was not swept
+    """Every edited head with its edit and what the sweep of the same edit measured for it alone."""
+    alone = {(sweep["operator"], head["head"]): head for sweep in results["sweep"] for head in sweep["heads"]}
+    unknown = {"delta": None, "loss_delta": None, "p_max_t": None}  # an edit that was not swept
     return [
-        {"gate": chosen["gates"].get(name, 0.0), **alone.get(name, unknown), "head": name} for name in chosen["heads"]
+        {"edit": edit, **alone.get((edit, name), unknown), "head": name}
+        for name, edit in results["chosen"]["edits"].items()
     ]
 
 

@@ -37,6 +37,7 @@ METRICS = {
     "fitness": "weighted mean of the parts' fitness",
 }
 LONGEST_NAME = 40
+FEW = 6  # edits that are named in a sentence
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 
 
@@ -203,12 +204,17 @@ def verdict(results: Results) -> str:
     before, after = row_of(results, "identity"), row_of(results, "chosen")
     main = main_metric(results, after["metrics"])
     found = (
-        f"Suppressing {chosen['size']} of {heads} heads ({listed(chosen['heads'])}; operator "
-        f"{chosen['operator']}) changed {metric_name(main)} on the test split from {points(before['metrics'][main])} "
+        f"Editing {chosen['size']} of {heads} heads ({few_edits(chosen)}) changed {metric_name(main)} on the test split from {points(before['metrics'][main])} "
         f"to {points(after['metrics'][main])}: {change(after['delta'])} points, 95 % interval "
         f"{interval(after['interval'])}, {p_equals(after['p'])} ({size_of(test)})."
     )
     return f"{found} {claim_sentence(after)}"
+
+
+def few_edits(chosen: Results) -> str:
+    """The heads with what is done to them; of many the first, and how many more."""
+    pairs = [f"{head} {edit}" for head, edit in chosen["edits"].items()]
+    return listed(pairs[:FEW]) if len(pairs) <= FEW else f"{', '.join(pairs[:FEW])} and {len(pairs) - FEW} more"
 
 
 def results_table(results: Results) -> str:

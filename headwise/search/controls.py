@@ -1,8 +1,8 @@
 """Layer-matched random masks: what suppressing as many heads at the same depths does by chance.
 
-    P(m') equal for all m' ≠ m with, in every row, the gates of m in another order       m: (rows, H) gates
+    P(m') equal for all m' ≠ m with, in every row, the edits of m in another order       m: (rows, H) edits
 
-Every row of the grid keeps its own gates in a random order; none is drawn twice, and the mask itself is left out. The
+Every row of the grid keeps its own edits in a random order; none is drawn twice, and the mask itself is left out. The
 null of a permutation test within layers. It evaluates nothing.
 """
 
@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 
+from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 
-Row = tuple[float, ...]
+Row = tuple[Edit, ...]
 
 
 def controls(mask: Mask, count: int, seed: int = 0) -> tuple[Mask, ...]:
-    """Random masks with the gates of the given one, shuffled within each row of the grid.
+    """Random masks with the edits of the given one, shuffled within each row of the grid.
 
     Arguments:
-        mask: the mask to match: same number of heads per row, same gates, same operator.
+        mask: the mask to match: the same edits in each row.
         count: how many.
         seed: the same seed gives the same masks.
 
@@ -38,33 +39,37 @@ def controls(mask: Mask, count: int, seed: int = 0) -> tuple[Mask, ...]:
     if count < 1:
         raise HeadwiseError(f"The number of random control masks is {count}; it must be at least 1.")
     own = mask.bare()
-    total = math.prod(map(_arrangements, own.gates))
+    total = math.prod(map(_arrangements, own.table))
     if total == 1:
         return (own,)
     rng = random.Random(seed)
     if total <= 4 * count:
-        rows = [sorted(_permutations(row)) for row in own.gates]
-        others = [gates for gates in product(*rows) if gates != own.gates]
+        rows = [sorted(_permutations(row), key=_order) for row in own.table]
+        others = [table for table in product(*rows) if table != own.table]
         chosen = rng.sample(others, min(count, len(others)))
     else:  # at most a quarter is ever taken, so drawing again ends soon
-        seen = {own.gates: None}
+        seen = {own.table: None}
         while len(seen) <= count:
-            seen.setdefault(tuple(tuple(rng.sample(row, len(row))) for row in own.gates))
+            seen.setdefault(tuple(tuple(rng.sample(row, len(row))) for row in own.table))
         chosen = list(seen)[1:]
-    return tuple(Mask(own.grid, gates, own.operator) for gates in chosen)
+    return tuple(Mask(own.grid, table) for table in chosen)
 
 
 def _arrangements(row: Row) -> int:
-    """How many different orders a row's gates have."""
+    """How many different orders a row's edits have."""
     return math.factorial(len(row)) // math.prod(map(math.factorial, Counter(row).values()))
 
 
 def _permutations(row: Row) -> Iterator[Row]:
-    """The different orders of a row's gates."""
+    """The different orders of a row's edits."""
     if not row:
         yield ()
-    for gate in dict.fromkeys(row):
+    for edit in dict.fromkeys(row):
         rest = list(row)
-        rest.remove(gate)
+        rest.remove(edit)
         for tail in _permutations(tuple(rest)):
-            yield (gate, *tail)
+            yield (edit, *tail)
+
+
+def _order(row: Row) -> tuple:
+    return tuple(edit.order for edit in row)

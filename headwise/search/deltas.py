@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from headwise.checked import Damaged, load_tensors, metadata
+from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -42,17 +43,17 @@ class HeadDeltas:
     heads: tuple[Head, ...]
 
     def embeddings(self, mask: Mask) -> torch.Tensor:
-        """Identity's embeddings plus (1 − gate) times the change of every head, (N, E) float32.
+        """Identity's embeddings plus the change of every head that has the edit, (N, E) float32.
 
         Raises:
-            HeadwiseError: a mask of another grid or operator, or with heads whose changes are not known.
+            HeadwiseError: edits of another grid, other edits, or heads whose changes are not known.
         """
-        if mask.grid != self.grid or (mask.heads and mask.operator != self.operator):
+        if mask != Mask.suppress(self.grid, mask.heads, self.operator):
             raise HeadwiseError(
-                f"The changes were collected with operator {self.operator} on {self.grid}; "
-                f"the mask is {mask.operator} on {mask.grid}."
+                f"The changes were collected for the edit {self.operator} on {self.grid}; these are {mask.kinds} on "
+                f"{mask.grid}."
             )
-        return self.moved(self.identity.clone(), {head: 1.0 - mask.gate(head) for head in mask.heads})
+        return self.moved(self.identity.clone(), dict.fromkeys(mask.heads, 1.0))
 
     def moved(self, embeddings: torch.Tensor, weights: Mapping[Head, float]) -> torch.Tensor:
         """Embeddings (N, E) float32 plus the weighted changes of heads, in place.
@@ -120,9 +121,9 @@ class Collector:
     def __init__(self, grid: Grid, operator: str, heads: Sequence[Head] = (), identity: torch.Tensor | None = None):
         self.grid, self.heads = grid, tuple(heads or grid)
         singles = [Mask.suppress(grid, [head], operator) for head in self.heads]
-        self.operator = singles[0].operator
+        self.operator = canonical(operator)
         self._identity = identity
-        self.masks = singles if identity is not None else [Mask.identity(grid, self.operator), *singles]
+        self.masks = singles if identity is not None else [Mask.identity(grid), *singles]
         self._place = {mask.key: i for i, mask in enumerate(singles)}
         self._missing = set(self._place)
         self._changes = torch.empty(0)
@@ -161,7 +162,7 @@ def collect(
         tower, pixels, layout, means, progress: as `engine.embed`.
 
     Raises:
-        HeadwiseError: an operator that the tower does not have.
+        HeadwiseError: an edit that the tower cannot have.
     """
     for mask, embeddings in embed(tower, pixels, keep.masks, layout, means=means, progress=progress):
         keep(mask, embeddings)

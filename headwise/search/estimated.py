@@ -181,9 +181,9 @@ def estimated(
     ranking = [head for head in ranking if head in allowed]
     singles = [Mask.suppress(grid, [head], operator) for head in ranking[: estimates.batch]]
     most = settings.max_heads or grid.size
-    fits = [m for m in seeds if m.is_binary and m.size <= most and m.with_operator(operator) == m]
+    fits = [m for m in seeds if m.size <= most and m.bare() == Mask.suppress(grid, m.heads, operator)]
     given = [mask for mask in fits if set(mask.heads) <= allowed]
-    known = list({mask.key: mask for mask in (Mask.identity(grid, operator), *singles, *given)}.values())
+    known = list({mask.key: mask for mask in (Mask.identity(grid), *singles, *given)}.values())
     can_spend = remaining()
     if not learn(known):
         raise HeadwiseError(f"AAT-GA: a budget of {can_spend:.1f} FFE does not pay for a single mask. Raise it.")

@@ -20,7 +20,7 @@ from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.scoring.losses import Loss, check_images
-from headwise.search.gated import constants, frozen, gated, gather, trained_cost
+from headwise.search.gated import constants, frozen, gate_rows, gather, trained_cost, under
 from headwise.search.ranks import spearman
 from headwise.search.sweep import Sweep
 from headwise.towers.base import Tower
@@ -82,7 +82,7 @@ def first_order(
     Raises:
         HeadwiseError: bad input, or scores that are not finite.
     """
-    tower.check_operator(operator)
+    tower.check_edit(operator)
     if chunk < 1:
         raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     total = len(pixels)
@@ -93,7 +93,7 @@ def first_order(
 
     def embed(part: torch.Tensor, gates: list[torch.Tensor]) -> torch.Tensor:
         images = gather(tower, pixels, part)  # (B, 3, R, R)
-        return gated(tower, images, gates, operator, means=means, recompute=recompute)  # (B, E)
+        return under(tower, images, gate_rows(tower, gates, operator, means), recompute=recompute)  # (B, E)
 
     def tell(images: int, cost: float) -> None:
         if progress:
@@ -121,7 +121,7 @@ def first_order(
             tell(len(part), trained_cost(recompute))
     if not (math.isfinite(value) and bool(torch.isfinite(slopes).all())):
         raise HeadwiseError(f"The loss ({value:g}) or its gradient is not finite. Check the model's weights.")
-    able = [operator in block.operators for block in tower.blocks for _ in range(block.heads)]
+    able = [operator in block.letters for block in tower.blocks for _ in range(block.heads)]
     scores = {head: float(slope) for head, slope, can in zip(tower.grid, slopes, able, strict=True) if can}
     return FirstOrder(tower.grid, operator, scores, value, 1.0 + trained_cost(recompute))
 

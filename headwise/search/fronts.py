@@ -160,7 +160,7 @@ def _nsga2(
         return len(paid) == len(new)
 
     why = "budget"
-    if not learn([Mask.identity(breeder.grid, breeder.operator)]):
+    if not learn([Mask.identity(breeder.grid)]):
         raise HeadwiseError("Front: the budget does not pay for identity on every domain. Raise it.")
     while algorithm.has_next():
         infill = algorithm.ask()

@@ -1,9 +1,9 @@
-"""A tower's forward with one differentiable gate per head.
+"""A tower's forward under edits whose numbers have gradients.
 
-    z'_h = g_h · z_h + (1 − g_h) · A0·v_h       z (B, H, Q, d), v (B, H, N, d), g (H) per row, gradients to g alone
+    e = pool(blocks under rows of edits)       z' = M·(A'v) + c per head, gradients to τ, g, c, s alone
 
-In: a tower, images, gates. Out: embeddings (B, E). `evaluation/engine.py` computes the same for such a mask; it
-shares work between masks and has no gradients. It does not know what the gates are trained for.
+In: a tower, images, a row of edits for each block. Out: embeddings (B, E). `evaluation/engine.py` computes the same for
+such edits; it shares work between masks and has no gradients. It does not know what the numbers are trained for.
 """
 
 from __future__ import annotations
@@ -15,52 +15,48 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from headwise.edits.operators import suppress
+from headwise.edits.operators import Row, letter_row
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
-from headwise.towers.base import Tower, evaluating, rows
+from headwise.towers.base import Tower, evaluating
 
 
-def gated(
-    tower: Tower,
-    images: torch.Tensor,
-    gates: Sequence[torch.Tensor],
-    operator: str,
-    *,
-    means: Means | None = None,
-    recompute: bool = False,
-) -> torch.Tensor:
-    """Embeddings under gates, with gradients to the gates.
+def under(tower: Tower, images: torch.Tensor, edits: Sequence[Row | None], *, recompute: bool = False) -> torch.Tensor:
+    """Embeddings under edits, with gradients to their numbers.
 
     Arguments:
         tower: the image tower, in eval mode.
         images: (B, 3, R, R), on the tower's device, in its precision.
-        gates: per row of the grid, (H).
-        operator: what a suppressed head emits.
-        means: operator `mean`: per row, (H, d).
+        edits: per row of the grid; None: every head is kept.
         recompute: keep one residual stream per block and run each block again for its gradients.
 
     Returns:
         (B, E), not normalised.
     """
-    with torch.no_grad():  # nothing before the first block depends on a gate
+    with torch.no_grad():  # nothing before the first block depends on an edit
         x = tower.stem(images)  # (B, N, D)
     for row, block in enumerate(tower.blocks):
         queries = tower.queries(row)
-        mean = means[row] if means is not None else None
-
-        def step(x, g, block=block, queries=queries, mean=mean):
-            z, v = block.attend(x, queries)  # (B, H, Q, d), (B, H, N, d)
-            if operator in block.operators:  # pooling heads lack some operators; they are kept then
-                z = suppress(operator, z, v, g, queries=queries, mean=mean)
-            return block.finish(rows(x, queries), z)  # (B, Q, D)
-
         if recompute and torch.is_grad_enabled():
             # blocks in eval mode draw no random numbers, so there is no generator state to keep
-            x = checkpoint(step, x, gates[row], use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(block.run, x, edits[row], queries, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = step(x, gates[row])
+            x = block.run(x, edits[row], queries)  # (B, Q, D)
     return tower.pool(x)
+
+
+def gate_rows(tower: Tower, gates: Sequence[torch.Tensor], letter: str, means: Means | None = None) -> list[Row | None]:
+    """One gate per head, each the number of one letter.
+
+    Arguments:
+        gates: per row of the grid, (H); rows that cannot have the letter (of pooling heads) are kept.
+        letter: one with a number.
+        means: `mean` alone: per row, (H, d).
+    """
+    return [
+        letter_row(letter, g, mean=None if means is None else means[row]) if letter in block.letters else None
+        for row, (block, g) in enumerate(zip(tower.blocks, gates, strict=True))
+    ]
 
 
 @contextmanager
@@ -77,15 +73,15 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def constants(tower: Tower, operator: str, means: Means | None) -> list[torch.Tensor] | None:
-    """The heads' mean outputs on the tower's device, as ordinary tensors; None for other operators.
+    """The heads' mean outputs on the tower's device, as ordinary tensors; None for other letters than `mean`.
 
     Raises:
-        HeadwiseError: operator `mean` without them.
+        HeadwiseError: `mean` without them.
     """
     if operator != "mean":
         return None
     if means is None:
-        raise HeadwiseError("Operator 'mean' needs the heads' mean outputs; compute them with engine.head_means.")
+        raise HeadwiseError("'mean' needs the heads' mean outputs; compute them with engine.head_means.")
     return [row.to(tower.device).clone() for row in means]
 
 

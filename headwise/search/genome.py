@@ -118,15 +118,15 @@ class Breeder:
 
     def genome(self, mask: Mask) -> Genome:
         """The heads that a mask suppresses, as a genome."""
-        gates = [gate for row in mask.gates for gate in row]
-        return tuple(i for i, gate in enumerate(gates) if gate < 1.0)
+        edits = [edit for row in mask.table for edit in row]
+        return tuple(i for i, edit in enumerate(edits) if not edit.keeps)
 
     # ---- the first population
 
     def first_population(self, seeds: Sequence[Mask]) -> list[Genome]:
         """Identity, the seeds, the best single heads, the best heads together, then random combinations."""
         size = self.settings.population
-        fits = [self.genome(mask) for mask in seeds if mask.is_binary and self._own(mask)]
+        fits = [self.genome(mask) for mask in seeds if self._own(mask)]
         chosen: dict[Genome, None] = {(): None}
         chosen.update(dict.fromkeys(genome for genome in fits if len(genome) <= self.most))
         chosen.update(dict.fromkeys((i,) for i in self.ranking[: max(1, size // 4)]))
@@ -136,7 +136,7 @@ class Breeder:
         return first + self._new(size - len(first), dict.fromkeys(first), self.combination)
 
     def _own(self, mask: Mask) -> bool:
-        fits = mask.grid == self.grid and (mask.is_identity or mask.operator == self.operator)
+        fits = mask.grid == self.grid and mask.bare() == self.mask(self.genome(mask))
         return fits and set(self.genome(mask)) <= set(self.allowed)
 
     def combination(self) -> Genome:

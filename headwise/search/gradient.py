@@ -23,7 +23,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
 from headwise.scoring.losses import Loss, check_images, value_of
-from headwise.search.gated import constants, frozen, gated, gather, trained_cost
+from headwise.search.gated import constants, frozen, gate_rows, gather, trained_cost, under
 from headwise.search.gates import FORMS
 from headwise.search.gradient_state import Epoch, State, fingerprint, read_state, write_state
 from headwise.towers.base import Tower
@@ -96,6 +96,7 @@ class Learned:
     """What back-propagation found.
 
     Arguments:
+        letter: the letter whose numbers the gates are.
         soft: the gates as they were learned (0 or 1 for `top_k`).
         ranking: heads that can be suppressed, the one with the lowest gate first.
         history: one entry per epoch.
@@ -103,6 +104,7 @@ class Learned:
         spent: FFE: 1 for a forward, 1 more for a backward (activations alone), 1 more where blocks run again.
     """
 
+    letter: str
     soft: Mask
     ranking: tuple[Head, ...]
     history: tuple[Epoch, ...]
@@ -112,14 +114,17 @@ class Learned:
     @cached_property
     def binary(self) -> Mask:
         """The gates cut at one half."""
-        return Mask.suppress(
-            self.soft.grid, [head for head in self.soft.heads if self.soft.gate(head) < 0.5], self.soft.operator
-        )
+        return Mask.suppress(self.soft.grid, [head for head, gate in self.gates.items() if gate < 0.5], self.letter)
 
     def cuts(self, most: int) -> tuple[Mask, ...]:
         """The first head of the ranking suppressed, the first two, …, at most `most`."""
         sizes = range(1, min(most, len(self.ranking)) + 1)
-        return tuple(Mask.suppress(self.soft.grid, self.ranking[:size], self.soft.operator) for size in sizes)
+        return tuple(Mask.suppress(self.soft.grid, self.ranking[:size], self.letter) for size in sizes)
+
+    @property
+    def gates(self) -> dict[Head, float]:
+        """Every head's gate."""
+        return {head: self.soft.edit(head).gate or 0.0 for head in self.soft.grid}
 
 
 def learn_gates(
@@ -151,7 +156,7 @@ def learn_gates(
     Raises:
         HeadwiseError: bad input, a loss that is not finite, or a checkpoint of another run.
     """
-    tower.check_operator(operator)
+    tower.check_edit(operator)
     check_images(loss, len(pixels))
     training = _Training(tower, pixels, loss, operator, settings, constants(tower, operator, means), progress)
     facts = {"operator": operator, "settings": asdict(settings), "about": about}
@@ -201,7 +206,7 @@ class _Training:
         self.tower, self.pixels, self.loss, self.operator = tower, pixels, loss, operator
         self.settings, self.means, self.progress = settings, means, progress
         self.form = FORMS[settings.form]
-        able = [operator in block.operators for block in tower.blocks for _ in range(block.heads)]
+        able = [operator in block.letters for block in tower.blocks for _ in range(block.heads)]
         self.places = torch.tensor([i for i, can in enumerate(able) if can])  # (n): heads with a gate, in the grid
         self.k = settings.k or 0
         if self.k >= len(self.places):
@@ -292,14 +297,8 @@ class _Training:
         """Embeddings of these images, (B, E)."""
         images = gather(self.tower, self.pixels, numbers)  # (B, 3, R, R)
         with torch.autocast(self.tower.device.type, torch.bfloat16, enabled=self.settings.autocast):
-            return gated(
-                self.tower,
-                images,
-                self.rows(gates),
-                self.operator,
-                means=self.means,
-                recompute=self.settings.recompute,
-            )
+            edits = gate_rows(self.tower, self.rows(gates), self.operator, self.means)
+            return under(self.tower, images, edits, recompute=self.settings.recompute)
 
     @torch.no_grad()
     def held_out_loss(self, gates: torch.Tensor) -> float | None:
@@ -323,7 +322,8 @@ class _Training:
         order = torch.sort(state.best_theta, stable=True).indices  # ties: the first head of the grid
         epoch = self.trained * trained_cost(self.settings.recompute) + len(self.held_out)
         return Learned(
-            soft=Mask(grid, rows, self.operator),
+            letter=self.operator,
+            soft=Mask.gated(grid, rows, self.operator),
             ranking=tuple(heads[int(i)] for i in self.places[order]),
             history=state.history,
             best=state.best,

@@ -135,7 +135,7 @@ class _Walk:
         self, ranking: Sequence[Head], patience: int, remaining: Left, order: Callable[[Found], Order]
     ) -> tuple[list[Found], str]:
         """The path, and why it ended."""
-        identity = Mask.identity(self.grid, self.operator)
+        identity = Mask.identity(self.grid)
         path = [Found(identity, self.evaluate([identity])[0])]  # every search knows it already
         queue = list(ranking)  # the heads, the most promising first
         best, stale = path[0], 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.search.contract import Evaluate, Found, best_of
@@ -74,10 +75,10 @@ def sweep(evaluate: Evaluate, grid: Grid, operator: str) -> Sweep:
         grid: the heads of the model.
         operator: what a suppressed head emits.
     """
-    masks = [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in grid)]
+    masks = [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)]
     identity, *scores = evaluate(masks)
     effects = [
         HeadEffect(head, Found(mask, score), score.fitness - identity.fitness, score.loss - identity.loss)
         for head, mask, score in zip(grid, masks[1:], scores, strict=True)
     ]
-    return Sweep(grid, masks[1].operator if effects else operator, identity, tuple(effects))
+    return Sweep(grid, canonical(operator), identity, tuple(effects))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import ffe
@@ -128,7 +129,7 @@ def starting_cost(bench: Bench, operator: str) -> float:
 
 def least(settings: Settings, kept: int) -> float:
     """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
-    means = float("mean" in settings.operators)
+    means = float(unbound(settings.operators))
     return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
 
 

@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means
 from headwise.jobs.steps.bench import Bench
@@ -144,7 +145,7 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
 
 
 def _means(bench: Bench, operators: Sequence[str]) -> Means | None:
-    return bench.means if "mean" in operators else None
+    return bench.means if unbound(operators) else None
 
 
 def remember_test(bench: Bench, mask: Mask) -> int:

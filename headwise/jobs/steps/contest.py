@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
@@ -71,7 +72,7 @@ class Timed(Evaluator):
     def of(cls, bench: Bench, split: str, operator: str) -> Timed:
         """The bench's evaluator of a split, with a clock."""
         plain = bench.evaluator(split)
-        if operator == "mean":
+        if unbound([operator]):
             plain.means = bench.means
         return cls(**{f.name: getattr(plain, f.name) for f in fields(plain)})
 
@@ -103,12 +104,12 @@ def run_searches(bench: Bench, settings: CompareSettings, pace: Pace) -> list[Ru
         pace: what the clock leaves each of them.
 
     Raises:
-        HeadwiseError: an operator that the tower cannot use, or a budget that pays for nothing.
+        HeadwiseError: an edit that the tower cannot have, or a budget that pays for nothing.
     """
     runs, unmasked = [], None
     names = ("best single head", *(name for name in SEARCH_STRATEGIES if name in settings.strategies))
     for operator in settings.search.operators:
-        bench.tower.check_operator(operator)
+        bench.tower.check_edit(operator)
         evaluate, options = (
             Timed.of(bench, "search", operator),
             replace(settings.of(0), operators=(operator,), max_minutes=None),
@@ -131,7 +132,7 @@ def _run(
 ) -> list[Run]:
     """One method; AAT-BP gives two runs, binary and soft. What all searches start from is in the budget of each."""
     evaluate, options, operator = Timed.of(bench, "search", start.operator), settings.of(seed), start.operator
-    evaluate([Mask.identity(start.grid, operator), *(found.mask for found in start.singles)])  # from the study
+    evaluate([Mask.identity(start.grid), *(found.mask for found in start.singles)])  # from the study
     left = purse(evaluate, budget.total - budget.reserved - start.cost, clock)
     evaluate.seconds = evaluate.evaluated = 0.0
     key = f"compare: {name}, {operator}, seed {seed}, {_short(options)}"

@@ -17,6 +17,7 @@ import torch
 from headwise.data.cache import PixelCache
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
+from headwise.edits.edit import unbound
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -147,7 +148,9 @@ def width_of(subject: Subject) -> int:
 def find_effects(subject: Subject, arrays: Arrays, study: Study) -> Effects:
     """Remove every head alone."""
     tower, pixels = subject.tower, subject.pixels
-    means = head_means(tower, subject.cache.take(subject.label), subject.layout) if subject.operator == "mean" else None
+    means = (
+        head_means(tower, subject.cache.take(subject.label), subject.layout) if unbound([subject.operator]) else None
+    )
     masks = [Mask.identity(tower.grid), *(Mask.suppress(tower.grid, [head], subject.operator) for head in tower.grid)]
     with subject.reporter.stage("Removing every head", ffe(tower, masks), "FFE") as advance:
         return total_effects(

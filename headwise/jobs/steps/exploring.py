@@ -1,6 +1,6 @@
 """What `explore` answers while someone clicks: masks → recall, queries, neighbours, how embeddings moved; saving.
 
-In: requests as plain JSON values: a mask's operator and gates, perhaps a query. Out: plain JSON values, first of some
+In: requests as plain JSON values: heads with their edits, perhaps a query. Out: plain JSON values, first of some
 images, then of all; a newer request ends an older one. It knows nothing of HTTP, and no request names a file.
 """
 
@@ -20,6 +20,7 @@ import torch
 
 from headwise.data.pairs import Pairs
 from headwise.data.seen import remembered
+from headwise.edits.edit import Edit
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -31,7 +32,7 @@ from headwise.scoring.objectives import Objective, Score
 from headwise.towers.base import Model
 from headwise.towers.probes import described
 
-WIDEST = 1.0  # the largest gate that the vocabulary has
+WIDEST = 2.0  # the largest scale that the page gives a head
 FIRST = 0.6  # seconds until a first answer, of the images that are done by then
 SHOWN = 8  # neighbours, queries gained and lost, pictures that moved
 LONGEST = 500  # characters of a query
@@ -77,22 +78,24 @@ class Session:
         self._newest = -1
 
     def mask(self, request: Mapping[str, Any]) -> Mask:
-        """The mask of a request: {operator, gates: {head: gate}}.
+        """The edits of a request: {edits: {head: edit}}, each as a text; one that is written as the run's own is the run's
+        own, arrays included.
 
         Raises:
-            HeadwiseError: anything else, a head that is not there, a gate outside of the vocabulary.
+            HeadwiseError: anything else, a head that is not there, an edit outside of the vocabulary.
         """
-        operator, gates = request.get("operator"), request.get("gates")
-        grid = self.streams.tower.grid
-        if not isinstance(operator, str) or not isinstance(gates, Mapping) or len(gates) > grid.size:
-            raise HeadwiseError("A request needs an operator, and gates by the names of heads.")
-        rows = [[1.0] * count for count in grid.rows]
-        for name, gate in gates.items():
-            if isinstance(gate, bool) or not isinstance(gate, int | float):
-                raise HeadwiseError(f"The gate of {str(name)[:20]!r} is not a number.")
+        edits, grid = request.get("edits"), self.streams.tower.grid
+        if not isinstance(edits, Mapping) or len(edits) > grid.size:
+            raise HeadwiseError("A request needs edits by the names of heads.")
+        found = {}
+        for name, text in edits.items():
             head = Head.parse(str(name)[:20])
-            rows[grid.row_of(head)][head.index] = float(gate)
-        mask = Mask(grid, tuple(map(tuple, rows)), operator)
+            grid.row_of(head)
+            own = self.chosen.edit(head)
+            found[head] = own if text == str(own) else Edit.parse(str(text)[:100])
+        mask = Mask.of(grid, found)
+        if any(not letter.bound and letter.name != "mean" for edit in mask.edits.values() for letter in edit.letters):
+            raise HeadwiseError("Shifts and spectral edits are learned; they can only be those of the run.")
         self.streams.tower.check_mask(mask)
         return mask
 

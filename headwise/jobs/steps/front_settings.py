@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from headwise.edits.operators import canonical_operator
+from headwise.edits.edit import canonical
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import FIRST_ORDER, Budget, open_budget, starting_cost
@@ -56,7 +56,7 @@ class FrontSettings:
 
     def __post_init__(self) -> None:
         check_level(self.level)
-        object.__setattr__(self, "operator", canonical_operator(self.operator))
+        object.__setattr__(self, "operator", canonical(self.operator))
         object.__setattr__(self, "genetic", replace(self.genetic, seed=self.seed, max_heads=self.max_heads))
         within("max_loss", self.max_loss, 0, 100, "points")
         assert self.searching  # checks the others

@@ -188,14 +188,26 @@ def prepared(
 
 
 def read_mask(mask: Mask | str | Path | None, model: Model) -> Mask:
-    """A mask from an object, a folder, a hub id, or text such as `zero:L10.H3,L11.H0`."""
+    """A mask from an object, a folder, a hub id, or text such as `L10.H3=zero, L11.H0=scale(1.4)`."""
     if mask is None:
         return Mask.identity(model.tower.grid)
     if isinstance(mask, Mask):
         return mask
-    if isinstance(mask, str) and (mask == "identity" or ":L" in mask or ":pool" in mask):
+    if isinstance(mask, str) and (mask == "identity" or ("=" in mask and not Path(mask).exists())):
         return Mask.parse(model.tower.grid, mask)
     return Mask.from_pretrained(mask)
+
+
+def check_bound(mask: Mask) -> None:
+    """
+    Raises:
+        HeadwiseError: edits whose constants are to come from data that are not given.
+    """
+    if not mask.is_bound:
+        raise HeadwiseError(
+            f"The edits {mask} need the heads' mean outputs, which a text does not hold: give the folder that refine "
+            "wrote."
+        )
 
 
 def choose_split(pairs: Pairs, name: str) -> Pairs:

@@ -73,7 +73,7 @@ def timing(bench: Bench) -> Speed:
     if isinstance(known, list):
         return Speed(*known)
     grid, tower = bench.tower.grid, bench.tower
-    operator = next((o for o in ("uniform", "zero") if o in tower.operators), "zero")
+    operator = next((o for o in ("uniform", "zero") if o in tower.letters), "zero")
     heads = list(grid)
     some = heads[:: max(1, len(heads) // TIMED_HEADS)][:TIMED_HEADS]
     masks = [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in some)]

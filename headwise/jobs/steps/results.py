@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.keeping import Tested
@@ -101,9 +102,9 @@ def results_json(
             "mask": str(chosen.mask),
             "found_by": chosen.found_by,
             "size": chosen.mask.size,
-            "operator": chosen.mask.operator,
+            "values": chosen.mask.values,
             "heads": [str(head) for head in chosen.mask.heads],
-            "gates": {str(head): chosen.mask.gate(head) for head in chosen.mask.heads},
+            "edits": {str(head): str(edit) for head, edit in chosen.mask.edits.items()},
         },
         "test": tested["table"],
         "test_reads": reads["study"],
@@ -117,7 +118,7 @@ def results_json(
                 name: sum(s.ffe for r in searched for s in r.strategies if s.name == name)
                 for name in settings.strategies
             },
-            **({"means": 1.0} if "mean" in settings.operators else {}),
+            **({"means": 1.0} if unbound(settings.operators) else {}),
             "search": search_ffe,
             "pick": picked.ffe,
             **({"kept": picked.guard.ffe} if picked.guard else {}),

@@ -140,7 +140,7 @@ def _genetic(
     if start.deltas:
         pairs = Pairs(start.deltas)
         best = best_of([*start.singles, *(found for strategy in done for found in strategy.masks)]).mask
-        seeds += [*pairs(Mask.identity(start.grid, start.operator), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
+        seeds += [*pairs(Mask.identity(start.grid), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
         seeds += pairs.loudest(SEED_LOUDEST)
     with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", None):
         if settings.exact or not start.deltas:
@@ -201,7 +201,7 @@ def _gradient(
     epoch = trained_cost(options.recompute)  # at most: images held out cost one pass
     epochs = min(options.epochs, math.floor((left() - CUTS_LEAST) / epoch)) if left() < math.inf else options.epochs
     if epochs < 1:
-        identity = Found(Mask.identity(start.grid, start.operator), start.identity)
+        identity = Found(Mask.identity(start.grid), start.identity)
         return Strategy("bp", (identity,), 0.0, {"why": "budget"})
     with metered(bench.reporter, evaluate, f"AAT-BP ({start.operator})", None):
         learned = learn_gates(
@@ -224,8 +224,8 @@ def _gradient(
         paid = affordable(evaluate, masks, left())
         scores = evaluate(paid) if paid else []
     found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
-    found = found or (Found(Mask.identity(start.grid, start.operator), start.identity),)
-    gates = {str(head): learned.soft.gate(head) for head in learned.soft.grid}
+    found = found or (Found(Mask.identity(start.grid), start.identity),)
+    gates = {str(head): gate for head, gate in learned.gates.items()}
     why = "budget" if len(paid) < len(masks) or epochs < options.epochs else "patience or epochs"
     facts: dict[str, object] = {"why": why, "gates": gates, "best_epoch": learned.best}
     return Strategy("bp", found, evaluate.spent - spent, facts)

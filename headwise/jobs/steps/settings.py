@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
+from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid
-from headwise.edits.operators import canonical_operator
 from headwise.errors import HeadwiseError
 from headwise.scoring.stats import LEVEL
 from headwise.search.estimated import EstimateSettings
@@ -89,7 +89,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.operators:
             raise HeadwiseError("No operator was given. Give one or more, such as uniform,zero.")
-        object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical_operator, self.operators))))
+        object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical, self.operators))))
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
         check_level(self.level)
@@ -118,10 +118,10 @@ def check_model(model: Model, settings: Settings) -> None:
     """What the settings ask of a model, before data are read.
 
     Raises:
-        HeadwiseError: an operator that the tower cannot use, or more heads than it has.
+        HeadwiseError: an edit that the tower cannot have, or more heads than it has.
     """
     for operator in settings.operators:
-        model.tower.check_operator(operator)
+        model.tower.check_edit(operator)
     settings.check_grid(model.tower.grid)
 
 

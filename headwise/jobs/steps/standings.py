@@ -15,6 +15,7 @@ import numpy as np
 from headwise.applied.fold import check_folds
 from headwise.baselines import BASELINES
 from headwise.data.pairs import Pairs
+from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
@@ -68,7 +69,7 @@ class Standings:
                 evaluate(asked)
         rows = [self._row("identity", None, evaluators, [masks[0]], [masks[0]])]
         if random_masks:
-            rows.append(self._row("random heads", matched and matched.operator, evaluators, random_masks, random_masks))
+            rows.append(self._row("random heads", matched and matched.kinds, evaluators, random_masks, random_masks))
         for operator in self.settings.search.operators:
             for method in ROWS:
                 runs = [run for run in self.runs if (run.method, run.operator) == (method, operator)]
@@ -87,7 +88,7 @@ class Standings:
         else:
             where = next(d.bench for d in self.domains if d.split == split)
             evaluate = replace(where.evaluator("search"), study=self.bench.study, split=split)
-        if "mean" in self.settings.search.operators:
+        if unbound(self.settings.search.operators):
             evaluate.means = self.bench.means
         return evaluate
 
@@ -183,5 +184,5 @@ def _overlap(masks: Sequence[Mask]) -> float:
     def jaccard(a: set, b: set) -> float:
         return len(a & b) / len(a | b) if a | b else 1.0
 
-    heads = [{head for head in mask.heads if mask.gate(head) < 0.5} for mask in masks]
+    heads = [{head for head, edit in mask.edits.items() if not 0.5 <= (edit.gate or 0.0) <= 1.5} for mask in masks]
     return float(np.mean([jaccard(a, b) for a, b in combinations(heads, 2)]))

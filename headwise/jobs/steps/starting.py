@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -86,7 +87,7 @@ def begin(
     grid = bench.tower.grid
 
     def masks_of(heads: Sequence[Head]) -> list[Mask]:
-        return [Mask.identity(grid, operator), *(Mask.suppress(grid, [head], operator) for head in heads)]
+        return [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in heads)]
 
     first, heads, title = None, tuple(grid), f"Sweep ({operator})"
     sweeping = settings.sweep
@@ -113,7 +114,7 @@ def begin(
     swept = sweep(evaluate, grid, operator) if sweeping else None
     return Start(
         grid=grid,
-        operator=masks[1].operator,
+        operator=canonical(operator),
         identity=identity,
         ranking=swept.ranking if swept else first.ranking if first else (),
         singles=tuple(Found(mask, score) for mask, score in zip(masks[1:], scores, strict=True)),
