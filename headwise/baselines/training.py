@@ -21,7 +21,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels, Plan, embed, plan
 from headwise.scoring.losses import Captions, value_of
 from headwise.search.gated import gather
-from headwise.search.gradient import EVALUATION_BATCH, split_off
+from headwise.search.training import EVALUATION_BATCH, split_off
 from headwise.towers.base import Tower, evaluating, rows
 
 Progress = Callable[[float], None]

@@ -5,6 +5,7 @@ In: a model's name, nothing, or a source. Out: tables, or JSON. They share a fil
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import typer
@@ -47,8 +48,19 @@ def inspect(model: ModelArgument, as_json: JsonOption = False, *, loading: Loadi
              for key, value in facts.items() if key not in ("edits", "ffe")]  # fmt: skip
     plain += [(f"FFE of a {key.replace('_', ' ')}", f"{value:,.1f}") for key, value in facts["ffe"].items()]
     console.print_table(model, ("", "value"), plain, text=True)
-    rows = [(name, op["what"], op["applies"], "yes" if op["folds"] else "no") for name, op in facts["edits"].items()]
-    console.print_table("Operators", ("", "a suppressed head", "applies to", "folds exactly"), rows, text=True)
+    rows = [
+        (name, one["side"], one["what"], one["applies"], _where(one["rows"])) for name, one in facts["edits"].items()
+    ]
+    title = ("edit", "side", "an edited head", "applies to", "folds exactly")
+    console.print_table("What can be done to a head", title, rows, text=True)
+
+
+def _where(rows: Mapping[str, str]) -> str:
+    """Which rows of heads an edit folds into: all that can have it, none, or their names."""
+    folding = [row for row, what in rows.items() if what == "folds"]
+    if not folding or len(folding) == len(rows):
+        return "yes" if folding else "no"
+    return f"{folding[0]} to {folding[-1]}" if len(folding) > 3 else ", ".join(folding)
 
 
 def models(as_json: JsonOption = False) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headwise.jobs.steps.tasks import Goal
     from headwise.towers.overrides import Overrides
 
+RUNGS = ("mask",)  # the default of --rungs
 ModelArgument = Annotated[
     str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
 ]
@@ -38,12 +39,13 @@ OperatorOption = Annotated[
     str,
     typer.Option(
         "--operator",
-        help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row; several "
-        "separated by commas compete.",
+        help="What is done to a head of a mask: zero, mean, uniform, cls, self, cls_row, keys, queries, scale(1.5) and others "
+        "(headwise inspect lists them); several separated by commas compete.",
     ),
 ]
 OneOperatorOption = Annotated[
-    str, typer.Option("--operator", help="What suppressed heads emit: zero, mean, uniform, cls, self, cls_row.")
+    str,
+    typer.Option("--operator", help="What is done to a head: zero, mean, uniform, scale(1.5), … (headwise inspect)."),
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, or auto.")]
@@ -60,6 +62,18 @@ CacheOption = Annotated[
 StrategyOption = Annotated[
     str,
     typer.Option("--strategy", help="Searches, in this order: greedy, ga (AAT-GA), bp (AAT-BP, learned gates)."),
+]
+RungsOption = Annotated[
+    str,
+    typer.Option(
+        "--rungs",
+        help="Rungs of the ladder that compete on the pick split: mask (heads suppressed), and what is learned of every head: "
+        "scale, temperature, shift, spectral, or several joined by a plus.",
+    ),
+]
+ChooseOption = Annotated[
+    str,
+    typer.Option("--choose", help="safe: the fewest values within one standard error of the best; best: the best."),
 ]
 BudgetOption = Annotated[
     float | None,

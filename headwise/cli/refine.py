@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from headwise.cli.options import (
+    RUNGS,
     Aim,
     BudgetOption,
+    ChooseOption,
     DryRunOption,
     ExactOption,
     JsonOption,
@@ -26,6 +28,7 @@ from headwise.cli.options import (
     OperatorOption,
     OutOption,
     PairsArgument,
+    RungsOption,
     SplitByOption,
     SplitColumns,
     StrategyOption,
@@ -45,6 +48,8 @@ def refine(
     out: OutOption,
     operator: OperatorOption = "uniform",
     strategy: StrategyOption = "greedy,ga",
+    rungs: RungsOption = ",".join(RUNGS),
+    choose: ChooseOption = "safe",
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,
@@ -136,6 +141,8 @@ def refine(
         **given({"max_loss": max_loss, "width": width}),
         operators=names(operator),
         strategies=names(strategy),
+        rungs=names(rungs),
+        choose=choose,
         budget=budget,
         max_minutes=max_minutes,
         sweep=not no_sweep,
@@ -175,6 +182,7 @@ def refine(
 def demo(
     out: OutOption = Path("demo-out"),
     operator: OperatorOption = "uniform",
+    rungs: RungsOption = ",".join(RUNGS),
     seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
@@ -186,7 +194,9 @@ def demo(
     from headwise.jobs.refine import refine as run
     from headwise.jobs.steps.settings import Settings
 
-    settings = Settings(operators=names(operator), seed=seed, budget=budget, max_minutes=max_minutes)
+    settings = Settings(
+        operators=names(operator), rungs=names(rungs), seed=seed, budget=budget, max_minutes=max_minutes
+    )
     reporter = console.Terminal(quiet=as_json)
     where = machine("auto", "cpu", None)
     found = run("demo", "demo", out, settings=settings, dry_run=dry_run, reporter=reporter, machine=where)

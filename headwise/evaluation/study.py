@@ -195,7 +195,7 @@ class Study:
         with self._explained():
             arrays = self._arrays()
             for row in self._db.execute(query, (split,)):
-                if intact(row):  # what was damaged since the file was opened is for `get` to remove
+                if intact(row) and _readable(row, arrays):  # what was damaged since is for the next opening to remove
                     yield Evaluation(row[0], mask_of(row, arrays), score_of(row))
 
     def _arrays(self) -> dict[str, Array]:
@@ -281,7 +281,19 @@ class Study:
                 if found != "ok":
                     raise sqlite3.DatabaseError(found)
             query = f"SELECT id, {_ROW} FROM evaluations NOT INDEXED"
-            damaged = [number for number, *row in self._db.execute(query) if not intact(row)]
+            arrays = self._arrays()
+            whole = self._db.execute("SELECT count(*) FROM arrays").fetchone()[0] == len(arrays)
+            damaged = [
+                number
+                for number, *row in self._db.execute(query)
+                if not intact(row) or not (whole or _readable(row, arrays))
+            ]
+        if not whole:  # they are kept again with the next score that has them
+            with self._transaction():
+                gone = [
+                    (digest,) for (digest,) in self._db.execute("SELECT digest FROM arrays") if digest not in arrays
+                ]
+                self._db.executemany("DELETE FROM arrays WHERE digest = ?", gone)
         if damaged:
             self._drop(damaged)
 
@@ -347,3 +359,12 @@ class Study:
             else:
                 advice = "It is not a study, or it is damaged. Move it away or choose another output folder."
             raise HeadwiseError(f"The study {self.path} cannot be used: {reason}. {advice}") from error
+
+
+def _readable(row: Sequence, arrays: Mapping[str, Array]) -> bool:
+    """Whether the edits can be made of the row and the arrays that are intact."""
+    try:
+        mask_of(row, arrays)
+    except Damaged:
+        return False
+    return True

@@ -18,11 +18,12 @@ from headwise.evaluation.engine import with_means
 from headwise.jobs.explain import explain_bench
 from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import check_budget, open_budget
+from headwise.jobs.steps.budget import check_budget, open_budget, parts
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.findings import Findings, Picture
 from headwise.jobs.steps.keeping import read_kept_tests, with_kept
+from headwise.jobs.steps.learning import learn
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -176,20 +177,22 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     bench.reporter.say(plan_text(stages(bench, settings, budget, speed), f"{budget.total:.1f} FFE", budget.minutes))
     say_before(bench)
     evaluate = budget.watch(bench.evaluator("search"))
-    evaluate.means = _means(bench, settings.operators)
+    evaluate.means = _means(bench, settings.searching)
     if evaluate.means is not None:
         evaluate.spent += 1.0  # the pass that the constants are the means of
     searched: list[Searched] = []
-    for i, operator in enumerate(settings.operators):
-        left = budget.share(len(settings.operators) - i)
+    for operator in settings.searching:
+        left = budget.share(parts(settings, len(searched)))
         searched.append(search(bench, evaluate, operator, settings, left, searched))
+    for rung in settings.learning:
+        searched.append(learn(bench, evaluate, rung, settings, budget.share(parts(settings, len(searched)))))
     paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept)))
     picked = pick(bench, searched, paid)
     reads = {"study": remember_test(bench, picked.chosen.mask)}
     reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask])
     tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
-    kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.operators), settings.seed)
+    kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.searching), settings.seed)
     results = results_json(bench, settings, evaluate.spent, budget.total, searched, picked, tested, kept, reads)
     results["power"] = power_json(bench, picked, tested["table"])
     results["warnings"] = warnings(bench, picked.identity.search)

@@ -2,8 +2,7 @@
 
     minimise over θ ∈ R^H:  E over batches of L(e(g(θ))) + λ · (expected share of heads kept)
 
-g(θ) ∈ [0, 1]^H: gates, made by one of the forms of `gates.py`; e: a batch's embeddings under them, (B, E)
-(`gated.py`); L: the differentiable loss of the objective. Adam on θ; images held out choose the epoch. Implements the
+g(θ) ∈ [0, 1]^H: gates, made by one of the forms of `gates.py`; the loop is `training.py`. Implements the
 technique of AAT (arXiv 2507.00537), which learns attention gates by back-propagation; the forms are Louizos 2018
 (arXiv 1712.01312), Voita 2019 (arXiv 1905.09418) and Xie and Ermon 2019 (arXiv 1901.10517).
 """
@@ -22,13 +21,12 @@ from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels
-from headwise.scoring.losses import Loss, check_images, value_of
-from headwise.search.gated import constants, frozen, gate_rows, gather, trained_cost, under
+from headwise.scoring.losses import Loss, check_images
+from headwise.search.gated import constants, gate_rows
 from headwise.search.gates import FORMS
-from headwise.search.gradient_state import Epoch, State, fingerprint, read_state, write_state
+from headwise.search.gradient_state import Epoch, fingerprint
+from headwise.search.training import Rows, Training
 from headwise.towers.base import Tower
-
-EVALUATION_BATCH = 64  # images at a time where no gradients are kept
 
 
 @dataclass(frozen=True)
@@ -158,174 +156,60 @@ def learn_gates(
     """
     tower.check_edit(operator)
     check_images(loss, len(pixels))
-    training = _Training(tower, pixels, loss, operator, settings, constants(tower, operator, means), progress)
+    means = constants(tower, operator, means)
+    gates = _Gates(tower, operator, settings, means)
+    training = Training(tower, pixels, loss, gates, settings, progress=progress)
     facts = {"operator": operator, "settings": asdict(settings), "about": about}
-    key = fingerprint(tower, pixels, loss, means if operator == "mean" else None, facts) if checkpoint else ""
-    state = (read_state(checkpoint, key) if checkpoint else None) or training.begin()
-    with frozen(tower.parts):
-        while len(state.history) < settings.epochs and not _stopped(state, settings):
-            state = training.epoch(state)
-            if checkpoint:
-                write_state(checkpoint, key, state)
-    return training.learned(state)
+    key = fingerprint(tower, pixels, loss, means, facts) if checkpoint else ""
+    state = training.run(checkpoint, key)
+    grid, heads = tower.grid, list(tower.grid)
+    final = gates.form.evaluate(state.best_theta, state.best_temperature, gates.k)  # (n)
+    order = torch.sort(state.best_theta, stable=True).indices  # ties: the first head of the grid
+    return Learned(
+        letter=operator,
+        soft=Mask.gated(grid, tuple(tuple(row.tolist()) for row in gates.spread(final)), operator),
+        ranking=tuple(heads[int(i)] for i in gates.places[order]),
+        history=state.history,
+        best=state.best,
+        spent=training.cost(state),
+    )
 
 
-def split_off(images: int, share: float, seed: int, what: str = "images") -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (or units of them) to train on and to stop by, int64, in ascending order.
+class _Gates:
+    """θ as gates: a `Parametrisation`."""
 
-    Raises:
-        HeadwiseError: fewer than two would be left on a side.
-    """
-    count = round(images * share)
-    if images - count < 2 or (share > 0 and count < 2):
-        raise HeadwiseError(
-            f"{images} {what} cannot be divided into two or more to train on and two or more to stop by "
-            f"(a share of {share:g}). Give more images, or hold none out."
-        )
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
-    return order[count:].sort().values, order[:count].sort().values
-
-
-def _stopped(state: State, settings: GradientSettings) -> bool:
-    return settings.holdout > 0 and len(state.history) - state.best > settings.patience
-
-
-class _Training:
-    """What stays the same from epoch to epoch."""
-
-    def __init__(
-        self,
-        tower: Tower,
-        pixels: Pixels,
-        loss: Loss,
-        operator: str,
-        settings: GradientSettings,
-        means: Means | None,
-        progress: Callable[[float], None] | None,
-    ):
-        self.tower, self.pixels, self.loss, self.operator = tower, pixels, loss, operator
-        self.settings, self.means, self.progress = settings, means, progress
+    def __init__(self, tower: Tower, operator: str, settings: GradientSettings, means: Means | None):
+        self.tower, self.operator, self.settings, self.means = tower, operator, settings, means
         self.form = FORMS[settings.form]
         able = [operator in block.letters for block in tower.blocks for _ in range(block.heads)]
         self.places = torch.tensor([i for i, can in enumerate(able) if can])  # (n): heads with a gate, in the grid
         self.k = settings.k or 0
         if self.k >= len(self.places):
             raise HeadwiseError(f"AAT-BP: k is {self.k}, but there are only {len(self.places)} heads to suppress.")
-        self.units = [torch.tensor(unit) for unit in loss.units] if loss.units is not None else None
-        what = "groups of images" if self.units else "images"
-        self.train, held_out = split_off(len(self.units or pixels), settings.holdout, settings.seed, what)
-        self.held_out = self.images(held_out)
-        self.trained = len(self.images(self.train))
-        self.steps = max(1, min(math.ceil(self.trained / settings.batch), len(self.train)))
+        self.start = torch.full((len(self.places),), self.form.start)
+        self.noisy = self.form.noise
 
-    def images(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The images of these units, (B) int64; without units the numbers are those of images."""
-        if self.units is None or not len(numbers):
-            return numbers
-        return torch.cat([self.units[int(number)] for number in numbers])
-
-    def begin(self) -> State:
-        n = len(self.places)
-        theta = torch.full((n,), self.form.start)
-        generator = torch.Generator().manual_seed(self.settings.seed + 1)
-        return State(theta, torch.zeros(n), torch.zeros(n), torch.zeros(()), generator.get_state(), theta, 1.0, 0, ())
-
-    def temperature(self, step: int) -> float:
-        first, last = self.settings.temperature
-        return first * (last / first) ** (step / max(1, self.settings.epochs * self.steps - 1))
-
-    def rows(self, gates: torch.Tensor) -> list[torch.Tensor]:
+    def spread(self, gates: torch.Tensor) -> list[torch.Tensor]:
         """Gates of the heads that have one, (n), → per row of the grid, (H)."""
         everything = torch.ones(self.tower.grid.size).index_copy(0, self.places, gates)
         return list(everything.to(self.tower.device).split(list(self.tower.grid.rows)))
 
-    def epoch(self, state: State) -> State:
-        """One pass over the training images, then the loss on the others."""
-        theta = state.theta.clone().requires_grad_()  # (n), on the CPU whatever the tower's device
-        adam = torch.optim.Adam([theta], lr=self.settings.learning_rate)
-        adam.state[theta] = {
-            "step": state.step.clone(),
-            "exp_avg": state.exp_avg.clone(),
-            "exp_avg_sq": state.exp_avg_sq.clone(),
-        }
-        generator = torch.Generator()
-        generator.set_state(state.generator)
-        order = self.train[torch.randperm(len(self.train), generator=generator)]
-        total, temperature = 0.0, 1.0
-        for i, chosen in enumerate(order.tensor_split(self.steps)):
-            numbers = self.images(chosen)  # (B)
-            temperature = self.temperature(len(state.history) * self.steps + i)
-            noise = torch.rand(len(theta), generator=generator) if self.form.noise else theta.detach()
-            gates = self.form.train(theta, noise, temperature, self.k)  # (n)
-            value = value_of(self.loss, self.embed(numbers, gates), numbers.to(self.tower.device))
-            pay, value = value.cpu(), float(value.detach())
-            if self.form.kept:
-                pay = pay + self.settings.penalty * self.form.kept(theta, temperature) / len(theta)
-            adam.zero_grad()
-            pay.backward()
-            if theta.grad is None or not bool(torch.isfinite(theta.grad).all()):
-                raise HeadwiseError(
-                    f"AAT-BP: the loss ({value:g}) or its gradient is not finite in epoch "
-                    f"{len(state.history) + 1}. Check the model's weights; if it runs in bfloat16, use float32."
-                )
-            adam.step()
-            total += value * len(numbers) / self.trained
-            self.tell(len(numbers), trained_cost(self.settings.recompute))
-        return self.judged(state, theta.detach(), adam.state[theta], generator, total, temperature)
+    def rows(self, theta: torch.Tensor, noise: torch.Tensor | None, temperature: float) -> Rows:
+        gates = (
+            self.form.evaluate(theta, temperature, self.k)
+            if noise is None
+            else self.form.train(theta, noise, temperature, self.k)
+        )  # (n)
+        return gate_rows(self.tower, self.spread(gates), self.operator, self.means)
 
-    def judged(self, state: State, theta, moments, generator: torch.Generator, loss: float, temperature: float):
-        """The state after an epoch, its gates compared with the best so far."""
+    def penalty(self, theta: torch.Tensor, temperature: float) -> torch.Tensor | float:
+        if self.form.kept is None:
+            return 0.0
+        return self.settings.penalty * self.form.kept(theta, temperature) / len(theta)
+
+    def project(self, theta: torch.Tensor) -> None:
+        pass
+
+    def summary(self, theta: torch.Tensor, temperature: float) -> tuple[float, int]:
         gates = self.form.evaluate(theta, temperature, self.k)  # (n)
-        held_out = self.held_out_loss(gates)
-        number = len(state.history) + 1
-        entry = Epoch(number, temperature, loss, held_out, float(gates.sum()), int((gates < 0.5).sum()))
-        known = state.history[state.best - 1].held_out if state.best else None
-        better = held_out is None or known is None or held_out < known
-        return State(
-            theta,
-            moments["exp_avg"],
-            moments["exp_avg_sq"],
-            moments["step"],
-            generator.get_state(),
-            theta if better else state.best_theta,
-            temperature if better else state.best_temperature,
-            number if better else state.best,
-            (*state.history, entry),
-        )
-
-    def embed(self, numbers: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-        """Embeddings of these images, (B, E)."""
-        images = gather(self.tower, self.pixels, numbers)  # (B, 3, R, R)
-        with torch.autocast(self.tower.device.type, torch.bfloat16, enabled=self.settings.autocast):
-            edits = gate_rows(self.tower, self.rows(gates), self.operator, self.means)
-            return under(self.tower, images, edits, recompute=self.settings.recompute)
-
-    @torch.no_grad()
-    def held_out_loss(self, gates: torch.Tensor) -> float | None:
-        """The loss of the images that are not trained on, as one batch."""
-        if not len(self.held_out):
-            return None
-        parts = []
-        for numbers in self.held_out.split(EVALUATION_BATCH):
-            parts.append(self.embed(numbers, gates).float())  # (B, E)
-            self.tell(len(numbers), 1.0)
-        return sum(float(term) for term in self.loss.terms(torch.cat(parts), self.held_out.to(self.tower.device)))
-
-    def tell(self, images: int, cost: float) -> None:
-        if self.progress:
-            self.progress(cost * images / len(self.pixels))
-
-    def learned(self, state: State) -> Learned:
-        gates = self.form.evaluate(state.best_theta, state.best_temperature, self.k)  # (n)
-        grid, heads = self.tower.grid, list(self.tower.grid)
-        rows = tuple(tuple(row.tolist()) for row in self.rows(gates))
-        order = torch.sort(state.best_theta, stable=True).indices  # ties: the first head of the grid
-        epoch = self.trained * trained_cost(self.settings.recompute) + len(self.held_out)
-        return Learned(
-            letter=self.operator,
-            soft=Mask.gated(grid, rows, self.operator),
-            ranking=tuple(heads[int(i)] for i in self.places[order]),
-            history=state.history,
-            best=state.best,
-            spent=len(state.history) * epoch / len(self.pixels),
-        )
+        return float(gates.sum()), int((gates < 0.5).sum())

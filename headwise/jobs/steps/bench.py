@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from headwise.data.splits import Splits
 from headwise.evaluation.engine import Means, Plan, head_means, plan
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.moments import Moments, head_moments
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
@@ -142,8 +143,14 @@ class Bench:
 
     @cached_property
     def means(self) -> Means:
-        """Mean head outputs over the search split, for operator `mean`."""
+        """Mean head outputs over the search split, for edits `mean`."""
         return head_means(self.tower, self.cache.take(self.splits.search), self.layout)
+
+    @cached_property
+    def moments(self) -> list[Moments]:
+        """Mean and principal axes of what heads emit on the search split, in float32: learned edits are made of them."""
+        layout = replace(self.layout, dtype="float32")
+        return head_moments(self.model.tower, self.cache.take(self.splits.search), layout)
 
 
 def prepare(

@@ -19,13 +19,15 @@ from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.settings import SEARCH_FFE, Settings
+from headwise.jobs.steps.settings import RUNG_FFE, SEARCH_FFE, Settings
 from headwise.search.contract import Left
 from headwise.search.gated import trained_cost
+from headwise.search.values import ALPHAS
 
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
 PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
 SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+CANDIDATES = len(ALPHAS) + 1.0  # FFE of what a learned rung evaluates exactly, and of the moments it starts from
 STEADY = 10.0  # FFE after which the rate is the run's own and not that of the short timing
 
 
@@ -95,8 +97,8 @@ class Budget:
             left = min(left, (60 * self.minutes - seconds) / rate)
         return max(0.0, left)
 
-    def share(self, parts: int) -> Left:
-        """One of so many equal parts of what is left beside the reserve, from now on."""
+    def share(self, parts: float) -> Left:
+        """One of so many parts of what is left beside the reserve, from now on."""
         return divided(lambda: self.left() - self.reserved, lambda: self.spent, parts)
 
     def finalists(self, settings: Settings, kept: int) -> int:
@@ -108,8 +110,8 @@ class Budget:
         return most
 
 
-def divided(left: Left, spent: Callable[[], float], parts: int) -> Left:
-    """One of so many equal parts of what is left now; never more than what is left then."""
+def divided(left: Left, spent: Callable[[], float], parts: float) -> Left:
+    """One of so many parts of what is left now; never more than what is left then."""
     part, start = max(0.0, left()) / parts, spent()
     if parts == 1 and not math.isfinite(part):
         return left
@@ -129,8 +131,8 @@ def starting_cost(bench: Bench, operator: str) -> float:
 
 def least(settings: Settings, kept: int) -> float:
     """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
-    means = float(unbound(settings.operators))
-    return len(settings.operators) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
+    means = float(unbound(settings.searching))
+    return max(1, len(settings.searching)) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
 
 
 def check_budget(settings: Settings, kept: int) -> None:
@@ -154,8 +156,20 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
     """The budget in FFE: what was given, or the sweep and so many for each operator and the finalists."""
     if settings.budget is not None:
         return settings.budget
-    start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.operators)
-    return start + searching * len(settings.operators) + picking(settings.finalists, len(bench.kept))
+    start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
+    rungs = searching * len(settings.searching) + RUNG_FFE * len(settings.learning)
+    return start + rungs + picking(settings.finalists, len(bench.kept))
+
+
+def parts(settings: Settings, done: int) -> float:
+    """How many parts of what is left there are, the next rung's own being one: masks of one edit get as much as they would
+    without a budget, and so do learned rungs.
+
+    Arguments:
+        done: edits searched and rungs learned so far, in their order.
+    """
+    weights = [SEARCH_FFE] * len(settings.searching) + [RUNG_FFE] * len(settings.learning)
+    return sum(weights[done:]) / weights[done]
 
 
 def open_budget(bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE) -> Budget:

@@ -40,14 +40,18 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     best = best[: settings.finalists]
     identity = Mask.identity(bench.tower.grid)
     evaluate = bench.evaluator("pick")
-    evaluate.means = _means(bench, settings.operators)
+    evaluate.means = _means(bench, settings.searching)
     with metered(bench.reporter, evaluate, "Finalists on the pick split", None):
         scores = evaluate([identity, *(found.mask for _, found in best)])
     finalists = [Finalist(identity, "identity", searched[0].start.identity, scores[0])]
     for (found_by, found), score in zip(best, scores[1:], strict=True):
         finalists.append(Finalist(found.mask, found_by, found.score, score))
     choice = stats.choose(
-        [f.pick for f in finalists], [f.mask.size for f in finalists], level=settings.level, seed=settings.seed
+        [f.pick for f in finalists],
+        [f.mask.values for f in finalists],
+        level=settings.level,
+        rule=settings.choose,
+        seed=settings.seed,
     )
     return Picked(tuple(finalists), choice, guard, evaluate.spent)
 
@@ -75,11 +79,11 @@ def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found
 
 
 def _of_every_size(found: Sequence[Found], each: int) -> list[Found]:
-    """The masks, best first, at most `each` of one size."""
+    """The masks, best first, at most `each` of one size; of learned edits, which all change every head, all."""
     places: Counter[int] = Counter()
     best = []
     for item in sorted(found, key=lambda item: item.order):
-        if places[item.mask.size] < each:
+        if places[item.mask.size] < each or not item.mask.is_binary:
             places[item.mask.size] += 1
             best.append(item)
     return best
@@ -87,7 +91,7 @@ def _of_every_size(found: Sequence[Found], each: int) -> list[Found]:
 
 def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) -> tuple[list[tuple[str, Found]], Guard]:
     """Those of the masks that lose at most `settings.max_loss` points on every kept domain's pick split."""
-    checked = check(bench, [item.mask for _, item in found], _means(bench, settings.operators))
+    checked = check(bench, [item.mask for _, item in found], _means(bench, settings.searching))
     passed = [checked.passes(i, settings.max_loss) for i in range(len(found))]
     rows = [
         {
@@ -106,15 +110,16 @@ def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) ->
 def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
     """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
     chosen = picked.chosen.mask
-    bests = {"best single head": best_of(result.start.best for result in searched)}
-    for name in settings.strategies:
+    singles = [found for result in searched for found in result.start.singles]
+    bests = {"best single head": best_of(singles)} if singles else {}
+    for name in dict.fromkeys(s.name for result in searched for s in result.strategies):
         bests[name] = best_of(s.best for result in searched for s in result.strategies if s.name == name)
     # with no chosen heads the controls still answer what as many heads as the searches' best mask do by chance
     matched = chosen if chosen.size else max((f.mask for f in bests.values()), key=lambda mask: mask.size)
     random_masks = controls(matched, settings.controls, settings.seed) if matched.size else ()
     identity = Mask.identity(bench.tower.grid)
     evaluate = bench.evaluator("test")
-    evaluate.means = _means(bench, settings.operators)
+    evaluate.means = _means(bench, settings.searching)
     everything = [identity, chosen, *random_masks, *(found.mask for found in bests.values())]
     with metered(bench.reporter, evaluate, "Test split, read once", evaluate.cost(everything)):
         evaluate(everything)

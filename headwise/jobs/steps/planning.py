@@ -19,7 +19,7 @@ import torch
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import embed, ffe
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import FIRST_ORDER, SPARE, Budget, picking, starting_cost
+from headwise.jobs.steps.budget import CANDIDATES, FIRST_ORDER, SPARE, Budget, parts, picking, starting_cost
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
@@ -33,6 +33,7 @@ GA_ROUNDS = 24.0  # on estimates
 GA_FIRST = 16.0  # probes and pairs
 GA_ESTIMATES = 190.0  # estimates a round
 SHARED = 0.6  # of a pass: what a search's mask costs beside others that share its first layers
+LEARNING_EPOCHS = 16  # before learned rungs stop by themselves
 HEADS = 4  # of a mask that a search found, as far as the cost of running it goes
 
 
@@ -118,8 +119,8 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         seconds = passes * speed.ffe * share + scores * speed.score * share**2
         out.append(Stage(name, about, most, seconds / 60, bounded))
 
-    for i, operator in enumerate(settings.operators):
-        part = left / (len(settings.operators) - i)
+    for i, operator in enumerate(settings.searching):
+        part = left / parts(settings, i)
         sweep = starting_cost(bench, operator)
         if settings.sweep and sweep <= part:
             start = sweep
@@ -135,6 +136,11 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
             add(f"{name} ({operator})", about, share, about, scores, sizes["search"])
             rest -= about
         left -= part - rest
+    for i, rung in enumerate(settings.learning, len(settings.searching)):
+        part = left / parts(settings, i)
+        about = learning_cost(settings, part)
+        add(f"learning {rung}", about, part, about, CANDIDATES, sizes["search"])
+        left -= about
     finalists = settings.finalists
     while finalists > 1 and picking(finalists, kept) > budget.reserved:
         finalists -= 1
@@ -144,7 +150,9 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         about = together(bench, SPARE * finalists)
         images = len(domain.indices("pick"))
         add(f"kept domain {domain.pairs.name}", about, SPARE * finalists + 1.0, about, SPARE * finalists + 1, images)
-    shown = settings.controls + len(settings.strategies) + 2  # the best single head and the chosen mask
+    shown = (
+        settings.controls + len(settings.strategies) + len(settings.learning) + 2
+    )  # the best single head and the chosen mask
     tested = together(bench, shown)
     add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"], False)
     return out
@@ -171,6 +179,13 @@ def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple
     epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
     about = min(share, epoch * options.epochs / 2 + 12 * SHARED)
     return about, about / SHARED
+
+
+def learning_cost(settings: Settings, share: float) -> float:
+    """FFE that a learned rung is likely to spend of its share: `LEARNING_EPOCHS` of its epochs, its candidates."""
+    options = settings.values
+    epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
+    return min(share, epoch * min(options.epochs, LEARNING_EPOCHS) + CANDIDATES)
 
 
 def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:

@@ -116,9 +116,9 @@ def results_json(
             **_first_order_ffe(searched),
             **{
                 name: sum(s.ffe for r in searched for s in r.strategies if s.name == name)
-                for name in settings.strategies
+                for name in dict.fromkeys(s.name for r in searched for s in r.strategies)
             },
-            **({"means": 1.0} if unbound(settings.operators) else {}),
+            **({"means": 1.0} if unbound(settings.searching) else {}),
             "search": search_ffe,
             "pick": picked.ffe,
             **({"kept": picked.guard.ffe} if picked.guard else {}),
@@ -185,6 +185,7 @@ def _finalist(picked: Picked, i: int) -> dict:
         "mask": str(finalist.mask),
         "found_by": finalist.found_by,
         "size": finalist.mask.size,
+        "values": finalist.mask.values,
         "search": finalist.search.metrics,
         "pick": finalist.pick.metrics,
         "pick_delta": choice.delta[i],

@@ -73,7 +73,8 @@ class Searched:
 
     def candidates(self) -> Iterator[tuple[str, Found]]:
         """Every mask worth comparing on the pick split, and what found it."""
-        yield "best single head", self.start.best
+        if self.start.singles:
+            yield "best single head", self.start.best
         for strategy in self.strategies:
             yield from ((strategy.name, found) for found in strategy.masks if found.mask.size)
 
@@ -211,7 +212,7 @@ def _gradient(
             start.operator,
             replace(options, epochs=epochs),
             means=evaluate.means,
-            checkpoint=_sound(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
+            checkpoint=sound(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
             about=bench.key,
             progress=evaluate.progress,
         )
@@ -231,14 +232,14 @@ def _gradient(
     return Strategy("bp", found, evaluate.spent - spent, facts)
 
 
-def _sound(bench: Bench, name: str) -> Path | None:
-    """A file of learned gates beside the study; a damaged one is removed, and the gates are learned again."""
+def sound(bench: Bench, name: str) -> Path | None:
+    """A file of learned numbers beside the study; a damaged one is removed, and they are learned again."""
     path = scratch(bench, name)
     if path is not None and path.exists():
         try:
             load_tensors(path)
         except Damaged:
-            bench.reporter.say(f"The learned gates in {path} are damaged; they are learned again.")
+            bench.reporter.say(f"What was learned, in {path}, is damaged; it is learned again.")
             path.unlink()
     return path
 

@@ -18,6 +18,7 @@ from headwise.scoring.stats import LEVEL
 from headwise.search.estimated import EstimateSettings
 from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
+from headwise.search.values import ValueSettings, check_learn
 from headwise.towers.base import Model
 
 STRATEGIES = ("greedy", "ga", "bp")
@@ -29,6 +30,9 @@ FORMER = {
     "race": "Racing saved nothing and is gone.",
 }
 SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
+RUNG_FFE = 42.0  # for each learned rung, where no budget is given
+MASK = "mask"  # the first rung: suppressing heads, AAT itself
+RULES = ("safe", "best")
 
 
 def check_level(level: float) -> None:
@@ -56,6 +60,10 @@ class Settings:
         genetic, estimates, gradient: the settings of AAT-GA, of its estimates and of AAT-BP; their seed, max_heads
             and budget are those here.
         keep_soft: AAT-BP's soft gates are a finalist too.
+        rungs: of the ladder, smallest first: `mask` (the strategies), then what is learned of every head, such as
+            `scale`, `spectral` or `scale+temperature`; the pick split compares all of them.
+        values: how learned rungs are learned; what and the seed are those of the rung and the run.
+        choose: `safe`: the fewest values within one standard error of the best; `best`: the best.
         width: candidates per step of the greedy search.
         max_heads: most heads to suppress.
         finalists: most masks that the pick split compares, besides identity.
@@ -78,6 +86,9 @@ class Settings:
     estimates: EstimateSettings = field(default_factory=EstimateSettings)
     gradient: GradientSettings = field(default_factory=GradientSettings)
     keep_soft: bool = False
+    rungs: tuple[str, ...] = (MASK,)
+    values: ValueSettings = field(default_factory=ValueSettings)
+    choose: str = "safe"
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12
@@ -92,6 +103,9 @@ class Settings:
         object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical, self.operators))))
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
+        object.__setattr__(self, "rungs", check_rungs(self.rungs))
+        if self.choose not in RULES:
+            raise HeadwiseError(f"{self.choose!r} is not a rule to choose by. There are: {', '.join(RULES)}.")
         check_level(self.level)
         within("max_loss", self.max_loss, 0, 100, "points")
         within("budget", self.budget, 0, math.inf, "FFE", above=True)
@@ -100,6 +114,16 @@ class Settings:
         for name, least, most in (("finalists", 1, 1000), ("controls", 1, 10_000), ("width", 1, 10_000)):
             within(name, getattr(self, name), least, most)
         within("max_heads", self.max_heads, 1, math.inf)
+
+    @property
+    def searching(self) -> tuple[str, ...]:
+        """The edits that masks are searched with; none where there is no rung of masks."""
+        return self.operators if MASK in self.rungs else ()
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The rungs that are learned."""
+        return tuple(rung for rung in self.rungs if rung != MASK)
 
     def check_grid(self, grid: Grid) -> None:
         """
@@ -123,6 +147,18 @@ def check_model(model: Model, settings: Settings) -> None:
     for operator in settings.operators:
         model.tower.check_edit(operator)
     settings.check_grid(model.tower.grid)
+
+
+def check_rungs(given: Iterable[str]) -> tuple[str, ...]:
+    """Rungs in their canonical names, each once.
+
+    Raises:
+        HeadwiseError: none, or one that there is not.
+    """
+    rungs = dict.fromkeys(rung if rung == MASK else "+".join(check_learn(rung.split("+"))) for rung in given)
+    if not rungs:
+        raise HeadwiseError("No rung was given. Give one or more, such as mask,scale,spectral.")
+    return tuple(rungs)
 
 
 def check_strategies(given: Iterable[str], known: Iterable[str]) -> None:

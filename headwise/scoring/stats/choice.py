@@ -1,6 +1,6 @@
 """Which finalist: the model stays as it is unless the best finalist beats it after correction for how many there are.
 
-    leave identity if p_max-T(best) ≤ level;   then the fewest heads with gap_i ≤ se(gap_i)
+    leave identity if p_max-T(best) ≤ level;   then the fewest values with gap_i ≤ se(gap_i), or the best
 
 gap_i: the best's metric minus finalist i's. In: scores of the finalists on the pick split, and their sizes. Out:
 `Choice`. max-T is Westfall and Young's (1993; `flips.py`), the second half the one-standard-error rule of Breiman et
@@ -47,17 +47,25 @@ class Choice:
 
 
 def choose(
-    scores: Sequence[Scored], sizes: Sequence[int], *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    scores: Sequence[Scored],
+    sizes: Sequence[int],
+    *,
+    level: float = LEVEL,
+    rule: str = "safe",
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Choice:
     """Identity, unless the best finalist beats it with a max-T p of at most `level` over all finalists; then, of those
-    within one paired standard error of the best that score above identity, the fewest suppressed heads.
+    within one paired standard error of the best that score above identity, the fewest values (`safe`), or the best itself
+    (`best`).
 
     So the chance of leaving identity when no finalist is better is at most `level`, however many there are.
 
     Arguments:
         scores: per finalist, on the pick split. Ties of the metric go to the lower loss.
-        sizes: per finalist, how many heads it suppresses; the first of size 0 is identity.
+        sizes: per finalist, how many values it has (of a mask, heads); the first of size 0 is identity.
         level: of the test.
+        rule: `safe` or `best`.
         draws, seed: of flips, where there are too many to go through all of them.
 
     Raises:
@@ -87,7 +95,8 @@ def choose(
         bool(sizes[i]) and total > design.slack and gap[i] <= gap_error[i] if leaves else i == identity
         for i, total in enumerate(totals)
     ]
-    index = min((sizes[i], *order[i]) for i in range(len(sizes)) if eligible[i])[-1]
+    sized = rule == "safe"
+    index = min((sizes[i] if sized else 0, *order[i]) for i in range(len(sizes)) if eligible[i])[-1]
     return Choice(
         index=index,
         best=best,

@@ -1,0 +1,66 @@
+"""The learned rungs of the ladder: values of every head by back-propagation, then shrunken toward the unchanged model.
+
+In: a bench, an evaluator of the search split, a rung's name (`scale`, `spectral`, `scale+temperature`), what may be spent.
+Out: `Searched`, as of the searches for masks: the candidates are identity + α · (learned − identity), each with its exact
+score. How they compare with masks is for the pick split.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from headwise.edits.mask import Mask
+from headwise.evaluation.evaluator import Evaluator
+from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import CANDIDATES
+from headwise.jobs.steps.progress import metered
+from headwise.jobs.steps.searching import Searched, Strategy, sound
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.starting import Start, exact
+from headwise.scoring.losses import loss_of
+from headwise.search.contract import Found, Left, affordable
+from headwise.search.gated import trained_cost
+from headwise.search.values import learn_values
+
+
+def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left: Left) -> Searched:
+    """Learn one rung and score its candidates on the search split.
+
+    Arguments:
+        bench, evaluate, settings: as `searching.search`.
+        rung: what is learned, joined by a plus.
+        left: FFE that all of this may still spend.
+    """
+    identity = Mask.identity(bench.tower.grid)
+    start = Start(bench.tower.grid, rung, evaluate([identity])[0], (), (), None, None, None, 0.0)
+    tower, spent = exact(bench), evaluate.spent
+    options = replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed)
+    epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
+    can = left() - CANDIDATES
+    epochs = options.epochs if math.isinf(can) else min(options.epochs, math.floor(can / epoch))
+    if epochs < 1:
+        unchanged = Found(identity, start.identity)
+        return Searched(start, (Strategy(rung, (unchanged,), 0.0, {"why": "budget"}),))
+    with metered(bench.reporter, evaluate, f"Learning {rung}", None):
+        evaluate.spent += 1.0  # the pass that the moments are taken in
+        learned = learn_values(
+            tower,
+            evaluate.pixels,
+            loss_of(bench.objective("search"), tower.device),
+            replace(options, epochs=epochs),
+            bench.moments,
+            checkpoint=sound(bench, f"learned-{rung}-seed{settings.seed}.safetensors"),
+            about=bench.key,
+            progress=evaluate.progress,
+        )
+        evaluate.spent += learned.spent
+        masks = [mask for mask in learned.shrunken if not mask.is_identity]
+        paid = affordable(evaluate, masks[::-1], left())
+        scores = evaluate(paid) if paid else []
+    found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
+    why = "budget" if epochs < options.epochs and len(learned.history) == epochs else "patience or epochs"
+    facts: dict[str, object] = {"why": why, "best_epoch": learned.best, "values": learned.mask.values}
+    return Searched(
+        start, (Strategy(rung, found or (Found(identity, start.identity),), evaluate.spent - spent, facts),)
+    )
