@@ -39,7 +39,7 @@ COMMANDS = {  # name → before the pairs, after them; no pairs where the second
     "refine": ("refine demo", "--strategy greedy,ga --width 1 --controls 1 --finalists 2 --budget 9 --max-heads 2"),
     "refine by gradients": ("refine demo", "--strategy bp --epochs 2 --controls 1 --finalists 2 --budget 20"),
     "compare": ("compare demo", "--strategy logit,adapter --epochs 1 --repeats 1 --budget 9"),
-    "merge": ("merge demo zero:L0.H1,L2.H3 --overwrite", None),
+    "merge": ("merge demo L0.H1=zero,L2.H3=zero --overwrite", None),
 }
 OUTCOMES = ("tried", "same", "refused", "silent", "traceback", "leftover", "said")
 FILES = {  # that are read back: where they lie below a trial's folder; each is spoilt below every command that writes it

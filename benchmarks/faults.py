@@ -1,6 +1,6 @@
 """Runs Python with a fault at the n-th file operation below a folder: a kill, a full disk, an interrupt.
 
-    python benchmarks/faults.py --below DIR --at 7 --how kill -- -m headwise merge demo zero:L0.H1 -o DIR/m
+    python benchmarks/faults.py --below DIR --at 7 --how kill -- -m headwise merge demo L0.H1=zero -o DIR/m
 
 The faults come from Python's audit events (open for writing, rename, remove, mkdir, rmdir, truncate) and from fsync
 and pwrite, just before each is carried out: nothing of headwise is replaced. `--at 0` counts only; the number of

@@ -13,7 +13,8 @@ from conftest import randomise
 from headwise.applied import live
 from headwise.applied.fold import folded
 from headwise.applied.merge import merge
-from headwise.edits.heads import Head
+from headwise.edits.arrays import Array
+from headwise.edits.edit import KINDS, Edit, Letter
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
@@ -26,18 +27,35 @@ HEADS = ["L0.H1", "L0.H2", "L2.H3"]
 def with_means(mask: Mask, seed: int = 0) -> Mask:
     """The mask with random constants."""
     generator = torch.Generator().manual_seed(seed)
-    means = [(head, tuple(torch.randn(16, generator=generator).tolist())) for head in mask.heads]
-    return Mask(mask.grid, mask.gates, "mean", tuple(means))
+    return mask.bound(lambda head: torch.randn(16, generator=generator))
+
+
+def arrays_of(name: str, *arrays: torch.Tensor) -> Letter:
+    """A letter with random arrays."""
+    names = [one for one, _ in KINDS[name].arrays]
+    return Letter(name, None, tuple(zip(names, map(Array.of, arrays), strict=True)))
 
 
 def folding_masks(grid) -> dict[str, Mask]:
-    soft = Mask.suppress(grid, HEADS, "zero", 0.3) | Mask.suppress(grid, ["L1.H0"])
+    generator = torch.Generator().manual_seed(3)
+    axes = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+    shift = arrays_of("shift", torch.randn(16, generator=generator))
+    spectral = arrays_of("spectral", axes, torch.rand(16, generator=generator), torch.randn(16, generator=generator))
+    soft = Mask.suppress(grid, HEADS, "scale(0.3)") | Mask.suppress(grid, ["L1.H0"])
+    soft_mean = Mask.suppress(grid, HEADS, "mean(0.3)") | Mask.suppress(grid, ["L1.H0"], "mean")
     return {
         "zero": Mask.suppress(grid, HEADS),
         "soft zero": soft,
         "mean": with_means(Mask.suppress(grid, HEADS, "mean")),
-        "soft mean": with_means(soft.with_operator("mean")),
+        "soft mean": with_means(soft_mean),
         "uniform": Mask.suppress(grid, HEADS, "uniform"),
+        "amplified": Mask.suppress(grid, HEADS, "scale(1.7)"),
+        "temperature": Mask.suppress(grid, HEADS, "temperature(1.6)"),
+        "keys, queries": Mask.suppress(grid, HEADS, "keys") | Mask.suppress(grid, ["L0.H2", "L1.H1"], "queries"),
+        "shift": Mask.suppress(grid, HEADS, Edit(value=shift)),
+        "spectral": Mask.suppress(grid, HEADS, Edit(value=spectral)),
+        "mixed": Mask.of(grid, {"L0.H1": Edit.parse("temperature(0.5)+scale(0.8)"), "L0.H2": Edit.parse("zero")})
+        | Mask.of(grid, {"L1.H3": Edit(Letter("keys"), spectral), "L2.H0": Edit(Letter("uniform"), shift)}),
         "every head": Mask.suppress(grid, list(grid)),
     }
 
@@ -75,7 +93,10 @@ def model():
     return wrap(randomise(CLIPModel(config)), processor(), name="hf:tiny/clip")
 
 
-NAMES = ["zero", "soft zero", "mean", "soft mean", "uniform", "every head"]
+NAMES = [
+    "zero", "soft zero", "mean", "soft mean", "uniform", "amplified", "temperature", "keys, queries", "shift",
+    "spectral", "mixed", "every head",
+]  # fmt: skip
 
 
 def state(module) -> dict[str, torch.Tensor]:
@@ -128,7 +149,7 @@ def test_low_precision_folds_in_float32_and_restores(tower, dtype):
         gates = torch.tensor([0.0, 1, 1, 1]).repeat_interleave(16)
         old = before["0.encoder.layers.1.self_attn.out_proj.weight"].float()
         constants = torch.zeros(64)
-        constants[:16] = torch.tensor(dict(mask.means)[Head(1, 0)])
+        constants[:16] = torch.tensor(mask.edit("L1.H0").value.array("constant").numpy())
         bias = before["0.encoder.layers.1.self_attn.out_proj.bias"].float() + old @ constants
         assert torch.equal(weights.out, (old * gates).to(dtype))
         assert torch.equal(weights.out_bias, bias.to(dtype))
@@ -142,17 +163,20 @@ def test_means_may_come_from_the_engine(tower, clip_module, images):
         masked = embed(tower, images)
     with folded(tower, mask, means):
         assert (embed(tower, images) - masked).abs().max() < 1e-5
-    with pytest.raises(HeadwiseError, match=r"no mean output of L0\.H1"), folded(tower, mask):
+    with pytest.raises(HeadwiseError, match=r"with_means"), folded(tower, mask):
         pass
 
 
 @pytest.mark.parametrize(
     ("mask", "says"),
     [
-        (lambda grid: Mask.suppress(grid, HEADS, "cls"), r"'cls' does not fold.*zero, mean, uniform"),
-        (lambda grid: Mask.suppress(grid, HEADS, "self"), r"'self' does not fold.*zero, mean, uniform"),
-        (lambda grid: Mask.suppress(grid, HEADS, "cls_row"), r"'cls_row' does not fold.*zero, mean, uniform"),
-        (lambda grid: Mask.suppress(grid, ["L1.H2"], "uniform", 0.5), r"gates of 0 only; L1\.H2 has the gate 0\.5"),
+        (lambda grid: Mask.suppress(grid, HEADS, "cls"), r"L0\.H1=cls does not fold.*zero, mean, .*uniform"),
+        (lambda grid: Mask.suppress(grid, HEADS, "self"), r"L0\.H1=self does not fold.*zero, mean, .*uniform"),
+        (lambda grid: Mask.suppress(grid, HEADS, "cls_row"), r"L0\.H1=cls_row does not fold.*zero, mean, .*uniform"),
+        (
+            lambda grid: Mask.suppress(grid, ["L1.H2"], "uniform(0.5)"),
+            r"L1\.H2=uniform\(0\.5\) does not fold.*temperature",
+        ),
         (lambda grid: Mask.suppress(grid, HEADS).with_provenance(weights_hash="another"), "weights another"),
         (lambda grid: Mask.suppress(replace(grid, layers=(4, 4)), ["L0.H1"]), "this model has 3 layers x 4 heads"),
     ],

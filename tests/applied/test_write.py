@@ -78,7 +78,7 @@ def test_only_the_masks_tensors_change_and_all_keep_their_precision(model, image
     report = merge(ready, mask, tmp_path / "merged")
 
     before, after = hashes(base), hashes(report.folder)
-    layers = [row for row, gates in enumerate(mask.gates) if min(gates) < 1]
+    layers = [row for row, edits in enumerate(mask.table) if not all(edit.keeps for edit in edits)]
     touched = {OUT.format(row).replace("weight", end) for row in layers for end in ("weight", "bias")}
     assert {name for name in before if after[name] != before[name]} == touched
     assert before.keys() == after.keys()
@@ -98,7 +98,7 @@ def test_only_the_masks_tensors_change_and_all_keep_their_precision(model, image
     largest = 0.0
     for row in layers:
         name = OUT.format(row)
-        gates = torch.tensor(mask.gates[row]).repeat_interleave(16)
+        gates = torch.tensor([edit.gate for edit in mask.table[row]]).repeat_interleave(16)
         full = stored[name].float() * gates
         assert torch.equal(merged[name], full.to(dtype))
         largest = max(largest, float((merged[name].float() - full).abs().max() / full.abs().max()))
@@ -139,7 +139,7 @@ def test_the_demos_merged_model_is_as_large_as_the_demos_model(tmp_path):
     from headwise.demo import model_folder
 
     ready = load("demo")
-    report = merge(ready, Mask.suppress(ready.tower.grid, ["L5.H0", "L2.H3"], gate=0.3), tmp_path / "merged")
+    report = merge(ready, Mask.suppress(ready.tower.grid, ["L5.H0", "L2.H3"], "scale(0.3)"), tmp_path / "merged")
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (model_folder(), report.folder)]
     assert abs(sizes[0] - sizes[1]) < 1000
     assert report.dtype == "float16"

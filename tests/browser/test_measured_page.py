@@ -24,7 +24,7 @@ def swept(pairs, tmp_path_factory):
 def explained(pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("explained")
     (folder / "texts.txt").write_text("a face\na circle\nan arrow\n")
-    explain("demo", pairs, folder / "out", texts=folder / "texts.txt", mask="zero:L1.H2")
+    explain("demo", pairs, folder / "out", texts=folder / "texts.txt", mask="L1.H2=zero")
     return report(folder / "out")
 
 

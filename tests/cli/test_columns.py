@@ -64,19 +64,19 @@ def test_captions_of_the_named_column_are_what_a_kept_domain_is_scored_on(new, o
 
 
 def test_pairs_for_the_means(run, new, old, tmp_path):
-    code, _, err = run("merge", "demo", "mean:L4.H0", "-o", tmp_path / "a", "--means-from", new, *OPTIONS, "--json")
+    code, _, err = run("merge", "demo", "L4.H0=mean", "-o", tmp_path / "a", "--means-from", new, *OPTIONS, "--json")
     assert code == 0, err
     plain = new.with_name("pairs.csv")
-    code, out, _ = run("merge", "demo", "mean:L4.H0", "-o", tmp_path / "b", "--means-from", plain, "--json")
+    code, out, _ = run("merge", "demo", "L4.H0=mean", "-o", tmp_path / "b", "--means-from", plain, "--json")
     assert code == 0
     assert json.loads(out)["relative_difference"] < 1e-4
     one, other = (Mask.from_pretrained(tmp_path / name) for name in "ab")
-    assert one.means
+    assert one.is_bound
     assert one.key == other.key
 
 
 def test_an_option_of_pairs_without_pairs_is_an_error(run, tmp_path):
-    code, _, err = run("merge", "demo", "zero:L4.H0", "-o", tmp_path / "m", "--caption", "titel")
+    code, _, err = run("merge", "demo", "L4.H0=zero", "-o", tmp_path / "m", "--caption", "titel")
     assert code == 1
     assert "--caption" in err
     assert "--means-from" in err
@@ -88,4 +88,4 @@ def test_an_option_of_merge_that_there_is_not_is_an_error(tmp_path):
     from headwise.jobs.merge import merge
 
     with pytest.raises(HeadwiseError, match="captoin"):
-        merge("demo", "zero:L4.H0", tmp_path / "m", captoin="titel")  # type: ignore[arg-type]
+        merge("demo", "L4.H0=zero", tmp_path / "m", captoin="titel")  # type: ignore[arg-type]

@@ -26,8 +26,8 @@ def test_wrong_usage_exits_with_2(run):
 
 def test_unknown_operator(run, pairs, tmp_path):
     for verb in ("refine", "front"):
-        refused(run(verb, "demo", pairs, "-o", tmp_path / verb, "--operator", "zeros"), "'zeros' is not an operator")
-    refused(run("sweep", "demo", pairs, "--operator", "zero,mean"), "'zero,mean' is not an operator", "cls_row")
+        refused(run(verb, "demo", pairs, "-o", tmp_path / verb, "--operator", "zeros"), "'zeros' is not an edit")
+    refused(run("sweep", "demo", pairs, "--operator", "zero,mean"), "'zero,mean' is not an edit", "cls_row")
 
 
 def test_unknown_model(run, pairs):
@@ -71,8 +71,8 @@ def test_mask_for_another_model(run, pairs, tmp_path, refined):
     refused(run("evaluate", "demo", pairs, "--mask", tmp_path / "weights"), "--no-check-weights")
     assert run("evaluate", "demo", pairs, "--mask", tmp_path / "weights", "--no-check-weights", "--json")[0] == 0
     refused(run("evaluate", "demo", pairs, "--mask", tmp_path / "nothing-here"), "nothing-here")
-    refused(run("evaluate", "demo", pairs, "--mask", "zero:L9.H9"), "L9.H9")
-    refused(run("merge", "demo", "cls:L0.H0", "-o", tmp_path / "m"), "uniform")
+    refused(run("evaluate", "demo", pairs, "--mask", "L9.H9=zero"), "L9.H9")
+    refused(run("merge", "demo", "L0.H0=cls", "-o", tmp_path / "m"), "uniform")
     assert not (tmp_path / "m").exists()
 
 

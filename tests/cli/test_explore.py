@@ -50,7 +50,7 @@ def ask(port, path, body=None, method=None, **headers):
         connection.close()
 
 
-CLICK = json.dumps({"operator": "zero", "gates": {"L4.H0": 0}})
+CLICK = json.dumps({"edits": {"L4.H0": "zero"}})
 
 
 def test_its_own_page_is_answered(server):

@@ -11,7 +11,7 @@ COMMANDS = {
     "explain": ["PAIRS", "-o", "OUT"],
     "compare": ["PAIRS", "-o", "OUT"],
     "front": ["PAIRS", "-o", "OUT"],
-    "transfer": ["--mask", "zero:L4.H0", "--on", "PAIRS", "-o", "OUT"],
+    "transfer": ["--mask", "L4.H0=zero", "--on", "PAIRS", "-o", "OUT"],
 }
 EVERYWHERE = [
     (["--dtype", "float16"], "is not a precision"),
@@ -31,7 +31,7 @@ EVERYWHERE = [
 ]
 SPLIT = [(["--split-by", "row"], "Cannot split by 'row'"), (["--seed", "-1"], "from 0")]
 SEARCH = [
-    (["--operator", "nil"], "is not an operator"),
+    (["--operator", "nil"], "is not an edit"),
     (["--level", "0"], "between 0 and 1"),
     (["--budget", "0"], "above 0"),
     (["--budget", "nan"], "above 0"),
@@ -56,20 +56,20 @@ OWN = {
         (["--width", "99"], "has 36 heads"),
         (["--keep-domain", "PAIRS", "--max-loss", "-1"], "between 0 and 100"),
     ],
-    "sweep": [(["--operator", "zero,mean"], "operator"), (["--operator", "nil"], "is not an operator")],
+    "sweep": [(["--operator", "zero,mean"], "operator"), (["--operator", "nil"], "is not an edit")],
     "evaluate": [
-        (["--mask", "zero:L99.H0"], "L99"),
+        (["--mask", "L99.H0=zero"], "L99"),
         (["--mask", "nil:L1.H0"], "nil"),
         (["--mask", "no-such-mask"], "no-such-mask"),
-        (["--mask", "mean:L1.H0"], "needs its constants"),
+        (["--mask", "L1.H0=mean"], "needs its constants"),
         (["--per-query", "."], "is a folder"),
         (["--per-query", "/dev/null/ranks.parquet"], "/dev/null is a file"),
     ],
     "explain": [
         *SPLIT,
-        (["--operator", "nil"], "is not an operator"),
+        (["--operator", "nil"], "is not an edit"),
         (["--most-images", "1"], "too few"),
-        (["--mask", "zero:L99.H0"], "L99"),
+        (["--mask", "L99.H0=zero"], "L99"),
     ],
     "compare": [
         *SPLIT,
@@ -87,7 +87,7 @@ OWN = {
         (["--max-loss", "1"], "--keep-domain"),
         (["--size", "3"], "Write --max-heads"),
     ],
-    "transfer": [*SPLIT, (["--mask", "zero:L99.H0"], "L99")],
+    "transfer": [*SPLIT, (["--mask", "L99.H0=zero"], "L99")],
 }
 CASES = [(command, *case) for command in COMMANDS for case in (*EVERYWHERE, *OWN[command])]
 

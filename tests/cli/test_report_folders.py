@@ -18,7 +18,7 @@ from headwise.report.words import change, p_value
 from .common import refused
 from .test_report import page_data
 
-MASK = "zero:L1.H2,L3.H4"
+MASK = "L1.H2=zero, L3.H4=zero"
 
 
 @pytest.fixture(scope="module")

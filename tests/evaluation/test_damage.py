@@ -32,7 +32,7 @@ def plain(found: Score) -> list:
     return [found.fitness, found.loss, found.metrics, found.hits.tolist(), ranks]
 
 
-MASKS = [Mask.suppress(GRID, [head], operator) for operator in ("zero", "uniform") for head in GRID]
+MASKS = [Mask.suppress(GRID, [head], edit) for edit in ("zero", "uniform") for head in GRID]
 SCORES = {mask.key: score(i) for i, mask in enumerate(MASKS)}
 EXPECTED = {key: plain(found) for key, found in SCORES.items()}
 
@@ -93,8 +93,8 @@ def damage(path, statement: str) -> None:
 
 COLUMNS = {
     "fitness": "fitness + 0.1", "loss": "loss * 1.0001", "metrics": "replace(metrics, '0.', '1.')", "walk": "walk + 6",
-    "split": "'pick'", "gates": "replace(gates, '0.0', '1.0')", "arrays": "replace(arrays, '<i4', '<f4')",
-    "data": "x'00112233'", "crc": "crc + 1", "operator": "'mean'",
+    "split": "'pick'", "edits": "replace(edits, 'H2', 'H1')", "arrays": "replace(arrays, '<i4', '<f4')",
+    "data": "x'00112233'", "crc": "crc + 1", "mask": "'L0.H0=mean'",
 }  # fmt: skip
 
 
@@ -114,6 +114,30 @@ def test_a_damaged_score_is_removed_with_its_walk_and_said_once(original, tmp_pa
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE arrays SET data = x'0000000000000000'",
+        "UPDATE arrays SET shape = '[1, 2]'",
+        "UPDATE arrays SET digest = 'aa'",
+        "UPDATE arrays SET crc = crc + 1",
+        "DELETE FROM arrays",
+    ],
+)
+def test_a_damaged_array_gives_no_other_edits_and_evaluating_again_heals_it(tmp_path, statement):
+    """Keys hold the arrays' digests, so no score is in doubt; it is the edits that cannot be read back."""
+    bound, said = Mask.suppress(GRID, ["L0.H1"], "mean").bound(lambda head: [1.5, -2.0]), []
+    with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
+        study.put("search", [(bound, score(1))])
+    damage(tmp_path / "s.sqlite", statement)
+    with Study(tmp_path / "s.sqlite", FINGERPRINT, said.append) as study:
+        found = study.get("search", [bound])
+        assert {key: plain(one) for key, one in found.items()} in ({}, {bound.key: plain(score(1))})
+        assert bool(found) != bool(said)
+        study.put("search", [(bound, score(1))])
+        assert [row.mask for row in study.evaluations()] == [bound]
+
+
 def test_what_is_damaged_while_the_study_is_open_is_noticed_when_it_is_read(original, tmp_path):
     path, said = shutil.copy(original, tmp_path / "s.sqlite"), []
     with Study(path, FINGERPRINT, said.append) as study:
@@ -126,7 +150,7 @@ def test_what_is_damaged_while_the_study_is_open_is_noticed_when_it_is_read(orig
     "statement",
     [
         """UPDATE study SET value = replace(value, '"aa"', '"ab"') WHERE key = 'fingerprint'""",
-        "UPDATE study SET value = replace(value, 'identity', 'zero:L0.H1') WHERE key = 'notes'",
+        "UPDATE study SET value = replace(value, 'identity', 'L0.H1=zero') WHERE key = 'notes'",
         "DELETE FROM study WHERE key = 'notes'",
         "DELETE FROM study WHERE key = 'fingerprint'",
     ],
@@ -153,7 +177,7 @@ def test_a_damaged_fingerprint_or_note_is_refused(original, tmp_path, statement)
 def test_sizes_are_bounded_before_memory_is_taken(arrays, data):
     row = list(to_row("search", 1, MASKS[0], score(0)))
     assert intact(row)
-    row[9], row[10] = json.dumps(arrays), data
+    row[8], row[9] = json.dumps(arrays), data
     assert not intact(row)
     with pytest.raises(ValueError, match=r"."):
         score_of(row)

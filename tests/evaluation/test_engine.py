@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_clip
@@ -10,20 +11,38 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from headwise.applied.live import apply
+from headwise.edits.arrays import Array
+from headwise.edits.edit import KINDS, Edit, Letter
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
-from headwise.edits.operators import OPERATORS
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
 from headwise.towers import tower_of
 
 PLAN = engine.Plan("float32", chunk=4, stack=3)
 GRID = Grid((4, 4, 4))
-gates = st.sampled_from([1.0, 1.0, 1.0, 0.0, 0.5])
-masks = st.builds(
-    lambda rows, operator: Mask(GRID, tuple(map(tuple, rows)), operator),
-    st.lists(st.lists(gates, min_size=4, max_size=4), min_size=3, max_size=3),
-    st.sampled_from(list(OPERATORS)),
+
+
+def letter(name: str, number: float, seed: int) -> Letter:
+    """Any letter there is, for heads of 16 values; `mean` is left without its constant."""
+    rng, arrays = np.random.default_rng(seed), ()
+    if name == "shift":
+        arrays = (("constant", Array.of(rng.normal(size=16))),)
+    if name == "spectral":
+        axes, _ = np.linalg.qr(rng.normal(size=(16, 16)))
+        values = map(Array.of, (axes, rng.random(16), rng.normal(size=16)))
+        arrays = tuple(zip(("axes", "scales", "centre"), values, strict=True))
+    return Letter(name, None if KINDS[name].default is None and not KINDS[name].needs else number, arrays)
+
+
+def letters(side: str):
+    names = st.sampled_from([name for name, kind in KINDS.items() if kind.side == side])
+    return st.none() | st.builds(letter, names, st.sampled_from([0.0, 0.5]), st.integers(0, 3))
+
+
+edits = st.just(Edit()) | st.builds(Edit, letters("attention"), letters("value"))
+masks = st.lists(st.lists(edits, min_size=4, max_size=4), min_size=3, max_size=3).map(
+    lambda rows: Mask(GRID, tuple(map(tuple, rows)))
 )
 
 

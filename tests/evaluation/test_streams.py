@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from headwise.edits.arrays import Array
+from headwise.edits.edit import Edit, Letter
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Plan, embed, head_means, with_means
 from headwise.evaluation.streams import Stale, Streams
@@ -23,22 +25,38 @@ def run_blocks(tower):
     """The rows that were run since it was last cleared."""
     seen: list[int] = []
     for row, block in enumerate(tower.blocks):
-        own = block.attend
-        object.__setattr__(block, "attend", lambda x, q, own=own, row=row: (seen.append(row), own(x, q))[1])
+        own = block.run
+        object.__setattr__(block, "run", lambda x, e, q, own=own, row=row: (seen.append(row), own(x, e, q))[1])
     yield seen
     for block in tower.blocks:
-        object.__delattr__(block, "attend")
+        object.__delattr__(block, "run")
 
 
-@pytest.mark.parametrize("operator", ["zero", "uniform", "cls", "self", "cls_row"])
-def test_every_click_gives_what_a_run_from_the_pixels_gives(tower, images, operator):
+SPECTRAL = Edit(
+    value=Letter(
+        "spectral",
+        arrays=(
+            ("axes", Array.of(torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0])),
+            ("scales", Array.of(torch.linspace(0, 2, 16))),
+            ("centre", Array.of(torch.ones(16) / 8)),
+        ),
+    )
+)
+SHIFT = Edit.parse("uniform(0.5)").attention, Letter("shift", 0.5, (("constant", Array.of(torch.arange(16.0) / 9)),))
+SOFT = {"zero": "scale(0.3)", "uniform": "uniform(0.3)", "cls": "cls(0.3)", "self": "self(0.3)"}
+SOFT |= {"cls_row": "cls_row(0.3)", "temperature(0.5)": "temperature(1.7)", "keys": "queries"}
+SOFT |= {"temperature(2)+scale(1.4)": "keys+cls_row"}
+
+
+@pytest.mark.parametrize("edits", [*SOFT.items(), (SPECTRAL, Edit(*SHIFT))], ids=lambda pair: str(pair[0]))
+def test_every_click_gives_what_a_run_from_the_pixels_gives(tower, images, edits):
     streams = Streams(tower, images, LAYOUT)
     assert torch.allclose(streams.begin(), direct(tower, images, Mask.identity(tower.grid)), atol=1e-6)
     clicks = (["L2.H1"], ["L2.H1", "L0.H3"], ["L0.H3"], ["L0.H3", "L1.H0"], [], ["L1.H0", "L2.H2"])
     for heads in clicks:
-        for gate in (0.0, 0.3):
-            mask = Mask.suppress(tower.grid, heads, operator, gate)
-            assert torch.allclose(live(streams, mask), direct(tower, images, mask), atol=1e-6), (heads, gate)
+        for edit in edits:
+            mask = Mask.suppress(tower.grid, heads, edit)
+            assert torch.allclose(live(streams, mask), direct(tower, images, mask), atol=1e-6), (heads, edit)
 
 
 def test_means_are_those_of_a_pass_of_its_own(tower, images):

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from headwise.edits.arrays import Array
+from headwise.edits.edit import Edit, Letter
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -82,21 +84,28 @@ def test_only_what_was_asked_for_and_is_known_comes_back(tmp_path):
 
 def test_more_masks_than_sqlite_takes_parameters(tmp_path):
     grid = Grid((16,))
-    masks = [Mask(grid, (tuple(float(i >> bit & 1) for bit in range(16)),)) for i in range(40_000)]
+    masks = [Mask.gated(grid, [[i >> bit & 1 for bit in range(16)]]) for i in range(40_000)]
     with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
         study.put("search", [(masks[39_000], make_score())])
         assert list(study.get("search", masks)) == [masks[39_000].key]
 
 
-def test_identity_is_one_evaluation_for_every_operator(tmp_path):
+@pytest.mark.parametrize("name", ["zero", "uniform", "temperature", "mean"])
+def test_identity_is_one_evaluation_for_every_letter(tmp_path, name):
     with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
-        study.put("search", [(Mask.identity(GRID, "zero"), make_score())])
-        assert study.get("search", [Mask.identity(GRID, "uniform")])
+        study.put("search", [(Mask.identity(GRID), make_score())])
+        assert study.get("search", [Mask.gated(GRID, [[1] * heads for heads in GRID.rows], name)])
+
+
+def test_one_name_for_one_thing_is_one_evaluation(tmp_path):
+    with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
+        study.put("search", [(Mask.suppress(GRID, ["L0.H1"], "zero"), make_score())])
+        assert study.get("search", [Mask.suppress(GRID, ["L0.H1"], "scale(0)")])
+        assert not study.get("search", [Mask.suppress(GRID, ["L0.H1"], "scale(0.5)")])
 
 
 def test_evaluations_are_listed_in_order_with_their_masks(tmp_path):
-    constants = ((Head.parse("L1.H2"), (0.1, 1 / 3)),)
-    mean = Mask(GRID, ((1, 1), (1, 1, 1 / 3), (1,)), "mean", constants)
+    mean = Mask.gated(GRID, ((1, 1), (1, 1, 1 / 3), (1,)), "mean").bound(lambda head: [0.1, 1 / 3])
     with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
         study.put("search", [(MASK, make_score(0.5)), (mean, make_score(0.75))])
         study.put("pick", [(MASK, make_score(0.25))])
@@ -106,6 +115,33 @@ def test_evaluations_are_listed_in_order_with_their_masks(tmp_path):
         ]  # fmt: skip
         assert rows[1].mask.key == mean.key
         assert [row.split for row in study.evaluations("pick")] == ["pick"]
+
+
+def test_edits_come_back_bit_for_bit_with_their_arrays_and_equal_arrays_are_kept_once(tmp_path):
+    """Text of edits is exact there; only `str(mask)` rounds."""
+    axes = Array.of([[0.6, -0.8], [0.8, 0.6]])
+    spectral = Letter(
+        "spectral", arrays=(("axes", axes), ("scales", Array.of([1 / 3, 2])), ("centre", Array.of([0, 1])))
+    )
+    shift = Letter("shift", 2 / 3, (("constant", Array.of([0.1, -1e-20])),))
+    of_each = {
+        "L0.H0": Edit(Letter("temperature", 1 / 3), spectral), "L0.H1": Edit(value=spectral), "L1.H0": Edit(value=shift),
+        "L1.H1": "keys+scale(1.1)", "L1.H2": "mean", "pool.H0": "uniform(1e-05)",
+    }  # fmt: skip
+    mask = Mask.of(GRID, {Head.parse(name): Edit.parse(e) if isinstance(e, str) else e for name, e in of_each.items()})
+    other = mask - Mask.suppress(GRID, ["L0.H0"])
+    with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
+        study.put("search", [(mask, make_score()), (other, make_score())])
+        study.put("pick", [(mask, make_score())])
+    with Study(tmp_path / "s.sqlite", FINGERPRINT) as study:
+        found = [row.mask for row in study.evaluations()]
+        assert found == [mask, other, mask]
+        assert found[0].key == mask.key
+        assert dict(found[0].edits) == dict(mask.edits)
+        assert study.get("search", [mask, other]).keys() == {mask.key, other.key}
+    raw = sqlite3.connect(tmp_path / "s.sqlite")
+    assert raw.execute("SELECT count(*) FROM arrays").fetchone() == (4,)  # axes, scales, centre, constant
+    raw.close()
 
 
 def test_what_is_there_already_stays(tmp_path):
@@ -218,7 +254,7 @@ WRITER = textwrap.dedent("""
     path, name, end = sys.argv[1:]
     study = Study(path, {"model": "m"})
     for i in range(60):
-        mask = Mask(Grid((8,)), (tuple(float(i >> bit & 1) for bit in range(8)),))
+        mask = Mask.gated(Grid((8,)), [[i >> bit & 1 for bit in range(8)]])
         study.put("search", [(mask, Score(i / 64, 0.0, {}, np.full(50, i), {}))])
         study.put(name, [(mask, Score(i / 64, 0.0, {}, np.full(50, i), {}))])
         if end == "kill" and i == 40:

@@ -210,7 +210,7 @@ def test_labelled_pairs_are_explained_with_their_class_names(tmp_path):
 def test_a_folder_of_refine_stands_for_its_model_and_mask(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"model": {"name": "demo"}}))
     assert of_study(str(tmp_path), None) == ("demo", tmp_path)
-    assert of_study(str(tmp_path), "zero:L0.H1") == ("demo", "zero:L0.H1")
+    assert of_study(str(tmp_path), "L0.H1=zero") == ("demo", "L0.H1=zero")
     assert of_study("demo", None) == ("demo", None)
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(HeadwiseError, match=r"results\.json is not what refine wrote"):

@@ -48,7 +48,7 @@ def refined(pairs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(refined, tmp_path_factory):
     """A mask that is not identity, with what the run remembers."""
-    mask = Mask.parse(refined.mask.grid, "uniform:L4.H0").with_provenance(**refined.mask.provenance)
+    mask = Mask.parse(refined.mask.grid, "L4.H0=uniform").with_provenance(**refined.mask.provenance)
     out = tmp_path_factory.mktemp("mask") / "mask"
     mask.save_pretrained(out)
     return out
@@ -125,7 +125,7 @@ def test_images_of_kept_domains_were_picked_on_too(pairs, kept, tmp_path, comman
         settings = FrontSettings(max_loss=100.0, budget=40)
         mask = front("demo", pairs, tmp_path / "out", keep=[kept], settings=settings).mask
     assert mask is not None
-    mask = Mask.parse(mask.grid, "uniform:L4.H0").with_provenance(**mask.provenance)
+    mask = Mask.parse(mask.grid, "L4.H0=uniform").with_provenance(**mask.provenance)
     domain = read(kept)
     gone = {"refine": {"val"}, "front": {"train", "val"}}[command]
     rows = [(domain.images[i].read(), domain.captions[i][0]) for i in range(len(domain))]
@@ -141,21 +141,21 @@ def test_transfer_takes_the_columns_of_its_sources(pairs, tmp_path):
     header = ",".join(names[name] for name in lines[0].split(","))
     table.write_text("\n".join([header, *lines[1:]]) + "\n")
     given = {"image": "photo", "caption": "words", "split": "part", "images": str(pairs.parent)}
-    found = transfer("demo", ["zero:L5.H5"], [table], tmp_path / "named", **given)  # type: ignore
-    plain = transfer("demo", ["zero:L5.H5"], [pairs], tmp_path / "plain")
+    found = transfer("demo", ["L5.H5=zero"], [table], tmp_path / "named", **given)  # type: ignore
+    plain = transfer("demo", ["L5.H5=zero"], [pairs], tmp_path / "plain")
     assert found["data"][0]["hash"] == plain["data"][0]["hash"]
     assert found["masks"][0]["test"] == plain["masks"][0]["test"]
     with pytest.raises(HeadwiseError, match="There is no option 'captoin'"):
-        transfer("demo", ["zero:L5.H5"], [table], tmp_path / "wrong", captoin="words")
+        transfer("demo", ["L5.H5=zero"], [table], tmp_path / "wrong", captoin="words")
 
 
 def test_reads_of_the_same_test_images_are_counted_in_any_folder(pairs, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(pairs.parent, moved)
-    counts = [evaluate("demo", moved / pairs.name, "uniform:L5.H5", only_split="test")["test_reads_cache"]]
-    counts.append(evaluate("demo", pairs, "uniform:L5.H5", only_split="test")["test_reads_cache"])
-    counts.append(evaluate("demo", pairs, "uniform:L5.H4", only_split="test")["test_reads_cache"])
-    counts.append(evaluate("demo", pairs, "uniform:L5.H5", only_split="test")["test_reads_cache"])
+    counts = [evaluate("demo", moved / pairs.name, "L5.H5=uniform", only_split="test")["test_reads_cache"]]
+    counts.append(evaluate("demo", pairs, "L5.H5=uniform", only_split="test")["test_reads_cache"])
+    counts.append(evaluate("demo", pairs, "L5.H4=uniform", only_split="test")["test_reads_cache"])
+    counts.append(evaluate("demo", pairs, "L5.H5=uniform", only_split="test")["test_reads_cache"])
     first = counts[0]
     # the same mask again tells nothing new and says what it said
     assert counts == [first, first, first + 1, first]
@@ -163,7 +163,7 @@ def test_reads_of_the_same_test_images_are_counted_in_any_folder(pairs, tmp_path
 
 
 def test_a_damaged_note_of_a_read_is_not_believed(pairs, tmp_path):
-    first = evaluate("demo", pairs, "uniform:L4.H5", only_split="test", machine=Machine(cache_dir=tmp_path))[
+    first = evaluate("demo", pairs, "L4.H5=uniform", only_split="test", machine=Machine(cache_dir=tmp_path))[
         "test_reads_cache"
     ]
     (note,) = (tmp_path / "reads").glob("*/*")
@@ -171,7 +171,7 @@ def test_a_damaged_note_of_a_read_is_not_believed(pairs, tmp_path):
     note.write_bytes(whole.replace(b"[1,", b"[5,"))
     assert note.read_bytes() != whole
     assert (
-        evaluate("demo", pairs, "uniform:L4.H5", only_split="test", machine=Machine(cache_dir=tmp_path))[
+        evaluate("demo", pairs, "L4.H5=uniform", only_split="test", machine=Machine(cache_dir=tmp_path))[
             "test_reads_cache"
         ]
         == first

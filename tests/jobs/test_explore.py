@@ -46,7 +46,7 @@ def session(run):
 
 
 def last(session, **request) -> dict:
-    *_, found = session.look({"operator": "uniform", "gates": {}, **request})
+    *_, found = session.look({"edits": {}, **request})
     return found
 
 
@@ -69,7 +69,7 @@ def test_recall_is_that_of_evaluate_on_the_same_images(session, run, tmp_path):
     found = last(session, gates=gates)
     assert found["done"] == found["total"] == 40
     search = read(run.parent / "pairs.csv").subset(session.indices)
-    mask = Mask.parse(session.chosen.grid, "uniform:L1.H2=0,L4.H0=0.4")
+    mask = Mask.parse(session.chosen.grid, "L1.H2=uniform, L4.H0=uniform(0.4)")
     for which, given in (("before", None), ("after", mask)):
         expected = evaluate("demo", search, mask=given)["metrics"]
         assert {one["name"]: one[which] for one in found["metrics"]} == pytest.approx(expected)
@@ -83,11 +83,11 @@ def test_neighbours_and_movement_are_those_of_the_models_own_forward(session):
         with apply(model, Mask.suppress(model.tower.grid, ["L4.H0"], "zero")):
             after = torch.nn.functional.normalize(model.tower.encode(pixels), dim=1)
         text = torch.nn.functional.normalize(model.encode_texts(["a heart"]), dim=1)[0]
-    found = last(session, operator="zero", gates={"L4.H0": 0}, query={"text": " a heart "})
+    found = last(session, edits={"L4.H0": "zero"}, query={"text": " a heart "})
     assert found["query"]["before"] == (before @ text).argsort(descending=True)[:8].tolist()
     assert found["query"]["after"] == (after @ text).argsort(descending=True)[:8].tolist()
     assert found["moved"]["mean"] == pytest.approx(float((1 - (before * after).sum(1)).mean()), abs=1e-5)
-    found = last(session, operator="zero", gates={"L4.H0": 0}, query={"image": 3})
+    found = last(session, edits={"L4.H0": "zero"}, query={"image": 3})
     near = (after @ after[3]).argsort(descending=True).tolist()
     assert found["query"]["after"] == [i for i in near if i != 3][:8]
     assert set(found["query"]["after_texts"]) <= set(session.pairs.texts)
@@ -129,8 +129,8 @@ def test_an_image_that_no_longer_decodes_is_said(tmp_path):
 
 
 def test_a_newer_click_ends_an_older_one(session):
-    older = session.look({"operator": "zero", "gates": {"L0.H0": 0}})
-    newer = session.look({"operator": "zero", "gates": {"L0.H1": 0}})
+    older = session.look({"edits": {"L0.H0": "zero"}})
+    newer = session.look({"edits": {"L0.H1": "zero"}})
     assert list(older) == []
     assert [one["done"] for one in newer][-1] == 40
 
@@ -138,7 +138,7 @@ def test_a_newer_click_ends_an_older_one(session):
 def test_first_answers_are_of_some_images_and_right(run, monkeypatch):
     monkeypatch.setattr(exploring, "FIRST", 0.0)
     session = opened(run, machine=Machine(chunk=8))
-    answers = list(session.look({"operator": "uniform", "gates": {"L1.H2": 0}, "query": {"image": 39}}))
+    answers = list(session.look({"edits": {"L1.H2": "uniform"}, "query": {"image": 39}}))
     assert [one["done"] for one in answers] == [8, 16, 32, 40]
     assert answers[0]["query"] is None  # that image's turn has not come
     assert answers[-1]["query"]["after"]
@@ -150,18 +150,23 @@ def test_first_answers_are_of_some_images_and_right(run, monkeypatch):
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"operator": "zero"}, "needs an operator, and gates"),
-        ({"operator": "nothing", "gates": {}}, "not an operator"),
-        ({"operator": "zero", "gates": {"L9.H0": 0}}, "L9"),
-        ({"operator": "zero", "gates": {"../../etc": 0}}, "etc"),
-        ({"operator": "zero", "gates": {"L0.H0": -1}}, "gate of L0.H0"),
-        ({"operator": "zero", "gates": {"L0.H0": float("nan")}}, "gate of L0.H0"),
-        ({"operator": "zero", "gates": {"L0.H0": "0"}}, "not a number"),
-        ({"operator": "zero", "gates": {"L0.H0": True}}, "not a number"),
-        ({"operator": "zero", "gates": {}, "query": {"text": "  "}}, "query is a text"),
-        ({"operator": "zero", "gates": {}, "query": {"image": 40}}, "no image 40"),
-        ({"operator": "zero", "gates": {}, "query": {"image": -1}}, "no image -1"),
-        ({"operator": "zero", "gates": {}, "query": "x"}, "query is a text"),
+        ({"operator": "zero"}, "needs edits"),
+        ({"edits": ["L0.H0"]}, "needs edits"),
+        ({"edits": {f"L0.H{i}": "zero" for i in range(99)}}, "needs edits"),
+        ({"edits": {"L0.H0": "nothing"}}, "not an edit"),
+        ({"edits": {"L9.H0": "zero"}}, "L9"),
+        ({"edits": {"../../etc": "zero"}}, "etc"),
+        ({"edits": {"L0.H0": "scale(-1)"}}, "0 or more"),
+        ({"edits": {"L0.H0": "zero(1.5)"}}, "from 0 to 1"),
+        ({"edits": {"L0.H0": "scale(nan)"}}, "finite"),
+        ({"edits": {"L0.H0": 0}}, "not an edit"),
+        ({"edits": {"L0.H0": True}}, "not an edit"),
+        ({"edits": {"L0.H0": "shift"}}, "learned"),
+        ({"edits": {"L0.H0": "spectral"}}, "learned"),
+        ({"edits": {}, "query": {"text": "  "}}, "query is a text"),
+        ({"edits": {}, "query": {"image": 40}}, "no image 40"),
+        ({"edits": {}, "query": {"image": -1}}, "no image -1"),
+        ({"edits": {}, "query": "x"}, "query is a text"),
     ],
 )
 def test_requests_that_make_no_sense_are_refused(session, request_, said):
@@ -170,13 +175,13 @@ def test_requests_that_make_no_sense_are_refused(session, request_, said):
 
 
 def test_what_was_found_is_saved_with_where_it_comes_from(session, run):
-    request = {"operator": "mean", "gates": {"L1.H2": 0, "L4.H0": 0.25}}
+    request = {"edits": {"L1.H2": "mean", "L4.H0": "mean(0.25)"}}
     last(session, **request)
-    folders = [session.save(request), session.save({"operator": "zero", "gates": {"L0.H0": 0}})]
+    folders = [session.save(request), session.save({"edits": {"L0.H0": "zero"}})]
     assert [folder.name for folder in folders] == ["explored-1", "explored-2"]
     mask = Mask.from_pretrained(folders[0])
-    assert (mask.operator, mask.gate("L4.H0"), mask.size) == ("mean", 0.25, 2)
-    assert {str(head) for head, _ in mask.means} == {"L1.H2", "L4.H0"}
+    assert str(mask) == "L1.H2=mean, L4.H0=mean(0.25)"
+    assert mask.is_bound
     assert mask.provenance["found_by"] == "explore"
     # its images are known: evaluating it on all pairs leaves them out
     found = evaluate("demo", run.parent / "pairs.csv", mask=folders[0])
@@ -190,7 +195,7 @@ def test_a_model_without_text_tower_finds_images_by_images(session):
 
     other = replace(session, model=replace(session.model, encode_texts=None))
     with pytest.raises(HeadwiseError, match="no text tower"):
-        other.look({"operator": "zero", "gates": {}, "query": {"text": "a heart"}})
+        other.look({"edits": {}, "query": {"text": "a heart"}})
     assert last(other, query={"image": 0})["query"]["before"]
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 import headwise
 from headwise.data.cache import pixels
 from headwise.data.read import read
+from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.evaluate import evaluate
@@ -127,7 +128,7 @@ def test_a_study_of_another_processor_is_refused_and_both_are_named(pairs, tmp_p
 def mask(tmp_path_factory) -> Path:
     """A mask as refine and front write it."""
     model = load("demo")
-    found = Mask.parse(model.tower.grid, "zero:L2.H1")
+    found = Mask.parse(model.tower.grid, "L2.H1=zero")
     about = {"base_model": "demo", "weights_hash": model.tower.weights_hash, "functions": probes.described(model)}
     folder = tmp_path_factory.mktemp("mask")
     found.with_provenance(**about).save_pretrained(folder)
@@ -169,7 +170,7 @@ def test_a_mask_is_refused_where_something_around_the_weights_is_another(mask, p
     ):
         with pytest.raises(HeadwiseError, match=rf"has its weights, but its {what.strip()}.*--no-check-weights"):
             verb()
-    assert evaluate(other, pairs, mask, machine=cached, check_weights=False)["mask"] == "zero:L2.H1"
+    assert evaluate(other, pairs, mask, machine=cached, check_weights=False)["mask"] == "L2.H1=zero"
     if what != "image tower":  # inside a context an outer mask may edit it
         with pytest.raises(HeadwiseError, match=what.strip()), headwise.apply(other, Mask.from_pretrained(mask)):
             pass
@@ -177,8 +178,8 @@ def test_a_mask_is_refused_where_something_around_the_weights_is_another(mask, p
 
 def test_a_mask_is_taken_where_nothing_is_another_also_inside_another_mask(mask, pairs, tmp_path):
     model, found = load("demo"), Mask.from_pretrained(mask)
-    assert evaluate(model, pairs, mask, machine=Machine(cache_dir=tmp_path))["mask"] == "zero:L2.H1"
-    with headwise.apply(model, Mask.parse(model.tower.grid, "zero:L1.H0")), headwise.apply(model, found):
+    assert evaluate(model, pairs, mask, machine=Machine(cache_dir=tmp_path))["mask"] == "L2.H1=zero"
+    with headwise.apply(model, Mask.parse(model.tower.grid, "L1.H0=zero")), headwise.apply(model, found):
         pass
     merge(model, mask, tmp_path / "merged")
 
@@ -207,6 +208,6 @@ def test_a_mask_that_was_changed_by_hand_or_by_a_flipped_bit_is_refused(mask, tm
     assert refused > len(data) / 6
     value = json.loads(text)
     del value["checksum"]
-    value["gates"][0][0] = 0.5
+    value["edits"]["L0.H0"] = "scale(0.5)"
     (edited / "head_mask.json").write_text(json.dumps(value))
-    assert Mask.from_pretrained(edited).gate("L0.H0") == 0.5
+    assert Mask.from_pretrained(edited).edit("L0.H0") == Edit.parse("scale(0.5)")

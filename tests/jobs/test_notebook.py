@@ -60,7 +60,7 @@ def test_reprs_are_short(pairs, swept):
         for one in (many, pairs, sweep, sweep.identity, sweep.heads[0], results, refined, study, headwise.load("demo")):
             assert len(repr(one)) < SHORT, type(one)
     mask = refined.mask.with_provenance(seen={"search": {"looks": "x" * 100_000}})
-    assert repr(mask) == "Mask('uniform:L1.H2,L3.H5', 2 of 36 heads)"
+    assert repr(mask) == "Mask('L1.H2=uniform, L3.H5=uniform', 2 of 36 heads)"
     wide = Mask.suppress(Grid((16,) * 24), [f"L{i}.H{j}" for i in range(24) for j in range(16)])
     assert len(repr(wide)) < SHORT
 
@@ -79,7 +79,7 @@ def test_a_study_as_a_table(swept):
     with Study.reopen(out / "sweep.sqlite") as study:
         table = study.to_pandas()
         assert len(table) == study.count() == 37
-        row = table[table["mask"] == "zero:L4.H0"].iloc[0]
+        row = table[table["mask"] == "L4.H0=zero"].iloc[0]
         effect = next(one for one in sweep.heads if str(one.head) == "L4.H0")
         assert row["fitness"] == effect.found.score.fitness
         assert row["mean_recall"] == effect.found.score.metrics["mean_recall"]
@@ -117,8 +117,8 @@ def test_text_from_outside_stays_text(pairs):
     assert "img" not in Tags(found._repr_html_()).tags
 
 
-def test_the_gates_of_a_mask_as_a_table():
-    mask = Mask.suppress(Grid((3, 4), 2), ["L0.H1", "pool.H0"], "zero", 0.25)
+def test_the_edits_of_a_mask_as_a_table():
+    mask = Mask.suppress(Grid((3, 4), 2), ["L0.H1", "pool.H0"], "scale(0.25)")
     shown = Tags(mask._repr_html_())
     assert shown.cells.count("0.25") == 2
     assert shown.cells.count("·") == 7

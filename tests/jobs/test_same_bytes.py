@@ -78,7 +78,7 @@ def content(out: Path) -> dict[str, object]:
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
     database = sqlite3.connect(out / "study.sqlite")
-    columns = "split, mask_key, operator, mask, gates, fitness, loss, metrics, arrays, data"
+    columns = "split, mask_key, mask, edits, fitness, loss, metrics, arrays, data"
     found["evaluations"] = sorted(database.execute(f"SELECT {columns} FROM evaluations").fetchall())
     facts = {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM study")}
     facts["notes"].pop("speed", None)  # what a clock said

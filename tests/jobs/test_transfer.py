@@ -75,7 +75,7 @@ def test_a_mask_that_may_have_seen_the_test_images_is_refused(masks, pairs, tmp_
 
 
 def test_transfer_needs_a_mask_of_this_model(pairs, tmp_path):
-    call = ["demo", "-o", tmp_path / "out", "--mask", "zero:L40.H0", "--on", pairs]
+    call = ["demo", "-o", tmp_path / "out", "--mask", "L40.H0=zero", "--on", pairs]
     done = subprocess.run(
         [sys.executable, "-m", "headwise", "transfer", *map(str, call)], capture_output=True, text=True
     )

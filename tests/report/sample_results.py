@@ -82,25 +82,25 @@ RESULTS = {
     "sweep": [heads("uniform", 1), heads("zero", 2)],
     "finalists": [
         finalist("identity", "identity", 0, 0.0, 0.0),
-        finalist("uniform:L1.H2,L3.H5", "ga", 2, 0.0214, 0.0175, chosen=True),
-        finalist("uniform:L0.H4,L1.H2,L3.H5", "ga", 3, 0.0220, 0.0178),
-        finalist("uniform:L1.H2", "best single head", 1, 0.0131, 0.0080),
+        finalist("L1.H2=uniform, L3.H5=uniform", "ga", 2, 0.0214, 0.0175, chosen=True),
+        finalist("L0.H4=uniform, L1.H2=uniform, L3.H5=uniform", "ga", 3, 0.0220, 0.0178),
+        finalist("L1.H2=uniform", "best single head", 1, 0.0131, 0.0080),
     ],
     "chosen": {
-        "mask": "uniform:L1.H2,L3.H5",
+        "mask": "L1.H2=uniform, L3.H5=uniform",
         "found_by": "ga",
         "size": 2,
-        "operator": "uniform",
+        "values": 2,
         "heads": ["L1.H2", "L3.H5"],
-        "gates": {"L1.H2": 0.0, "L3.H5": 0.0},
+        "edits": {"L1.H2": "uniform", "L3.H5": "uniform"},
     },
     "test": [
         measured("identity", "identity", 0, 0.0, [0.0, 0.0], 1.0),
         measured("random heads", None, 2, -0.0105, [-0.0150, -0.0062], 0.0002, count=20),
-        measured("best single head", "uniform:L1.H2", 1, 0.0069, [-0.0004, 0.0143], 0.068),
-        measured("greedy", "uniform:L1.H2,L3.H5", 2, 0.0128, [0.0031, 0.0224], 0.0093),
-        measured("ga", "uniform:L0.H4,L1.H2,L3.H5", 3, 0.0121, [0.0018, 0.0225], 0.0211),
-        measured("chosen", "uniform:L1.H2,L3.H5", 2, 0.0128, [0.0031, 0.0224], 0.0093),
+        measured("best single head", "L1.H2=uniform", 1, 0.0069, [-0.0004, 0.0143], 0.068),
+        measured("greedy", "L1.H2=uniform, L3.H5=uniform", 2, 0.0128, [0.0031, 0.0224], 0.0093),
+        measured("ga", "L0.H4=uniform, L1.H2=uniform, L3.H5=uniform", 3, 0.0121, [0.0018, 0.0225], 0.0211),
+        measured("chosen", "L1.H2=uniform, L3.H5=uniform", 2, 0.0128, [0.0031, 0.0224], 0.0093),
     ],
     "test_reads": 1,
     "gap": {"search_delta": 0.0214, "test_delta": 0.0128, "gap": 0.0086},
@@ -128,7 +128,7 @@ def sample(**chosen_row) -> dict:
 def nothing_found() -> dict:
     """The same study where identity won."""
     results = sample(**measured("chosen", "identity", 0, 0.0, [0.0, 0.0], 1.0))
-    empty = {"mask": "identity", "found_by": "identity", "size": 0, "operator": "zero", "heads": [], "gates": {}}
+    empty = {"mask": "identity", "found_by": "identity", "size": 0, "values": 0, "heads": [], "edits": {}}
     results["chosen"] = empty
     for row in results["finalists"]:
         row["chosen"] = row["mask"] == "identity"

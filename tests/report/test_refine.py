@@ -39,7 +39,7 @@ def test_every_table_is_read_as_a_table_and_none_is_lost():
     assert ["text → image R@1", "14.12", "15.40", "+1.28", "", ""] in before_after
     assert found["head"][1][:3] == ["L1.H2", "0", "+1.31"]
     assert found["head (uniform), largest gain first"][1] == ["L1.H2", "+1.31", "0.004"]
-    assert found["mask"][2][:3] == ["uniform:L1.H2,L3.H5", "ga", "2"]
+    assert found["mask"][2][:3] == ["L1.H2=uniform, L3.H5=uniform", "ga", "2"]
     assert found["mask"][2][-1] == "**chosen**"
     random_heads = ["random heads", "20", "2", "29.07", "−1.05", "−1.50 to −0.62", "< 0.001"]
     assert random_heads in found["what"]
@@ -114,13 +114,13 @@ def test_the_report_is_written_with_its_picture_and_says_how_to_use_the_model(tm
     assert {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} == first
 
 
-def test_an_operator_that_does_not_fold_is_not_promised_a_model(tmp_path):
+def test_edits_that_do_not_fold_are_not_promised_a_model(tmp_path):
     results = sample()
-    results["chosen"] |= {"operator": "cls", "mask": "cls:L1.H2,L3.H5"}
+    results["chosen"] |= {"mask": "L1.H2=cls, L3.H5=cls", "edits": {"L1.H2": "cls", "L3.H5": "cls"}, "folds": False}
     text = write_report(results, tmp_path).read_text()
-    assert "operator cls does not fold into the weights" in text
+    assert "These edits do not fold into the weights" in text
     assert "`model/`" not in text
-    assert "| L1.H2 | 0 | — | — | — |" in text  # not swept with this operator
+    assert "| L1.H2 | cls | — | — | — |" in text  # not swept with this edit
 
 
 def test_names_cannot_break_the_page():

@@ -27,7 +27,7 @@ class Planted:
     means: Means
 
 
-def planted(operator: str, images: int = 48) -> Planted:
+def planted(edit: str, images: int = 48) -> Planted:
     """Captions are near the embeddings without `HEAD`, whose contribution to the residual stream is 30 times as large
     as that of other heads."""
     module = small_clip()
@@ -36,7 +36,7 @@ def planted(operator: str, images: int = 48) -> Planted:
     tower = tower_of(module)
     pixels = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     means = head_means(tower, pixels, plan(tower))
-    ((_, clean),) = embed(tower, pixels, [Mask.suppress(tower.grid, [HEAD], operator)], plan(tower), means=means)
+    ((_, clean),) = embed(tower, pixels, [Mask.suppress(tower.grid, [HEAD], edit)], plan(tower), means=means)
     texts = torch.nn.functional.normalize(clean).repeat_interleave(2, 0)  # (2·N, E)
     texts = texts + 0.02 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2))
     return Planted(tower, pixels, texts, np.repeat(np.arange(images), 2), means)
@@ -50,7 +50,7 @@ def spoiled(kind: str, seed: int, images: int = 32) -> tuple[Planted, tuple[Head
             signs, not quite equal; `redundant`: two that write the same noise.
 
     Returns:
-        The case, and the planted heads (operator zero).
+        The case, and the planted heads (the edit zero).
     """
     module, g = small_clip(layers=4, heads=4, seed=seed), torch.Generator().manual_seed(seed + 100)
     pick = torch.randperm(12, generator=g).tolist()  # not in the last layer, so that it is seen by all queries

@@ -12,7 +12,7 @@ from headwise.scoring.objectives import Score
 
 
 def bits(mask: Mask) -> np.ndarray:
-    return 1.0 - np.concatenate([np.asarray(row) for row in mask.gates])
+    return np.array([1.0 - (edit.gate or 0.0) for row in mask.table for edit in row])
 
 
 class Landscape:

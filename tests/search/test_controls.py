@@ -1,27 +1,29 @@
 import math
-from itertools import product
+from collections import Counter
+from itertools import permutations, product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwise.edits.edit import Edit
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.search.controls import controls
 
 GRID = Grid((4, 3, 5), pool=2)
-gates = st.tuples(*(st.tuples(*[st.sampled_from([1.0, 0.0])] * heads) for heads in GRID.rows))
+TEXTS = ["keep", "keep", "uniform", "scale(1.4)", "temperature(0.6)+scale(0.9)"]
+edits = st.tuples(*(st.tuples(*[st.sampled_from([Edit.parse(text) for text in TEXTS])] * n) for n in GRID.rows))
 
 
-@given(gates, st.integers(1, 30), st.integers(0, 5))
+@given(edits, st.integers(1, 30), st.integers(0, 5))
 def test_controls_match_every_row_and_are_different(rows, count, seed):
-    mask = Mask(GRID, rows, "uniform")
+    mask = Mask(GRID, rows)
     found = controls(mask, count, seed)
-    available = math.prod(math.comb(len(row), row.count(0.0)) for row in rows)
+    available = math.prod(len(set(permutations(row))) for row in rows)
     assert len(found) == len(set(found)) == (min(count, available - 1) if available > 1 else 1)
-    assert all(sorted(a) == sorted(b) for other in found for a, b in zip(other.gates, rows, strict=True))
-    assert all(other.operator == "uniform" for other in found)
+    assert all(Counter(a) == Counter(b) for other in found for a, b in zip(other.table, rows, strict=True))
     if available > 1:
         assert mask not in found
     assert found == controls(mask, count, seed)
@@ -44,8 +46,8 @@ def test_no_control_is_likelier_than_another():
 
 
 def test_soft_gates_are_kept_and_moved():
-    mask = Mask(Grid((4,)), ((0.25, 1.0, 0.75, 1.0),))
-    assert all(sorted(other.gates[0]) == [0.25, 0.75, 1.0, 1.0] for other in controls(mask, 5))
+    mask = Mask.gated(Grid((4,)), ((0.25, 1.0, 0.75, 1.0),))
+    assert all(sorted(edit.gate for edit in other.table[0]) == [0.25, 0.75, 1.0, 1.0] for other in controls(mask, 5))
     assert len(controls(mask, 50)) == 11
 
 

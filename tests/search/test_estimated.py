@@ -164,7 +164,7 @@ def test_what_it_cannot_do_is_refused():
         estimated(world.evaluator(), GRID, "zero", world.anchors(), world.objective, GeneticSettings(budget=0.5))
     with pytest.raises(HeadwiseError, match="batch"):
         EstimateSettings(batch=0)
-    with pytest.raises(HeadwiseError, match="operator"):
+    with pytest.raises(HeadwiseError, match=r"for the edit zero on .* these are uniform"):
         world.deltas().embeddings(Mask.suppress(GRID, ["L0.H0"], "uniform"))
 
 
@@ -182,8 +182,19 @@ def test_deltas_from_the_engine_are_exact_for_single_heads_and_close_for_pairs(t
     ((_, truth),) = embed(tower, images, [pair], Plan())
     change, guess = truth - exact["identity"], deltas.embeddings(pair) - exact["identity"]
     assert torch.nn.functional.cosine_similarity(change.flatten(), guess.flatten(), dim=0) > 0.9
-    half = deltas.embeddings(Mask.suppress(tower.grid, ["L0.H0"], "uniform", gate=0.5))
-    torch.testing.assert_close(half - exact["identity"], (deltas.embeddings(masks[0]) - exact["identity"]) / 2)
+    for other in ("uniform(0.5)", "zero", "uniform+zero"):
+        with pytest.raises(HeadwiseError, match="for the edit uniform on"):
+            deltas.embeddings(Mask.suppress(tower.grid, ["L0.H0"], other))
+    with pytest.raises(HeadwiseError, match="for the edit uniform on"):
+        deltas.embeddings(masks[0] | Mask.suppress(tower.grid, ["L0.H1"]))
+
+
+@pytest.mark.parametrize("edit", ["zero", "scale(1.4)", "keys", "temperature(0.5)+scale(1.1)"])
+def test_deltas_of_every_edit_are_exact_for_single_heads(tower, images, edit):
+    deltas = collect(Collector(tower.grid, edit), tower, images, Plan())
+    masks = [Mask.suppress(tower.grid, [head], edit) for head in tower.grid]
+    for mask, exact in embed(tower, images, masks, Plan()):
+        torch.testing.assert_close(deltas.embeddings(mask), exact, atol=2e-3, rtol=2e-3)
 
 
 def test_the_sweep_gives_the_changes_that_a_collection_gives_bit_for_bit(tower, images, tmp_path):

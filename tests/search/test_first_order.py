@@ -42,7 +42,7 @@ def test_scores_are_the_slope_of_the_loss_that_evaluation_reports(case, operator
     found = scores(double, operator, means=means, loss=loss, bias=bias)
 
     def value(head, gate):
-        mask = Mask.suppress(case.tower.grid, [head], operator, gate)
+        mask = Mask.suppress(case.tower.grid, [head], f"{operator}({gate})")
         ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower), means=case.means)
         return retrieve(embeddings, case.texts, case.owner, loss=loss, scale=SCALE, bias=bias).loss
 
@@ -119,7 +119,7 @@ def test_labels_slope_of_the_cross_entropy_that_evaluation_reports(case):
     found = first_order(double.tower, double.images, loss_of(objective), "zero", chunk=7)
 
     def value(head, gate):
-        mask = Mask.suppress(case.tower.grid, [head], "zero", gate)
+        mask = Mask.suppress(case.tower.grid, [head], f"scale({gate})")
         ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower))
         return objective(embeddings).loss
 

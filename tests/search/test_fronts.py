@@ -46,7 +46,7 @@ def test_keeping_finds_the_best_mask_that_does_not_break_the_old_domain():
     new, old = Landscape(GRID, 1), Landscape(GRID, 2)
     front = domain_front(Counting(new), [Counting(old)], GRID, "zero", SETTINGS)
     masks = [
-        Mask(GRID, (flat[:3], flat[3:6], flat[6:])) for flat in product((0.0, 1.0), repeat=8)
+        Mask.gated(GRID, (flat[:3], flat[3:6], flat[6:])) for flat in product((0.0, 1.0), repeat=8)
     ]  # all of them: the grid is small
     identity = Mask.identity(GRID)
     for loss in (0.0, 0.005, 0.05):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from planted import HEAD, SCALE, planted
 
+from headwise.edits.edit import KINDS, Edit
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -18,7 +19,7 @@ from headwise.scoring.losses import captions, loss_of, value_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Prototypes
 from headwise.search import gradient
-from headwise.search.gated import frozen, gated
+from headwise.search.gated import frozen, gate_rows, under
 from headwise.search.gradient import GradientSettings, learn_gates
 
 SHORT = GradientSettings(learning_rate=0.15, batch=16, epochs=3)
@@ -42,17 +43,20 @@ def zero():
     return planted("zero")
 
 
-@pytest.mark.parametrize("operator", ["zero", "mean", "uniform", "cls", "self", "cls_row"])
+NUMBERED = [name for name, kind in KINDS.items() if kind.keeps is not None]
+
+
+@pytest.mark.parametrize("letter", NUMBERED)
 @pytest.mark.parametrize("recompute", [False, True])
-def test_gradients_equal_finite_differences(uniform, operator, recompute):
+def test_gradients_equal_finite_differences(uniform, letter, recompute):
     tower = uniform.tower.cast("cpu", torch.float64)
     images, numbers = uniform.images[:6].double(), torch.arange(6)
     memory = captions(uniform.texts.double(), uniform.owner, 48, scale=SCALE)
     means = [torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(r)) for r in range(3)]
 
     def loss(gates):
-        rows = list(gates.split([4, 4, 4]))
-        return value_of(memory, gated(tower, images, rows, operator, means=means, recompute=recompute), numbers)
+        rows = gate_rows(tower, gates.split([4, 4, 4]), letter, means)
+        return value_of(memory, under(tower, images, rows, recompute=recompute), numbers)
 
     gates = torch.linspace(0.3, 1.0, 12, dtype=torch.float64, requires_grad=True)
     with frozen(tower.parts):
@@ -64,13 +68,15 @@ def test_gradients_equal_finite_differences(uniform, operator, recompute):
     assert gradient.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("operator", ["zero", "uniform", "cls", "self"])
-def test_embeddings_under_gates_are_those_of_the_engine(uniform, operator):
+@pytest.mark.parametrize("letter", NUMBERED)
+def test_embeddings_under_gates_are_those_of_the_engine(uniform, letter):
     tower = uniform.tower
-    mask = Mask(tower.grid, ((0.0, 1.0, 0.25, 1.0), (1.0, 0.5, 1.0, 0.0), (0.0, 1.0, 1.0, 0.125)), operator)
-    ((_, expected),) = embed(tower, uniform.images, [mask], plan(tower))
+    gates = ((0.0, 1.0, 0.25, 1.0), (1.0, 0.5, 1.0, 0.0), (0.0, 1.0, 1.0, 0.125))
+    mask = Mask.gated(tower.grid, gates, letter)
+    ((_, expected),) = embed(tower, uniform.images, [mask], plan(tower), means=uniform.means)
     with torch.no_grad():
-        found = gated(tower, uniform.images, [torch.tensor(row) for row in mask.gates], operator)
+        rows = gate_rows(tower, [torch.tensor(row) for row in gates], letter, uniform.means)
+        found = under(tower, uniform.images, rows)
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -89,7 +95,9 @@ def test_every_form_finds_the_head_that_does_harm(request, operator, settings):
     case = request.getfixturevalue(operator)
     found = learn(case, operator, settings)
     assert found.ranking[0] == Head.parse(HEAD)
-    assert found.binary.gate(HEAD) == 0.0
+    assert found.binary.edit(HEAD) == Edit.parse(operator)
+    assert found.letter == operator
+    assert found.soft.edit(HEAD).gate == found.gates[Head.parse(HEAD)] < 0.5
     assert found.cuts(3)[0] == Mask.suppress(case.tower.grid, [HEAD], operator)
     losses = []
     for mask in (Mask.identity(case.tower.grid), found.soft, found.cuts(1)[0]):
@@ -133,8 +141,7 @@ def test_the_operator_mean_finds_it_too():
 def test_a_penalty_on_kept_heads_suppresses_more_and_a_negative_one_fewer(uniform):
     settings = replace(SHORT, epochs=6, holdout=0.0)
     kept = [
-        sum(map(sum, learn(uniform, settings=replace(settings, penalty=penalty)).soft.gates))
-        for penalty in (-5.0, 0.0, 5.0)
+        sum(learn(uniform, settings=replace(settings, penalty=penalty)).gates.values()) for penalty in (-5.0, 0.0, 5.0)
     ]
     assert kept[0] > kept[1] > kept[2]
 
@@ -179,7 +186,7 @@ def test_the_same_seed_gives_the_same_gates_and_another_seed_others(uniform, for
 
 def test_more_memory_saved_changes_no_gate(uniform):
     plain, saved = learn(uniform), learn(uniform, settings=replace(SHORT, recompute=True))
-    assert np.allclose(plain.soft.gates, saved.soft.gates, atol=1e-5)
+    assert np.allclose(list(plain.gates.values()), list(saved.gates.values()), atol=1e-5)
     assert saved.spent > plain.spent
 
 
@@ -206,9 +213,9 @@ torch.set_num_threads(1)
 sys.path[:0] = sys.argv[2:]
 from planted import SCALE, planted
 from headwise.scoring.losses import captions
-from headwise.search import gradient
+from headwise.search import gradient, training
 
-write, count = gradient.write_state, 0
+write, count = training.write_state, 0
 
 def write_then_die(*arguments):
     global count
@@ -217,7 +224,7 @@ def write_then_die(*arguments):
     if count == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-gradient.write_state = write_then_die
+training.write_state = write_then_die
 case = planted("uniform")
 settings = gradient.GradientSettings(form="hard_concrete", batch=16, epochs=5)
 loss = captions(case.texts, case.owner, len(case.images), scale=SCALE)

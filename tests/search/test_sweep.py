@@ -12,7 +12,7 @@ def test_sweep_evaluates_identity_and_every_head_in_one_call():
     evaluate = Counting(Landscape(GRID))
     found = sweep(evaluate, GRID, "uniform")
     assert len(evaluate.calls) == 1
-    assert {str(mask) for mask in evaluate.asked} == {"identity", *(f"uniform:{head}" for head in GRID)}
+    assert {str(mask) for mask in evaluate.asked} == {"identity", *(f"{head}=uniform" for head in GRID)}
     assert [effect.head for effect in found.heads] == list(GRID)
     assert found.heads[-1].head == Head.parse("pool.H1")
 
