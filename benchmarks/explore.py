@@ -55,7 +55,7 @@ def clicks(session: Session, repeats: int) -> list[dict]:
         firsts, wholes, some = [], [], []
         for index in range(min(repeats, grid.rows[row])):
             began, first = time.perf_counter(), None
-            for answer in session.look({"operator": "zero", "gates": {str(grid.head(row, index)): 0}}):
+            for answer in session.look({"edits": {str(grid.head(row, index)): "zero"}}):
                 if first is None:
                     first = time.perf_counter() - began
                     some.append(answer["done"])

@@ -187,7 +187,7 @@ def search_all(world: World, operator: str, budget: float, seed: int, only: Sequ
         best, facts = best_of([swept.best, *grown.masks]), {"why": grown.why}
         if name.startswith("ga"):
             options = replace(Settings().genetic, budget=None, seed=seed)
-            seeds = [*(f.mask for f in grown.masks), *pairs(Mask.identity(grid, operator), 4), *pairs(best.mask, 4)]
+            seeds = [*(f.mask for f in grown.masks), *pairs(Mask.identity(grid), 4), *pairs(best.mask, 4)]
             if name == "ga --exact":
                 found = genetic(evaluate, grid, operator, options, ranking=swept.ranking, seeds=seeds, left=left)
                 facts = {"why": found.why}

@@ -27,7 +27,7 @@ def test_wrong_usage_exits_with_2(run):
 def test_unknown_operator(run, pairs, tmp_path):
     for verb in ("refine", "front"):
         refused(run(verb, "demo", pairs, "-o", tmp_path / verb, "--operator", "zeros"), "'zeros' is not an edit")
-    refused(run("sweep", "demo", pairs, "--operator", "zero,mean"), "'zero,mean' is not an edit", "cls_row")
+    refused(run("sweep", "demo", pairs, "--operator", "zero,mean"), "'zero,mean' is not an edit", "Write zero")
 
 
 def test_unknown_model(run, pairs):

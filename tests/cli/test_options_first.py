@@ -56,10 +56,10 @@ OWN = {
         (["--width", "99"], "has 36 heads"),
         (["--keep-domain", "PAIRS", "--max-loss", "-1"], "between 0 and 100"),
     ],
-    "sweep": [(["--operator", "zero,mean"], "operator"), (["--operator", "nil"], "is not an edit")],
+    "sweep": [(["--operator", "zero,mean"], "'zero,mean' is not an edit"), (["--operator", "nil"], "is not an edit")],
     "evaluate": [
         (["--mask", "L99.H0=zero"], "L99"),
-        (["--mask", "nil:L1.H0"], "nil"),
+        (["--mask", "L1.H0=nil"], "nil"),
         (["--mask", "no-such-mask"], "no-such-mask"),
         (["--mask", "L1.H0=mean"], "needs its constants"),
         (["--per-query", "."], "is a folder"),
