@@ -65,8 +65,7 @@ def test_what_the_run_did_not_measure_is_refused(tmp_path):
 
 
 def test_recall_is_that_of_evaluate_on_the_same_images(session, run, tmp_path):
-    gates = {"L1.H2": 0, "L4.H0": 0.4}
-    found = last(session, gates=gates)
+    found = last(session, edits={"L1.H2": "uniform", "L4.H0": "uniform(0.4)"})
     assert found["done"] == found["total"] == 40
     search = read(run.parent / "pairs.csv").subset(session.indices)
     mask = Mask.parse(session.chosen.grid, "L1.H2=uniform, L4.H0=uniform(0.4)")
@@ -101,7 +100,7 @@ def test_neighbours_and_movement_are_those_of_the_models_own_forward(session):
 
 
 def test_nothing_edited_changes_nothing(session):
-    found = last(session, gates={"L1.H2": 1})
+    found = last(session, edits={"L1.H2": "scale(1)"})
     assert found["mask"] == "identity"
     assert all(one["before"] == one["after"] for one in found["metrics"])
     assert found["gained"] == found["lost"] == 0
