@@ -48,7 +48,7 @@ def refine(
     out: OutOption,
     operator: OperatorOption = "uniform",
     strategy: StrategyOption = "greedy,ga",
-    rungs: RungsOption = ",".join(RUNGS),
+    rungs: RungsOption = RUNGS,
     choose: ChooseOption = "safe",
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
@@ -182,7 +182,7 @@ def refine(
 def demo(
     out: OutOption = Path("demo-out"),
     operator: OperatorOption = "uniform",
-    rungs: RungsOption = ",".join(RUNGS),
+    rungs: RungsOption = RUNGS,
     seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,

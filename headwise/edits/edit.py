@@ -149,6 +149,8 @@ class Letter:
 
     def shrunk(self, alpha: float) -> Letter:
         """identity + alpha · (letter − identity); letters without a way there (`keys`) stay whole."""
+        if alpha == 1:
+            return self
         if self.name == "spectral":
             arrays = dict(self.arrays)
             scales = Array.of(1 + alpha * (arrays["scales"].numpy() - 1))
@@ -285,9 +287,11 @@ def canonical(text: str) -> str:
     """An edit's one way of being written, exact: `scale(0)` is `zero`.
 
     Raises:
-        HeadwiseError: it is not an edit, or one that does nothing.
+        HeadwiseError: it is not an edit, one that does nothing, or one whose arrays have to be learned.
     """
     edit = Edit.parse(text)
+    if learned := [letter.name for letter in edit.letters if letter.kind.arrays and letter.name != "mean"]:
+        raise HeadwiseError(f"{learned[0]!r} is learned of every head, not chosen: give it as a rung (--rungs).")
     if edit.keeps:
         raise HeadwiseError(f"{text!r} leaves every head as it is. Write an edit, such as zero or scale(1.5).")
     return edit.text(exact=True)

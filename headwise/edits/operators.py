@@ -114,6 +114,8 @@ class Row:
             return attention(_rows(keys, queries, z, look.name), keys, pick(v))
         if look.name == "queries":
             every = pick(q if all_queries is None else all_queries)
+            if every.shape[-2] != v.shape[-2]:
+                raise HeadwiseError(_no_tokens(look.name, every, v))
             return attention(_rows(every, queries, z, look.name), every, pick(v))
         values, own = pick(v), pick(z)
         if look.name == "uniform":
@@ -309,11 +311,15 @@ def _rows(t: torch.Tensor, queries: slice | None, z: torch.Tensor, name: str) ->
     """The rows that are computed, (…, n, N, d) → (…, n, Q, d)."""
     t = t if queries is None else t[..., queries, :]
     if t.shape[-2] != z.shape[-2]:
-        raise HeadwiseError(
-            f"'{name}' needs a token for every query; here are {z.shape[-2]} queries and {t.shape[-2]} tokens "
-            "(attention pooling has none). Use zero, mean, scale, uniform or temperature."
-        )
+        raise HeadwiseError(_no_tokens(name, z, t))
     return t
+
+
+def _no_tokens(name: str, z: torch.Tensor, v: torch.Tensor) -> str:
+    return (
+        f"'{name}' needs a token for every query; here are {z.shape[-2]} queries and {v.shape[-2]} tokens "
+        "(attention pooling has none). Use zero, mean, scale, uniform or temperature."
+    )
 
 
 def _first_row(g: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed, plan
 from headwise.scoring.losses import captions, value_of
 from headwise.scoring.metrics import recalls, retrieve
-from headwise.search.gradient import split_off
+from headwise.search.training import split_off
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from planted import SCALE, planted

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headwise.edits.edit import KEEP, KINDS, Edit
 from headwise.edits.heads import POOL, Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -33,16 +34,38 @@ def test_a_grid_is_known_by_its_heads(layers, pool):
     assert Grid.spanned(reversed(list(grid))) == grid
 
 
-@given(head_sets)
-def test_mask_parses_what_it_prints(chosen):
-    mask = Mask.suppress(GRID, chosen, "zero")
+@st.composite
+def edits(draw) -> Edit:
+    """Any edit that a text can hold whole, with numbers of at most three digits."""
+    number = st.integers(0, 99).map(lambda n: n / 50)
+    texts = []
+    for side in ("attention", "value"):
+        names = [name for name, kind in KINDS.items() if kind.side == side and not kind.arrays]
+        name = draw(st.sampled_from(["", *names]))
+        if not name:
+            continue
+        kind, value = KINDS[name], draw(number)
+        numbered = kind.needs or (kind.default is not None and draw(st.booleans()))
+        texts.append(f"{name}({min(value, kind.most):g})" if numbered else name)
+    return Edit.parse("+".join(texts))
+
+
+@given(edits())
+def test_an_edit_parses_what_it_prints(edit):
+    assert Edit.parse(str(edit)) == edit
+    assert Edit.parse(edit.text(exact=True)) == edit
+
+
+@given(st.dictionaries(heads, edits()))
+def test_edits_parse_what_they_print(chosen):
+    mask = Mask.of(GRID, chosen)
     assert Mask.parse(GRID, str(mask)) == mask
-    assert set(mask.heads) == chosen
-    assert mask.size == len(chosen)
+    assert dict(mask.edits) == {head: edit for head, edit in chosen.items() if edit != KEEP}
+    assert mask.size == len(mask.heads) == len(mask.edits)
 
 
 @given(head_sets, head_sets)
-def test_set_operations_act_on_the_suppressed_heads(a, b):
+def test_set_operations_act_on_the_edited_heads(a, b):
     x, y = Mask.suppress(GRID, a), Mask.suppress(GRID, b)
     assert set((x | y).heads) == a | b
     assert set((x & y).heads) == a & b
@@ -50,25 +73,74 @@ def test_set_operations_act_on_the_suppressed_heads(a, b):
     assert set((x ^ y).heads) == a ^ b
 
 
-@given(head_sets, head_sets)
-def test_keys_are_equal_exactly_for_equal_effects(a, b):
-    x, y = Mask.suppress(GRID, a, "zero"), Mask.suppress(GRID, b, "zero")
-    assert (x.key == y.key) == (a == b)
-    if a:
-        assert x.key != x.with_operator("mean").key
-    else:
-        assert x.key == x.with_operator("uniform").key
+@given(st.dictionaries(heads, edits()), st.dictionaries(heads, edits()))
+def test_where_both_edit_a_head(a, b):
+    x, y = Mask.of(GRID, a), Mask.of(GRID, b)
+    assert dict((x | y).edits) == {**x.edits, **y.edits}
+    assert dict((x & y).edits) == {head: edit for head, edit in x.edits.items() if head in y.edits}
 
 
-def test_identity_suppresses_nothing():
-    assert Mask.identity(GRID).is_identity
-    assert str(Mask.identity(GRID)) == "identity"
+@given(st.dictionaries(heads, edits()), st.dictionaries(heads, edits()))
+def test_keys_are_equal_exactly_for_equal_edits(a, b):
+    x, y = Mask.of(GRID, a), Mask.of(GRID, b)
+    assert (x.key == y.key) == (x == y) == (x.order == y.order)
 
 
-@pytest.mark.parametrize("gate", [-0.1, 1.5, float("nan")])
-def test_gates_outside_the_unit_interval_are_refused(gate):
-    with pytest.raises(HeadwiseError, match=r"L0\.H1.*\[0, 1\]"):
-        Mask.suppress(GRID, ["L0.H1"], gate=gate)
+def test_identity_changes_nothing_and_is_the_first():
+    identity = Mask.identity(GRID)
+    assert identity.is_identity
+    assert str(identity) == "identity"
+    assert (
+        min([Mask.suppress(GRID, ["L0.H0"]), identity, Mask.suppress(GRID, ["pool.H2"])], key=lambda m: m.order)
+        is identity
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("scale(0)", "zero"),
+        ("temperature(0)", "uniform"),
+        ("zero(0.5)", "scale(0.5)"),
+        ("scale(1)", "keep"),
+        ("temperature(1)+scale(1)", "keep"),
+        ("uniform(1)+zero", "zero"),
+        ("scale(0.9)+temperature(0.6)", "temperature(0.6)+scale(0.9)"),
+        ("scale(1e+3)", "scale(1000)"),
+    ],
+)
+def test_one_name_for_one_thing(text, other):
+    assert Edit.parse(text) == Edit.parse(other)
+    assert Edit.parse(text).text(exact=True) == Edit.parse(other).text(exact=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("banana", "banana.*temperature.*scale"),
+        ("scale", r"needs a number, as in scale\(1\.5\)"),
+        ("scale(-1)", "0 or more"),
+        ("scale(nan)", "nan.*0 or more"),
+        ("scale(inf)", "finite"),
+        ("temperature(-0.5)", "temperature.*0 or more"),
+        ("uniform(1.5)", "from 0 to 1"),
+        ("keys(2)", "takes no number"),
+        ("scale(two)", "'two'.*not a number"),
+        ("zero+mean", "value side twice"),
+        ("keys+uniform", "attention side twice"),
+        ("scale(1.5", "not an edit"),
+        ("zero zero", "not an edit"),
+    ],
+)
+def test_a_wrong_edit_is_named(text, says):
+    with pytest.raises(HeadwiseError, match=says):
+        Mask.parse(GRID, f"L0.H1={text}")
+
+
+@pytest.mark.parametrize(("text", "says"), [("L0.H1", "what is done to it"), ("L0.H1=zero, L0.H1=mean", "twice")])
+def test_a_wrong_list_of_edits_is_named(text, says):
+    with pytest.raises(HeadwiseError, match=says):
+        Mask.parse(GRID, text)
 
 
 def test_a_head_outside_the_grid_is_refused():
@@ -79,24 +151,37 @@ def test_a_head_outside_the_grid_is_refused():
         Mask.suppress(Grid((4,)), ["pool.H0"])
 
 
-def test_gates_of_another_shape_are_refused():
+def test_edits_of_another_shape_are_refused():
     with pytest.raises(HeadwiseError, match="shape"):
-        Mask(Grid((2, 2)), ((1.0, 1.0),))
+        Mask(Grid((2, 2)), ((KEEP, KEEP),))
 
 
-def test_unknown_operator_names_the_known_ones():
-    with pytest.raises(HeadwiseError, match="uniform"):
-        Mask.suppress(GRID, ["L0.H0"], "banana")
-
-
-def test_scale_is_another_name_of_zero():
-    assert Mask.suppress(GRID, ["L0.H0"], "scale", gate=0.5).operator == "zero"
-
-
-def test_masks_of_different_grids_or_operators_do_not_combine():
-    a = Mask.suppress(GRID, ["L0.H0"], "zero")
+def test_edits_of_different_grids_do_not_combine():
     with pytest.raises(HeadwiseError, match="grids"):
-        _ = a | Mask.identity(Grid((4,)))
-    with pytest.raises(HeadwiseError, match="operators"):
-        _ = a | Mask.suppress(GRID, ["L0.H0"], "mean")
-    assert (Mask.identity(GRID) | Mask.suppress(GRID, ["L0.H0"], "mean")).operator == "mean"
+        _ = Mask.suppress(GRID, ["L0.H0"]) | Mask.identity(Grid((4,)))
+
+
+@given(st.dictionaries(heads, edits()), st.floats(0, 1))
+def test_shrinking_goes_from_identity_to_the_edits(chosen, alpha):
+    mask = Mask.of(GRID, chosen)
+    assert mask.shrunk(1.0) == mask
+    numbered = Mask.of(
+        GRID, {h: e for h, e in mask.edits.items() if not {"keys", "queries"} & {x.name for x in e.letters}}
+    )
+    assert numbered.shrunk(0.0).is_identity
+    for head, edit in numbered.edits.items():
+        after = numbered.shrunk(alpha).edit(head)
+        for before, now in ((edit.attention, after.attention), (edit.value, after.value)):
+            if before is not None:
+                number = 1.0 if now is None else now.number
+                assert number == pytest.approx(1 + alpha * (before.number - 1))
+
+
+def test_what_a_mask_is():
+    mask = Mask.parse(GRID, "L0.H0=zero, L1.H1=uniform")
+    assert mask.is_binary
+    assert mask.values == 2
+    assert not Mask.parse(GRID, "L0.H0=scale(1.5)").is_binary
+    assert not Mask.parse(GRID, "L0.H0=zero+keys").is_binary
+    assert not Mask.parse(GRID, "L0.H0=mean").is_bound
+    assert Mask.parse(GRID, "L0.H0=mean").bound(lambda head: [0.5, 1.0]).is_bound

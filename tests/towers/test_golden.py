@@ -39,7 +39,7 @@ def test_masks_in_place_equal_the_engine_for_every_operator(name):
 
 
 def test_what_is_said_to_fold_folds(name):
-    golden.folding_is_exact(tower_of(built(name)))
+    golden.edits_are_what_they_are_defined_as(tower_of(built(name)))
 
 
 def test_folded_weights_equal_the_mask_in_place_and_come_off(name):
@@ -47,8 +47,8 @@ def test_folded_weights_equal_the_mask_in_place_and_come_off(name):
     assert golden.folded_equals_live_and_comes_off(tower, built(name)) >= bool(tower.foldable)
 
 
-def test_gate_gradients_equal_finite_differences(name):
-    golden.gate_gradients_equal_finite_differences(tower_of(built(name)))
+def test_gradients_equal_finite_differences(name):
+    golden.gradients_equal_finite_differences(tower_of(built(name)))
 
 
 def test_operators_that_are_not_defined_are_refused(name):
