@@ -7,10 +7,10 @@ a transfer or a front, and, for pictures, the pairs that it was made on. Out: on
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from headwise.checked import Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
@@ -79,12 +79,12 @@ def finished(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_results(path)
     except FileNotFoundError as error:
         raise HeadwiseError(
             f"{folder} holds no {RESULTS_FILE}. Give the output folder of a finished headwise refine."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, Damaged) as error:
         raise HeadwiseError(
             f"{path} cannot be read ({error}). Run the refine again: it continues from its study."
         ) from error
