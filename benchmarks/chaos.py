@@ -96,6 +96,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=10, help="of every kind")
     parser.add_argument("--only", help="kinds, comma-separated")
+    parser.add_argument("--commands", default=",".join(COMMANDS), help="of these, comma-separated")
     parser.add_argument("--minutes", type=float, default=1e9, help="no new round of all kinds after these")
     asked = parser.parse_args()
     import headwise.jobs.compare
@@ -107,7 +108,7 @@ def main() -> int:
         table, small_disks = write_pairs(Path(place) / "pairs"), mounts(Path(place))
         (Path(place) / "texts").write_text("a face\na circle\nan arrow\n", encoding="utf-8")
         kinds: dict[str, list[Callable[[Path, random.Random], Counter]]] = {}
-        for name in COMMANDS:
+        for name in asked.commands.split(","):
             whole = finished(name, table, Path(place) / name)
             print(f"{name}, without a fault: {whole.seconds:.0f} s, {whole.operations} file operations.", flush=True)
             for kind, trial in trials(whole, small_disks=small_disks).items():
