@@ -81,12 +81,8 @@ WRITTEN = (
     "out/*.sqlite-*",
     "cache/pixels/locks/*",
 )  # for people, or libraries
-TIMES = (
-    "seconds",
-    "inference",
-    "seconds_per_ffe",
-)  # measured anew by every comparison; they stand in its other files too
-TIMED = ("compare.md", "baselines/*")
+TIMES = {"seconds", "inference", "seconds_per_ffe"}  # measured anew by every comparison
+TIMED = ("compare.json", "compare.md", "baselines/*")  # hold them: what else they say is compared
 SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
 
 
@@ -349,24 +345,33 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
 def digests(out: Path) -> dict[str, str]:
     """The hash of every file that a run writes, but the study's; of a comparison, its numbers without measured times."""
     return {
-        str(path.relative_to(out)): hashlib.sha256(content(path)).hexdigest()
+        str(path.relative_to(out)): hashlib.sha256(content(path, out)).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and ".sqlite" not in path.name
-        and not path.name.startswith(".headwise-")
-        and not any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED)
+        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith(".headwise-")
     }
 
 
-def content(path: Path) -> bytes:
-    """A file's bytes, without the times that it took."""
-    data = path.read_bytes()
-    if path.name != "compare.json":
-        return data
-    try:
-        return json.dumps(untimed(json.loads(data)), sort_keys=True).encode()
-    except ValueError:  # damaged
-        return data
+def content(path: Path, out: Path) -> bytes:
+    """A file's bytes; of one that holds measured times all else that it says, of `compare.md` that it is the text of
+    `compare.json`. A damaged one is its bytes."""
+    from headwise.checked import Damaged, load_tensors, read_results
+    from headwise.report.compare import comparison_text
+
+    if any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED):
+        try:
+            if path.suffix == ".md":
+                found: object = comparison_text(read_results(path.with_suffix(".json"))) == path.read_text(
+                    encoding="utf-8"
+                )
+            elif path.suffix == ".json":
+                found = untimed(read_results(path))
+            else:
+                tensors, facts = load_tensors(path)
+                found = [untimed(facts), {name: tensor.tolist() for name, tensor in tensors.items()}]
+            return json.dumps(found, sort_keys=True).encode()
+        except (Damaged, OSError):
+            pass
+    return path.read_bytes()
 
 
 def untimed(value: object) -> object:
