@@ -53,6 +53,23 @@ def test_changed_results_are_refused_by_all_who_read_them(refined, pairs, run, t
         of_study(str(folder), None)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"test": []}',
+        '{"test": [], "data": {}}',
+        '{"test": [], "model": {"name": "demo", "weights_hash": "0"}, "data": {"source": 5, "hash": "0"}, "chosen": 3}',
+        '{"test": [{"what": "identity"}], "model": {"name": "demo", "weights_hash": "0"}, "settings": {},'
+        ' "data": {"source": "nowhere.csv", "hash": "0"}, "chosen": {"mask": "identity", "heads": []}}',
+    ],
+)
+def test_results_written_by_hand_that_lack_something_are_a_sentence(run, tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    said = refused(run("report", tmp_path), "results.json lacks something", "Run the refine again")
+    assert "Unexpected" not in said
+    assert "Unexpected" not in refused(run("explore", tmp_path), "results.json" if "nowhere" not in content else "")
+
+
 def test_changed_splits_are_refused(refined, pairs, run, tmp_path):
     folder, given = shutil.copytree(refined[0], tmp_path / "out"), read(pairs)
     first = images_of(folder, "test", given)[0]
