@@ -26,7 +26,7 @@ def evaluate(
     model: ModelArgument,
     pairs: Annotated[list[str], typer.Argument(help="One or more sources; see headwise data --help.")],
     mask: Annotated[
-        str | None, typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3,L11.H0.")
+        str | None, typer.Option("--mask", help="A mask's folder, or text such as L10.H3=zero, L11.H0=zero.")
     ] = None,
     only_split: Annotated[
         str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")

@@ -30,7 +30,9 @@ def explain(
     out: OutOption,
     mask: Annotated[
         str | None,
-        typer.Option("--mask", help="Compare its heads with the others: a folder, or text such as zero:L10.H3,L11.H0."),
+        typer.Option(
+            "--mask", help="Compare its heads with the others: a folder, or text such as L10.H3=zero, L11.H0=zero."
+        ),
     ] = None,
     operator: OneOperatorOption = "zero",
     texts: Annotated[

@@ -25,7 +25,7 @@ from headwise.cli.options import (
 @grouped
 def merge(
     model: ModelArgument,
-    mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as zero:L10.H3,L11.H0.")],
+    mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as L10.H3=zero, L11.H0=zero.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
     means_from: Annotated[
         str | None, typer.Option("--means-from", help="Operator mean: pairs to compute the constants on.")

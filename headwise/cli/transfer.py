@@ -31,7 +31,7 @@ def transfer(
     out: OutOption,
     mask: Annotated[
         list[str],
-        typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3; may be given several times."),
+        typer.Option("--mask", help="A mask's folder, or text such as L10.H3=zero; may be given several times."),
     ],
     on: Annotated[list[str], typer.Option("--on", help="A source to test on; may be given several times.")],
     seed: SeedOption = 0,

@@ -53,7 +53,7 @@ def evaluate(
     """Metrics of a model on one source, with or without a mask.
 
     Arguments:
-        mask: a mask, a folder that holds one, or text such as `zero:L10.H3`; None: the model as it is.
+        mask: a mask, a folder that holds one, or text such as `L10.H3=zero`; None: the model as it is.
         only_split: evaluate these images alone, as the source's split column names them; by default the test
             images of a source with several splits, all images of any other.
         allow_searched: score images, too, that the mask was searched or picked on; by default they are left out.

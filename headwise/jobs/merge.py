@@ -43,7 +43,7 @@ def merge(
     """Fold a mask into the model's weights and write an ordinary model folder, checked against the masked model.
 
     Arguments:
-        mask: a mask, a folder that holds one, or text such as `zero:L10.H3`.
+        mask: a mask, a folder that holds one, or text such as `L10.H3=zero`.
         out: the folder to write.
         means_from: for edits `mean` without constants: pairs to compute them on.
         columns: how these pairs are read, as for `headwise.read`.

@@ -66,7 +66,7 @@ def transfer(
 
     Arguments:
         model: the model that the masks were found for.
-        masks: folders, hub ids, or text such as `zero:L10.H3`.
+        masks: folders, hub ids, or text such as `L10.H3=zero`.
         sources: data sets, each with its name.
         out: folder for `transfer.md`, `transfer.json`, `transfer.png` and one study per data set; the same call
             continues there.

@@ -39,7 +39,7 @@ def masks(pairs, other, tmp_path_factory) -> list[Path]:
         base = tmp_path_factory.mktemp("masks")
         settings = Settings(strategies=("greedy",), max_heads=1, controls=2, finalists=1)
         mask = refine("demo", source, settings=settings).mask
-        text = f"uniform:L{i + 3}.H0"
+        text = f"L{i + 3}.H0=uniform"
         folders.append(base / "mask")
         Mask.parse(mask.grid, text).with_provenance(**mask.provenance).save_pretrained(folders[-1], card="# mask\n")
     return folders
