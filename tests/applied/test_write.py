@@ -25,7 +25,7 @@ OUT = "vision_model.encoder.layers.{}.self_attn.out_proj.weight"
 def hashes(folder) -> dict[str, tuple[str, str, tuple[int, ...]]]:
     """Tensor → the hash of its bytes, its dtype and its shape, over all safetensors files of a folder."""
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob("model*.safetensors")):
         for name, tensor in load_file(file).items():
             raw = tensor.contiguous().view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
             digest = hashlib.sha256(raw.numpy().tobytes()).hexdigest()
