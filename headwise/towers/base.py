@@ -118,6 +118,10 @@ class Tower:
         Raises:
             HeadwiseError: the operator is not defined for the heads of this tower.
         """
+        if not self.operators:
+            raise HeadwiseError(
+                f"{self.family} is an export: its heads can no longer be edited. Give the model that it was made from."
+            )
         if operator not in self.operators:
             reason = (
                 f"needs a class token; {self.family} has none"
