@@ -137,6 +137,83 @@ def export_card(door: str, base: str, mask: Mask, facts: Mapping[str, object], *
     )
 
 
+APPLYING = {  # how edits are applied to their base model, for each library that loads it
+    "transformers": """import headwise
+from transformers import AutoModel, AutoProcessor
+
+model, processor = AutoModel.from_pretrained({base}), AutoProcessor.from_pretrained({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.get_image_features(**processor(images=images, return_tensors="pt"))
+""",
+    "sentence-transformers": """import headwise
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    embeddings = model.encode(images)
+""",
+    "open_clip": """import headwise
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms({architecture}, pretrained={tag})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.encode_image(pixels)
+""",
+    "headwise": """import headwise
+
+model = headwise.load({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.tower.encode(pixels)
+""",
+}
+
+
+def mask_card(mask: Mask, place: str, *, licence: str = "") -> str:
+    """The README of edits alone: how to apply them in each library, where they come from, their limits.
+
+    Arguments:
+        mask: the edits.
+        place: what `Mask.from_pretrained` takes: `org/name`, or a folder.
+        licence: an identifier of the hub; empty: the base model's applies.
+    """
+    base = str(mask.provenance.get("base_model", "demo"))
+    library, _, reference = base.partition(":")
+    architecture, _, tag = reference.partition("/")
+    names = {"hf": ("transformers", "sentence-transformers"), "open_clip": ("open_clip",)}.get(library, ("headwise",))
+    values = {"edits": repr(place), "architecture": repr(architecture), "tag": repr(tag)}
+    blocks = []
+    for name in names:
+        said = values | {"base": repr(base if name == "headwise" else reference)}
+        blocks += [f"With {name}:", "", "```python", APPLYING[name].format(**said).rstrip(), "```", ""]
+    lines = card_header(base).splitlines()
+    header = "\n".join(["---", *([f"license: {yaml(licence)}"] if licence else []), *lines[1:]])
+    origin = {key: value for key, value in mask.provenance.items() if key not in UNSAID}
+    return "\n".join(
+        [
+            header,
+            "",
+            f"# Head edits of {markdown(base)}",
+            "",
+            f"Edited heads ({mask.size} of {mask.grid.size}): {code(str(mask))}. Layers and heads count from 0. No parameter "
+            "was trained; the base model is not part of this repository.",
+            "",
+            *blocks,
+            "For good, in any library or as ONNX: `headwise export`.",
+            "",
+            "## Facts",
+            "",
+            *[f"- {markdown(key.replace('_', ' '))}: {_text(value)}" for key, value in origin.items()],
+            "",
+            "## Limits",
+            "",
+            "The heads were chosen for the data above, which is named by its hash. On other data the change may be nothing or "
+            "a loss: measure it with `headwise evaluate`. "
+            + (f"Licence: {markdown(licence)}." if licence else "The licence of the base model applies."),
+            "",
+        ]
+    )
+
+
 def _text(value: object) -> str:
     return markdown(value if isinstance(value, str) else json.dumps(value, default=str))
 

@@ -125,7 +125,7 @@ def _weights(shipped: Model, base: Model, mask: Mask) -> Iterator[Check]:
     wrong = []
     for name, value in ours.items():
         dtype = value.dtype if layout is None else layout.dtypes.get(name, value.dtype)
-        expected = (wanted[name] if name in wanted else value).detach().cpu().to(dtype).to(theirs[name].dtype)
+        expected = torch.as_tensor(wanted.get(name, value)).detach().cpu().to(dtype).to(theirs[name].dtype)
         if not _close(theirs[name].detach().cpu(), expected, exact=name not in wanted):
             wrong.append(name)
     edited = f"{len(wanted)} of {len(ours)} tensors are edited"
