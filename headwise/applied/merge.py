@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from headwise.applied.check import compare, masked_embeddings, probe_batch
 from headwise.applied.fold import changes, check_folds, check_plain
 from headwise.applied.write import write
-from headwise.edits.artefact import CARD_FILE, MASK_FILE, contents, plain_card
+from headwise.edits.artefact import CARD_FILE, MASK_FILE, plain_card, write_into
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import new_folder
@@ -106,8 +106,7 @@ def merge(
     with new_folder(folder) as partial:
         written = write(model, edits, partial)
         (partial / CARD_FILE).write_text(plain_card(mask, merged=True) if card is None else card, encoding="utf-8")
-        for name, content in contents(mask).items():
-            (partial / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        write_into(mask, partial)
         mode = (partial / MASK_FILE).stat().st_mode  # safetensors lets nobody but the owner read its files
         for path in filter(Path.is_file, partial.rglob("*")):
             path.chmod(mode)

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 import typer.core
 
-from headwise.cli import compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
+from headwise.cli import (
+    compare,
+    evaluate,
+    explain,
+    explore,
+    export,
+    front,
+    look,
+    merge,
+    refine,
+    report,
+    sweep,
+    transfer,
+    verify,
+)
 from headwise.errors import Stopped
 from headwise.wording import command_line
 
@@ -57,6 +71,8 @@ app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
 app.command()(explain.explain)
 app.command()(merge.merge)
+app.command()(export.export)
+app.command()(verify.verify)
 app.command()(compare.compare)
 app.command()(transfer.transfer)
 app.command()(front.front)

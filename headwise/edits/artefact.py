@@ -77,6 +77,12 @@ def contents(mask: Described) -> dict[str, str | bytes]:
     return {**({ARRAYS_FILE: _packed(arrays)} if arrays else {}), MASK_FILE: dumps(mask)}
 
 
+def write_into(mask: Described, folder: Path) -> None:
+    """Write the files of the edits into a folder that is being made, beside what is there."""
+    for name, content in contents(mask).items():
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str, Arrays | None]:
     """The text of a `head_mask.json`, the name of its file, and the arrays beside it: see `Mask.from_pretrained`.
 

@@ -21,6 +21,7 @@ from headwise.jobs.steps.opening import (
     check_bound,
     choose_split,
     load_model,
+    mask_inside,
     prepared,
     read_mask,
     read_pairs,
@@ -113,8 +114,11 @@ def measured(
     check_bound(chosen)
     given = read_pairs(pairs, reporter, columns)
     given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
-    # the unchanged model was searched on nothing
-    given, searched = unseen(given, [] if chosen.is_identity else [chosen], allow_searched, reporter)
+    # the unchanged model was searched on nothing; a folder that a mask was folded into was
+    inside = mask_inside(ready)
+    given, searched = unseen(
+        given, [*([] if chosen.is_identity else [chosen]), *([inside] if inside else [])], allow_searched, reporter
+    )
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
     with metered(bench.reporter, evaluator, "Evaluating", evaluator.cost([chosen])):

@@ -23,7 +23,7 @@ from headwise.towers.overrides import Overrides
 from headwise.towers.tools import verify
 from headwise.towers.whole import check_module, check_pixels
 
-__all__ = ["Block", "Model", "Tower", "load", "tower_of", "wrap"]
+__all__ = ["Block", "Model", "Tower", "library", "load", "tower_of", "wrap"]
 
 NAMES = {
     "hf": "hf:openai/clip-vit-base-patch32 (hub id or folder; CLIP, SigLIP, SigLIP 2, Chinese-CLIP, …)",
@@ -92,6 +92,8 @@ def _checked(model: Model) -> Model:
 
 def _folder(path: Path) -> tuple[str, str]:
     """Which library wrote a folder, and its reference there."""
+    if (path / "onnx.json").is_file():
+        return "onnx", str(path)
     if (path / "open_clip_config.json").is_file():
         return "open_clip", f"local-dir:{path}"
     if (path / "modules.json").is_file():
@@ -137,6 +139,11 @@ def tower_of(module: nn.Module) -> Tower:
     """
     inner = unwrap(module)
     return _recognise(inner).tower_of(inner)
+
+
+def library(model: Model) -> str:
+    """Which library a model is of: `hf`, `open_clip`, `timm` or `sentence_transformers`."""
+    return _recognise(unwrap(model.module)).__name__.rpartition(".")[2]
 
 
 def _library(name: str) -> ModuleType:

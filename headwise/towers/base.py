@@ -119,6 +119,10 @@ class Tower:
             HeadwiseError: no edit, or one that the heads of this tower cannot have.
         """
         edit = Edit.parse(edit) if isinstance(edit, str) else edit
+        if not self.letters and edit.letters:
+            raise HeadwiseError(
+                f"{self.family} is an export: its heads can no longer be edited. Give the model that it was made from."
+            )
         for letter in edit.letters:
             if letter.name not in self.letters:
                 reason = (

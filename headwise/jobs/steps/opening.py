@@ -17,7 +17,7 @@ from headwise.checked import sealed
 from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read, read_beside
 from headwise.data.splits import Splits, split
-from headwise.edits.artefact import CARD_FILE, is_users_own
+from headwise.edits.artefact import CARD_FILE, MASK_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import check_device, check_plan
@@ -209,6 +209,15 @@ def check_bound(mask: Mask) -> None:
             f"The edits {mask} need the heads' mean outputs, which a text does not hold: give the folder that refine "
             "wrote."
         )
+
+
+def mask_inside(model: Model) -> Mask | None:
+    """The mask that a model's folder says is in its weights or graph (`merge`, `export`); None for any other."""
+    folder = Path(model.source.partition(":")[2].removeprefix("local-dir:")) if model.source else None
+    if folder is None or not (folder / MASK_FILE).is_file():
+        return None
+    mask = Mask.from_pretrained(folder)
+    return None if mask.is_identity else mask
 
 
 def choose_split(pairs: Pairs, name: str) -> Pairs:

@@ -1,0 +1,221 @@
+"""The card of a shipped folder: what it is, how to use it in a few lines, where it comes from, its limits.
+
+In: a door, a model's name, a mask, what was checked. Out: Markdown with a YAML header. Each snippet of it is run in a
+test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from headwise.edits.artefact import OWN_CARD, card_header
+from headwise.edits.mask import Mask
+from headwise.plain import code, markdown, yaml
+
+UNSAID = ("functions", "seen")  # of a mask's provenance: numbers for checks, images to recognise
+WHAT = {
+    "onnx": "ONNX files of a refined CLIP",
+    "torch": "A pruned image tower as a torch program",
+    "pruned": "A pruned CLIP",
+    "hf": "A refined CLIP for transformers",
+    "open_clip": "A refined CLIP for open_clip",
+    "sentence-transformers": "A refined CLIP for sentence-transformers",
+    "timm": "A refined image encoder for timm",
+    "safetensors-delta": "The changed weights of a refined CLIP",
+}
+LIBRARY = {
+    "onnx": "onnx",
+    "torch": "pytorch",
+    "pruned": "transformers",
+    "safetensors-delta": "safetensors",
+}
+SNIPPETS = {
+    "onnx": """import onnxruntime
+
+image = onnxruntime.InferenceSession("image.onnx")
+embeddings = image.run(None, {"images": pixels})[0]  # pixels (B, 3, R, R) float32, preprocessed as onnx.json says
+""",
+    "torch": """import torch
+
+image = torch.export.load("image.pt2").module()
+embeddings = image(pixels)  # pixels (B, 3, R, R) float32, preprocessed as the base model does
+""",
+    "pruned": """from transformers import AutoModel, AutoProcessor
+
+# trust_remote_code runs modeling_headwise.py of this folder: read it first (it is short), or use the ONNX files
+model = AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("path/to/this/folder")
+""",
+    "hf": """from transformers import AutoModel, AutoProcessor
+
+model = AutoModel.from_pretrained("path/to/this/folder")
+processor = AutoProcessor.from_pretrained("path/to/this/folder")
+""",
+    "open_clip": """import open_clip
+
+model, preprocess = open_clip.create_model_from_pretrained("local-dir:path/to/this/folder")
+tokenizer = open_clip.get_tokenizer("local-dir:path/to/this/folder")
+""",
+    "sentence-transformers": """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+embeddings = model.encode(images)  # PIL images, or texts
+""",
+    "timm": """import timm
+
+model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()
+""",
+    "safetensors-delta": """from safetensors.torch import load_file
+
+
+def load_delta(model, path):
+    \"\"\"Put the changed tensors into the base model; `model` is its library's own object.\"\"\"
+    delta, state = load_file(path), model.state_dict()
+    for name, tensor in delta.items():
+        if name not in state or state[name].shape != tensor.shape:
+            raise ValueError(f"{name} is not a tensor of this model: is it the base model of the card?")
+    model.load_state_dict({name: tensor.to(state[name].dtype) for name, tensor in delta.items()}, strict=False)
+    return model
+
+
+model = load_delta(model, "path/to/this/folder/delta.safetensors")
+""",
+}
+
+
+def export_card(door: str, base: str, mask: Mask, facts: Mapping[str, object], *, licence: str = "") -> str:
+    """The README of a shipped folder.
+
+    Arguments:
+        door: a key of `SNIPPETS`.
+        base: the base model's name.
+        mask: what was done to it.
+        facts: what was checked, name → value, a line each.
+        licence: an identifier of the hub; empty: the base model's, which is not known here.
+    """
+    own = [f"license: {yaml(licence)}"] if licence else []
+    library = [f"library_name: {LIBRARY[door]}"] if door in LIBRARY else []
+    lines = card_header(base, merged=True).splitlines()
+    lines = [line for line in lines if not (library and line.startswith("library_name"))]
+    header = "\n".join(["---", *library, *own, *lines[1:]])
+    effect = (
+        "No head is edited."
+        if mask.is_identity
+        else f"Edited heads ({mask.size} of {mask.grid.size}): {code(str(mask))}. Layers and heads count from 0."
+    )
+    origin = {key: value for key, value in mask.provenance.items() if key not in UNSAID}
+    rows = [f"- {markdown(key.replace('_', ' '))}: {_text(value)}" for key, value in {**facts, **origin}.items()]
+    licence_line = (
+        f"Licence: {markdown(licence)}." if licence else "The licence of the base model applies; see its own card."
+    )
+    return "\n".join(
+        [
+            header,
+            "",
+            f"# {WHAT[door]}: {markdown(base)}",
+            "",
+            effect,
+            "",
+            "```python",
+            SNIPPETS[door].rstrip(),
+            "```",
+            "",
+            "## Facts",
+            "",
+            f"- base model: {markdown(base)}",
+            *rows,
+            "",
+            "## Limits",
+            "",
+            "The heads were chosen for the data above. On other data the change may be nothing or a loss: measure it with "
+            f"`headwise evaluate`. {licence_line}",
+            "",
+            "`SHA256SUMS` lists every file; `headwise verify` checks the folder against its edits.",
+            "",
+        ]
+    )
+
+
+APPLYING = {  # how edits are applied to their base model, for each library that loads it
+    "transformers": """import headwise
+from transformers import AutoModel, AutoProcessor
+
+model, processor = AutoModel.from_pretrained({base}), AutoProcessor.from_pretrained({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.get_image_features(**processor(images=images, return_tensors="pt"))
+""",
+    "sentence-transformers": """import headwise
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    embeddings = model.encode(images)
+""",
+    "open_clip": """import headwise
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms({architecture}, pretrained={tag})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.encode_image(pixels)
+""",
+    "headwise": """import headwise
+
+model = headwise.load({base})
+with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
+    features = model.tower.encode(pixels)
+""",
+}
+
+
+def mask_card(mask: Mask, place: str, *, licence: str = "") -> str:
+    """The README of edits alone: how to apply them in each library, where they come from, their limits.
+
+    Arguments:
+        mask: the edits.
+        place: what `Mask.from_pretrained` takes: `org/name`, or a folder.
+        licence: an identifier of the hub; empty: the base model's applies.
+    """
+    base = str(mask.provenance.get("base_model", "demo"))
+    library, _, reference = base.partition(":")
+    architecture, _, tag = reference.partition("/")
+    names = {"hf": ("transformers", "sentence-transformers"), "open_clip": ("open_clip",)}.get(library, ("headwise",))
+    values = {"edits": repr(place), "architecture": repr(architecture), "tag": repr(tag)}
+    blocks = []
+    for name in names:
+        said = values | {"base": repr(base if name == "headwise" else reference)}
+        blocks += [f"With {name}:", "", "```python", APPLYING[name].format(**said).rstrip(), "```", ""]
+    lines = card_header(base).splitlines()
+    header = "\n".join(["---", *([f"license: {yaml(licence)}"] if licence else []), *lines[1:]])
+    origin = {key: value for key, value in mask.provenance.items() if key not in UNSAID}
+    return "\n".join(
+        [
+            header,
+            "",
+            f"# Head edits of {markdown(base)}",
+            "",
+            f"Edited heads ({mask.size} of {mask.grid.size}): {code(str(mask))}. Layers and heads count from 0. No parameter "
+            "was trained; the base model is not part of this repository.",
+            "",
+            *blocks,
+            "For good, in any library or as ONNX: `headwise export`.",
+            "",
+            "## Facts",
+            "",
+            *[f"- {markdown(key.replace('_', ' '))}: {_text(value)}" for key, value in origin.items()],
+            "",
+            "## Limits",
+            "",
+            "The heads were chosen for the data above, which is named by its hash. On other data the change may be nothing or "
+            "a loss: measure it with `headwise evaluate`. "
+            + (f"Licence: {markdown(licence)}." if licence else "The licence of the base model applies."),
+            "",
+        ]
+    )
+
+
+def _text(value: object) -> str:
+    return markdown(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+__all__ = ["OWN_CARD", "SNIPPETS", "export_card"]

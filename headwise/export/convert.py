@@ -1,0 +1,125 @@
+"""A CLIP of transformers as a CLIP of open_clip: the same numbers under other names.
+
+In: a transformers model (folded) and its processor. Out: a `local-dir` of open_clip. Whether it computes the same is found
+out by whoever asks: activation, epsilon, preprocessing and tokenizer are told to open_clip as far as it has words.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headwise.errors import HeadwiseError
+
+OWN_VOCABULARY = 49408  # tokens of OpenAI's CLIP, whose tokenizer open_clip has built in
+LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+RESAMPLE = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def write_open_clip(module: Any, processor: Any, folder: Path) -> None:
+    """Write a transformers CLIP as open_clip's local-dir.
+
+    Raises:
+        HeadwiseError: not a `CLIPModel`, or preprocessing that open_clip has no words for.
+    """
+    from safetensors.torch import save_file
+
+    if getattr(module.config, "model_type", "") != "clip" or not hasattr(module, "text_model"):
+        raise HeadwiseError(
+            f"A {type(module).__name__} cannot be written for open_clip: of transformers' models only CLIPModel has the "
+            "same parts there. Use --to hf or --to onnx."
+        )
+    state = {name: tensor.detach().float().cpu() for name, tensor in module.state_dict().items()}
+    config = _config(module.config)
+    if module.config.text_config.vocab_size != OWN_VOCABULARY:
+        config["text_cfg"]["hf_tokenizer_name"] = "."  # of the folder itself, where open_clip looks for it
+        processor.tokenizer.save_pretrained(folder)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in _renamed(state).items()}
+    save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    content = {"model_cfg": config, "preprocess_cfg": _preprocess(processor.image_processor.to_dict())}
+    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _config(config: Any) -> dict[str, Any]:
+    vision, text = config.vision_config, config.text_config
+    return {
+        "embed_dim": config.projection_dim,
+        "quick_gelu": vision.hidden_act == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "patch_size": vision.patch_size,
+            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+        },
+        "text_cfg": {
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": text.intermediate_size / text.hidden_size,
+        },
+    }
+
+
+def _preprocess(spec: dict[str, Any]) -> dict[str, Any]:
+    size, crop = spec.get("size") or {}, spec.get("crop_size") or {}
+    edge = size.get("shortest_edge") or size.get("height")
+    side = crop.get("height", edge) if spec.get("do_center_crop") else edge
+    if not edge or (spec.get("do_center_crop") and edge != side):
+        raise HeadwiseError(
+            f"open_clip has no words for this preprocessing: pictures are resized to {edge} pixels and cropped to {side}. "
+            "Use --to hf or --to onnx."
+        )
+    return {
+        "size": [side, side],
+        "mode": "RGB",
+        "mean": list(spec.get("image_mean") or (0.0, 0.0, 0.0)),
+        "std": list(spec.get("image_std") or (1.0, 1.0, 1.0)),
+        "interpolation": RESAMPLE.get(int(spec.get("resample", 3)), "bicubic"),
+        "resize_mode": "shortest" if spec.get("do_center_crop") else "squash",
+    }
+
+
+def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """transformers' names → open_clip's; projections are transposed, q, k and v packed."""
+    found = {
+        "logit_scale": state["logit_scale"],
+        "visual.class_embedding": state["vision_model.embeddings.class_embedding"],
+        "visual.conv1.weight": state["vision_model.embeddings.patch_embedding.weight"],
+        "visual.positional_embedding": state["vision_model.embeddings.position_embedding.weight"],
+        "visual.proj": state["visual_projection.weight"].T,
+        "token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
+        "text_projection": state["text_projection.weight"].T,
+    }
+    norms = {
+        "vision_model.pre_layrnorm": "visual.ln_pre",
+        "vision_model.post_layernorm": "visual.ln_post",
+        "text_model.final_layer_norm": "ln_final",
+    }
+    for tower, prefix in (("vision_model", "visual.transformer"), ("text_model", "transformer")):
+        layers = {name.split(".")[3] for name in state if name.startswith(f"{tower}.encoder.layers.")}
+        for layer in layers:
+            norms |= {
+                f"{tower}.encoder.layers.{layer}.{ours}": f"{prefix}.resblocks.{layer}.{theirs}"
+                for ours, theirs in LAYER.items()
+            }
+            for kind in ("weight", "bias"):
+                packed = [state[f"{tower}.encoder.layers.{layer}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
+                found[f"{prefix}.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(packed)
+    for ours, theirs in norms.items():
+        for kind in ("weight", "bias"):
+            found[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
+    return found
