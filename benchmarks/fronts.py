@@ -13,7 +13,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.cli.console import Terminal
+from headwise.cli.telling import Terminal
 from headwise.jobs.front import FrontSettings, front
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings

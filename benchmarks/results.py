@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import typer
 
-from headwise.cli import console
+from headwise.cli.telling import Terminal
 from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.compare import compare
@@ -253,7 +253,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the page and its pictures go.")] = ROOT / "docs",
 ) -> None:
     targets = list(target or TARGETS)
-    reporter = console.Terminal()
+    reporter = Terminal()
     most = {"search": search, "pick": pick, "test": test}
     old = trained_pairs(data, work, 300)
     found: dict[str, dict] = {}

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from headwise.cli import compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
+from headwise.cli import cache, compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
 from headwise.errors import Stopped
 from headwise.wording import command_line
 
@@ -29,7 +29,6 @@ class Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,4 +63,5 @@ app.command()(report.report)
 app.command()(explore.explore)
 app.command()(look.inspect)
 app.command()(look.models)
+app.command()(cache.cache)
 app.add_typer(look.data, name="data")

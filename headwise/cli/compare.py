@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     DryRunOption,
@@ -27,7 +28,6 @@ from headwise.cli.options import (
     SplitColumns,
     Where,
     given,
-    grouped,
     names,
 )
 

@@ -1,4 +1,4 @@
-"""What the command line shows: progress on standard error, results on standard output.
+"""What the command line prints: results, on standard output; progress is `telling.py`.
 
 In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `report/words.py`;
 everything printed passes `plain.py`, because it holds paths, captions and names.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from headwise.cli.telling import PLAIN
 from headwise.plain import json_text, line, terminal
 from headwise.report import kept, words
 
@@ -24,72 +22,12 @@ if TYPE_CHECKING:
     from headwise.data.check import Report
 
 
-class _Progress:
-    """Standard error, as it is at the moment; progress that cannot be shown (a full disk) costs no result."""
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
-
-
-# nothing that is printed is markup: it holds paths, captions and names
-_PLAIN: Mapping[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-out = Console(width=None if sys.stdout.isatty() else 120, **_PLAIN)  # wide enough for a table in a log
-err = Console(file=cast("IO[str]", _Progress()), **_PLAIN)
+out = Console(width=None if sys.stdout.isatty() else 120, **PLAIN)  # wide enough for a table in a log
 
 
 def say(text: str) -> None:
     """Print a sentence, or lines, of results."""
     out.print(terminal(text), soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    """Work done, of how much, and how much a second."""
-
-    def render(self, task: Task) -> Text:
-        unit = task.fields.get("unit", "")
-        of = f"/{task.total:,.0f}" if task.total else ""
-        speed = task.finished_speed or task.speed
-        rate = "" if not speed else f", {speed:,.2f}/s" if speed < 10 else f", {speed:,.0f}/s"
-        done = f"{task.completed:,.1f}" if unit == "FFE" else f"{task.completed:,.0f}"
-        return Text(f"{done}{of} {unit}{rate}")
-
-
-class Terminal:
-    """A `Reporter` that draws bars with rate and time left on standard error."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-
-    @contextmanager
-    def stage(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
-        """A bar on a terminal; see `Reporter.stage`."""
-        if self.quiet:
-            yield lambda amount: None
-            return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:32}", markup=False),
-            BarColumn(30),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=err, refresh_per_second=4) as progress:
-            task = progress.add_task(line(title), total=total, unit=unit)
-            yield lambda amount: progress.advance(task, amount)
-            progress.update(task, total=progress.tasks[0].completed or 1, completed=progress.tasks[0].completed or 1)
-
-    def say(self, text: str) -> None:
-        """A line beside the bars, never on standard output."""
-        if not self.quiet:
-            err.print(terminal(text), soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     AllowOption,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     ModelArgument,
     SplitColumns,
     Where,
-    grouped,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     BudgetOption,
@@ -25,7 +26,6 @@ from headwise.cli.options import (
     SplitColumns,
     Where,
     given,
-    grouped,
 )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     Columns,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     OneOperatorOption,
     PairsArgument,
     Where,
-    grouped,
 )
 
 
