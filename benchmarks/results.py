@@ -37,9 +37,9 @@ from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
 from headwise.plain import markdown
-from headwise.report.compare import comparison_table, findings
-from headwise.report.transfer import best_sentence
-from headwise.report.words import change, interval, p_value, points
+from headwise.reports.compare import comparison_table, findings
+from headwise.reports.transfer import best_sentence
+from headwise.reports.words import change, interval, p_value, points
 from headwise.search.gradient import GradientSettings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 import typer.core
 
-from headwise.cli import cache, compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
+from headwise.cli import (
+    cache,
+    compare,
+    evaluate,
+    explain,
+    explore,
+    front,
+    look,
+    merge,
+    refine,
+    report,
+    sweep,
+    take,
+    transfer,
+)
 from headwise.errors import Stopped
 from headwise.wording import command_line
 
@@ -56,6 +70,7 @@ app.command()(sweep.sweep)
 app.command()(evaluate.evaluate)
 app.command()(explain.explain)
 app.command()(merge.merge)
+app.command()(take.take)
 app.command()(compare.compare)
 app.command()(transfer.transfer)
 app.command()(front.front)

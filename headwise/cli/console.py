@@ -1,6 +1,6 @@
 """What the command line prints: results, on standard output; progress is `telling.py`.
 
-In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `report/words.py`;
+In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `reports/words.py`;
 everything printed passes `plain.py`, because it holds paths, captions and names.
 """
 
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from headwise.cli.telling import PLAIN
 from headwise.plain import json_text, line, terminal
-from headwise.report import kept, words
+from headwise.reports import kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -65,6 +65,36 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
     print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
         say("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
+    for one in found:
+        if "against" in one:
+            _print_against(one)
+
+
+def _print_against(one: Mapping) -> None:
+    """A paired comparison: its sentence, the groups that lose and gain most, the queries that changed most."""
+    told = one["against"]
+    say(words.against_sentence(one))
+    if groups := told.get("groups"):
+        shown = groups if len(groups) <= 20 else [*groups[:10], *groups[-10:]]
+        rows = [
+            (
+                g["name"],
+                f"{g['images']:,}",
+                words.change(g["delta"]),
+                words.interval(g["interval"]),
+                words.p_value(g["p_corrected"]),
+                f"{g['gained']:,}",
+                f"{g['lost']:,}",
+            )
+            for g in shown
+        ]
+        title = f"Change by {told['by']}, points; {len(shown)} of {len(groups)}, largest losses first"
+        columns = (told["by"], "images", "change", "95 % interval", "p, corrected", "queries gained", "lost")
+        print_table(title, columns, rows)
+    for what, queries in told["queries"]["examples"].items():
+        rows = [(q["text"] or q["image_id"], q["image_id"], f"{q['before']:,} → {q['after']:,}") for q in queries[:5]]
+        if rows:
+            print_table(f"Queries {what}, the largest changes", ("query", "image", "rank"), rows)
 
 
 def _notes(one: Mapping) -> list[str]:
@@ -143,7 +173,7 @@ def _shown(results: Mapping) -> dict[str, str]:
 
 def print_comparison(results: Mapping, folder: object) -> None:
     """All methods of a compare, and what the table shows."""
-    from headwise.report.compare import findings
+    from headwise.reports.compare import findings
 
     rows = []
     for row in results["rows"]:
@@ -174,7 +204,7 @@ def print_comparison(results: Mapping, folder: object) -> None:
 
 def print_transfer(results: Mapping, folder: object) -> None:
     """The matrix of a transfer, and the mask that serves all data best."""
-    from headwise.report.transfer import best_sentence
+    from headwise.reports.transfer import best_sentence
 
     rows = [
         (

@@ -28,6 +28,13 @@ def evaluate(
     mask: Annotated[
         str | None, typer.Option("--mask", help="A mask's folder, or text such as zero:L10.H3,L11.H0.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Compare the mask with identity (the unchanged model) or another mask, paired."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="With --against: the change of each class, or of each group (--group).")
+    ] = None,
     only_split: Annotated[
         str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
     ] = None,
@@ -58,6 +65,8 @@ def evaluate(
             loaded,
             source,
             mask,
+            against=against,
+            by=by,
             only_split=only_split,
             goal=aim.goal,
             queries=per_query is not None,
@@ -80,7 +89,7 @@ def evaluate(
         )
         | {
             key: one[key]
-            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions")
+            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions", "against")
             if key in one
         }
         for one in found

@@ -53,7 +53,7 @@ def explain(
     """
     from headwise.cli import console
     from headwise.jobs.explain import explain as run
-    from headwise.report.explanation import summary
+    from headwise.reports.explanation import summary
 
     results = run(
         model,

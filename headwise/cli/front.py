@@ -63,7 +63,7 @@ def front(
     from headwise.cli import console
     from headwise.jobs.front import FrontSettings
     from headwise.jobs.front import front as run
-    from headwise.report.front import COLUMNS, heading, shown_rows, verdict
+    from headwise.reports.front import COLUMNS, heading, shown_rows, verdict
 
     base = FrontSettings()
     settings = replace(

@@ -41,9 +41,8 @@ def inspect(
     """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
     from headwise.cli import console
     from headwise.jobs.inspect import inspect as describe
-    from headwise.jobs.steps.opening import load_model
 
-    facts = describe(load_model(model, machine("auto", device, None, overrides=loading.overrides)))
+    facts = describe(model, machine=machine("auto", device, None, overrides=loading.overrides))
     if as_json:
         console.print_json(facts)
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 PANELS = {
     "Options": (
         "out", "mask", "on", "strategy", "operator", "budget", "max_minutes", "dry_run", "keep_domain",
-        "prune", "explain", "config", "as_json",
+        "against", "prune", "explain", "config", "as_json",
     ),
     "What to maximise": ("fitness", "templates", "class_names", "max_loss"),
     "Search": (
@@ -18,7 +18,7 @@ PANELS = {
         "repeats",
     ),
     "Choice": (
-        "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights",
+        "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights", "by",
     ),
     "Data": (
         "image", "caption", "label", "group", "split_column", "images", "remote", "skip_bad", "equal_captions",

@@ -38,7 +38,7 @@ def sweep(
     """The effect of suppressing every single head, on all the pairs given."""
     from headwise.cli import console
     from headwise.jobs.sweep import sweep as run
-    from headwise.report import words
+    from headwise.reports import words
 
     _, results = run(
         model,

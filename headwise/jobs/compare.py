@@ -22,6 +22,7 @@ from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.contest import captions_or_none, rate_of, run_searches
 from headwise.jobs.steps.contest_plan import contest_stages
 from headwise.jobs.steps.contest_settings import NEED_CAPTIONS, CompareSettings
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -58,7 +59,7 @@ def compare(
     dry_run: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
-) -> dict:
+) -> Findings:
     """Run every search and every baseline on the same splits and write one table.
 
     Arguments:
@@ -76,7 +77,7 @@ def compare(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    from headwise.report.compare import comparison_png, comparison_text
+    from headwise.reports.compare import comparison_png, comparison_text
 
     began = time.monotonic()
     reporter, settings, folder = reporter or usual(), settings or CompareSettings(), Path(out)
@@ -102,7 +103,7 @@ def compare(
     each = max(total_of(bench, replace(settings.search, operators=(o,))) for o in settings.search.operators)
     found = contest_stages(bench, [domain.bench for domain in domains], settings, speed)
     if dry_run:
-        return plan_json(found, each, pace.minutes)
+        return Findings(plan_json(found, each, pace.minutes))
     reporter.say(plan_text(found, f"{each:.1f} FFE of each method", pace.minutes))
     runs = run_searches(bench, settings, pace)
     places = _places(bench, domains)
@@ -147,7 +148,7 @@ def compare(
             "compare.json": dump(results),
         },
     )
-    return results
+    return Findings(results)
 
 
 def _possible(

@@ -10,7 +10,7 @@ import pytest
 from conftest import write_pairs
 
 from headwise.jobs.explain import explain
-from headwise.report.words import change
+from headwise.reports.words import change
 
 from .common import refused
 

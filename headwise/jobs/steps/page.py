@@ -18,8 +18,8 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.files import write_files
 from headwise.jobs.steps.page_heads import FOLDER, explained_heads
-from headwise.report.gallery import Gallery, gallery
-from headwise.report.page import PAGE_FILE, page_html
+from headwise.reports.gallery import Gallery, gallery
+from headwise.reports.page import PAGE_FILE, page_html
 
 EXPLANATION = FOLDER  # where `refine --explain` writes
 Ranks = Mapping[str, np.ndarray]
