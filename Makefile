@@ -50,10 +50,13 @@ $(BROWSER): $(READY)
 docs: $(READY)
 	$(BIN)/zensical build --strict
 
-# Every figure of README.md and docs/results.md, measured again (hours).
+# The figures of README.md and docs/results.md, measured again (hours); continues where it stopped.
 bench: $(READY)
-	$(BIN)/python benchmarks/results.py
-	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/headwise demo -o bench/demo
+	test -d bench/data || $(BIN)/python recipes/demo/prepare.py all --out bench/data
+	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 \
+		--search 200 --target freehand --target openmoji --target gcompris
+	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 --search 100
 
 # Wheel and sdist as an index takes them, into dist/.
 package: $(READY)

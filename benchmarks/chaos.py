@@ -59,6 +59,7 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "weights of a refined model": "out/model/model.safetensors",
 }
 WRITTEN = (
+    "out/run.toml",
     "out/*.md",
     "out/*.html",
     "out/*.png",
@@ -72,7 +73,7 @@ TIMES = (
     "inference",
     "seconds_per_ffe",
 )  # measured anew by every comparison; they stand in its other files too
-TIMED = ("compare.md", "baselines/*")
+TIMED = ("run.toml", "compare.md", "baselines/*")  # the first names its folder
 SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
 
 

@@ -26,7 +26,7 @@ PANELS = {
     ),
     "Model": ("image_size", "mean", "std", "interpolation", "resize_mode", "context_length", "processor"),
     "Machine": ("device", "dtype", "chunk", "cache_size", "port"),
-    "Output": ("per_query", "overwrite", "quiet", "verbose", "log_file"),
+    "Output": ("per_query", "write", "overwrite", "quiet", "verbose", "log_file"),
 }  # fmt: skip
 FIRST = next(iter(PANELS))
 PLACES = {name: (panel, place) for panel, names in PANELS.items() for place, name in enumerate(names)}

@@ -15,6 +15,8 @@ from headwise.reports.drawing import drawing
 from headwise.reports.heatmap import COLOURS
 from headwise.reports.words import change, claim, counted, interval, metric_name, p_equals, p_value, points, short_name
 
+LONGEST = 26  # characters of a mask's name in the picture
+
 
 def transfer_text(results: Mapping[str, Any]) -> str:
     """The matrix as Markdown.
@@ -112,10 +114,10 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
         axis.set_xticks(
             range(len(data)), [picture(short_name(one["source"])) for one in data], fontsize=8, rotation=20, ha="right"
         )
-        labels = [f"{picture(short_name(row['found_on']))} ({counted(row['size'], 'head')})" for row in rows]
+        labels = [_label(row) for row in rows]
         axis.set_yticks(range(len(rows)), labels, fontsize=8)
         axis.set_xlabel("tested on", fontsize=9)
-        axis.set_ylabel("found on", fontsize=9)
+        axis.set_ylabel("mask, and what it was found on", fontsize=9)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         for y, row in enumerate(rows):
@@ -133,3 +135,10 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """A mask by its name, a long one by how many heads it has, and what it was found on, where that is known."""
+    name = row["mask"] if len(row["mask"]) <= LONGEST else f"{row['operator']}, {counted(row['size'], 'head')}"
+    known = row["found_on"] != "unknown"
+    return picture(name) + (f"\n{picture(short_name(row['found_on']))}" if known else "")
