@@ -37,3 +37,7 @@ def test_every_command_is_a_public_function():
 
     no_function = {"demo", "models", "data", "cache", "explore"}  # they look at this machine, or serve a page
     assert set(typer.main.get_command(app).commands) - no_function <= set(headwise.__all__)
+
+
+def test_the_packaged_model_is_called_demo_wherever_it_lies():
+    assert headwise.load("demo").name == "demo"
