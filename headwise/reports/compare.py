@@ -129,10 +129,14 @@ def findings(results: Mapping[str, Any]) -> list[str]:
         ours = max(masks, key=lambda row: row["test"]["delta"])
         theirs = max(trained, key=lambda row: row["test"]["delta"])
         gap = theirs["test"]["delta"] - ours["test"]["delta"]
-        what = "more than" if gap > 0 else "less than" if gap < 0 else "the same as"
+        how = (
+            f"{points(abs(gap))} points {'more' if gap > 0 else 'less'} than"
+            if points(abs(gap)) != "0.00"
+            else "as much as"
+        )
         out.append(
             f"The best baseline, {theirs['method']} ({theirs['trained']:,} trained values), gains "
-            f"{points(abs(gap))} points {what} the best mask ({_name(ours, results)})."
+            f"{how} the best mask ({_name(ours, results)})."
         )
     idle = [row for row in masks if not any(row["heads"])]
     if idle:
