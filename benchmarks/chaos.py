@@ -4,9 +4,9 @@
 
 Every trial spoils a small command of the packaged model (`COMMANDS`) in one way, drawn by the seed, and gives the same
 command again without the fault. The table says how often the result was the same to the byte (all files that the run
-writes, but the study, whose pages depend on history), how often the command refused with a sentence, and how often it
-ended with another result and no word: `silent` must be 0, as must `traceback` and `leftover` (temporary files that
-stay). Exit code 1 where one of these is not 0.
+writes, but the study, whose pages depend on history), how often the command refused with a sentence, how often it left
+out what was damaged and said so (`report` alone), and how often it ended with another result and no word: `silent` must
+be 0, as must `traceback` and `leftover` (temporary files that stay). Exit code 1 where one of these is not 0.
 
 A bit is flipped in every kind of file that a run reads back (`FILES`); a kind that no run wrote is named at the end,
 and a file that no kind names is an error: whoever adds one says here where it lies.
@@ -15,6 +15,7 @@ and a file that no kind names is an error: whoever adds one says here where it l
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -34,14 +35,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import arm
 
-SMALL = ("--operator", "zero", "--device", "cpu")
-COMMANDS = {  # name → before the pairs, after them; no pairs where the second is None
-    "refine": ("refine demo", "--strategy greedy,ga --width 1 --controls 1 --finalists 2 --budget 9 --max-heads 2"),
-    "refine by gradients": ("refine demo", "--strategy bp --epochs 2 --controls 1 --finalists 2 --budget 20"),
-    "compare": ("compare demo", "--strategy logit,adapter --epochs 1 --repeats 1 --budget 9"),
-    "merge": ("merge demo zero:L0.H1,L2.H3 --overwrite", None),
+REFINE = "refine demo -o {out} {pairs} --operator zero --device cpu --controls 1 --finalists 2"
+COMPARE = "compare demo -o {out} {pairs} --operator zero --device cpu --epochs 1 --repeats 1"
+EXPLAIN = "explain demo -o {out} {pairs} --operator zero --device cpu --texts {texts}"
+COMMANDS = {  # the last one of each is spoilt and repeated, the others come before it
+    "refine": (f"{REFINE} --strategy greedy,ga --width 1 --budget 9 --max-heads 2",),
+    "refine by gradients": (f"{REFINE} --strategy bp --epochs 2 --budget 20",),
+    "compare": (f"{COMPARE} --strategy logit,adapter --budget 9",),
+    "merge": ("merge demo zero:L0.H1,L2.H3 -o {out} --overwrite",),
+    "explain": (EXPLAIN,),
+    "report": (
+        f"{REFINE} --strategy greedy --width 1 --budget 9 --max-heads 1",
+        EXPLAIN,
+        f"{COMPARE} --strategy logit --budget 6",
+        "report {out} {pairs}",
+    ),
 }
-OUTCOMES = ("tried", "same", "refused", "silent", "traceback", "leftover", "said")
+OUTCOMES = ("tried", "same", "refused", "left out", "silent", "traceback", "leftover", "said")
 FILES = {  # that are read back: where they lie below a trial's folder; each is spoilt below every command that writes it
     "study": "out/study.sqlite",
     "head changes": "out/deltas-*.safetensors",
@@ -49,6 +59,10 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "baselines": "out/baselines/*.safetensors",
     "splits": "out/splits.json",
     "results": "out/results.json",
+    "comparison": "out/compare.json",
+    "explanation": "out/explanation.json",
+    "arrays of an explanation": "out/explanation.safetensors",
+    "study of an explanation": "out/explanation.sqlite",
     "pixels": "cache/pixels/*/pixels",
     "index of pixels": "cache/pixels/*/shard.json",
     "caption embeddings": "cache/texts/*",
@@ -58,22 +72,11 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "merged weights": "out/model.safetensors",
     "weights of a refined model": "out/model/model.safetensors",
 }
-WRITTEN = (
-    "out/run.toml",
-    "out/*.md",
-    "out/*.html",
-    "out/*.png",
-    "out/*.json",
-    "out/model/*",
-    "out/*.sqlite-*",
-    "cache/pixels/locks/*",
-)  # for people, or libraries
-TIMES = (
-    "seconds",
-    "inference",
-    "seconds_per_ffe",
-)  # measured anew by every comparison; they stand in its other files too
-TIMED = ("run.toml", "compare.md", "baselines/*")  # the first names its folder
+# for people, or libraries
+OURS = ("*.md", "*.html", "*.png", "*.json", "*.toml", "model/*", "*.sqlite-*")
+WRITTEN = (*(f"out/{name}" for name in OURS), "cache/pixels/locks/*")
+TIMES = {"seconds", "inference", "seconds_per_ffe"}  # measured anew by every comparison
+TIMED = ("compare.json", "compare.md", "baselines/*")  # hold them: what else they say is compared
 SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
 
 
@@ -83,16 +86,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=10, help="of every kind")
     parser.add_argument("--only", help="kinds, comma-separated")
+    parser.add_argument("--commands", default=",".join(COMMANDS), help="of these, comma-separated")
     parser.add_argument("--minutes", type=float, default=1e9, help="no new round of all kinds after these")
     asked = parser.parse_args()
     import headwise.jobs.compare
+    import headwise.jobs.explain
     import headwise.jobs.refine  # noqa: F401 (a fork has it at once)
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="headwise-chaos-") as place:
         table, small_disks = write_pairs(Path(place) / "pairs"), mounts(Path(place))
+        (Path(place) / "texts").write_text("a face\na circle\nan arrow\n", encoding="utf-8")
         kinds: dict[str, list[Callable[[Path, random.Random], Counter]]] = {}
-        for name in COMMANDS:
+        for name in asked.commands.split(","):
             whole = finished(name, table, Path(place) / name)
             print(f"{name}, without a fault: {whole.seconds:.0f} s, {whole.operations} file operations.", flush=True)
             for kind, trial in trials(whole, small_disks=small_disks).items():
@@ -132,11 +138,16 @@ class Ended:
 
 @dataclass(frozen=True)
 class Whole:
-    """A command that ended well: what it wrote, and what it took."""
+    """A command that ended well: what it wrote, and what it took.
+
+    Arguments:
+        before: what was there before it, None: nothing.
+    """
 
     name: str
     table: Path
     folder: Path
+    before: Path | None
     expected: dict[str, str]
     operations: int
     seconds: float
@@ -148,8 +159,15 @@ def finished(name: str, table: Path, folder: Path) -> Whole:
     Raises:
         SystemExit: it failed, or wrote a file that `FILES` does not name.
     """
+    before = None
+    for command in COMMANDS[name][:-1]:
+        if run(command, table, folder).code:
+            raise SystemExit(f"{command} failed without a fault:\n{printed_by(folder).read_text(errors='replace')}")
+        before = folder.with_name(folder.name + " before")
+    if before:
+        shutil.copytree(folder, before)
     began = time.monotonic()
-    ended = run(name, table, folder, arming=lambda: arm(folder, 0))
+    ended = run(COMMANDS[name][-1], table, folder, arming=lambda: arm(folder, 0))
     if ended.code:
         raise SystemExit(f"{name} failed without a fault:\n{ended.printed}")
     unknown = [
@@ -161,27 +179,30 @@ def finished(name: str, table: Path, folder: Path) -> Whole:
     if unknown:
         raise SystemExit(f"{name} wrote files of no known kind: {', '.join(unknown)}. Name them in FILES or WRITTEN.")
     operations = int(ended.printed.rsplit("operations: ", 1)[1])
-    return Whole(name, table, folder, digests(folder / "out"), operations, time.monotonic() - began)
+    return Whole(name, table, folder, before, digests(folder / "out"), operations, time.monotonic() - began)
+
+
+def printed_by(trial: Path) -> Path:
+    """The file of what a trial's last command printed."""
+    return trial.with_name(trial.name + ".printed")
 
 
 def run(
-    name: str, table: Path, trial: Path, *, arming: Callable[[], object] | None = None, seconds: float | None = None
+    command: str, table: Path, trial: Path, *, arming: Callable[[], object] | None = None, seconds: float | None = None
 ) -> Ended:
     """One of the commands in a fork of this process, which has imported everything already.
 
     Arguments:
-        name: which.
+        command: which.
         table: the pairs.
         trial: its folder: `out`, `cache` and what is printed.
         arming: called in the fork before the command, to set up a fault.
         seconds: kill it after these.
     """
     trial.mkdir(parents=True, exist_ok=True)
-    printed = trial.with_name(trial.name + ".printed")
-    before, after = COMMANDS[name]
-    words = [*before.split(), "-o", str(trial / "out")]
-    if after is not None:
-        words += [str(table), *after.split(), *SMALL]
+    printed = printed_by(trial)
+    places = {"out": trial / "out", "pairs": table, "texts": table.parent.with_name("texts")}
+    words = [word.format(**places) for word in command.split()]
     child = os.fork()
     if not child:
         with printed.open("w") as log:
@@ -202,6 +223,7 @@ def run(
             except BaseException as error:  # the guard let something through
                 print(f"Traceback of the guard: {error!r}", file=sys.stderr, flush=True)
                 code = 99
+            gc.collect()  # a process that ends closes its studies
             if callable(counted):
                 print("operations:", counted(), flush=True)
             os._exit(code)
@@ -227,40 +249,52 @@ def trials(whole: Whole, *, small_disks: bool) -> dict[str, Callable[[Path, rand
         whole, trial, lambda: limit(int(10 ** draw.uniform(2, 6.7)))
     )
     if small_disks:
-        kinds["disk of n bytes"] = lambda trial, draw: on_a_small_disk(whole, trial, int(10 ** draw.uniform(4.5, 7)))
+        there = sum(path.stat().st_size for path in whole.before.rglob("*") if path.is_file()) if whole.before else 0
+        kinds["disk of n bytes"] = lambda trial, draw: on_a_small_disk(
+            whole, trial, (1 << 16) + 2 * there + int(10 ** draw.uniform(4.5, 7))
+        )
     for name, pattern in FILES.items():
-        if list(whole.folder.glob(pattern)):
+        if list(whole.folder.glob(pattern)) and not (whole.before and pattern.startswith("cache/")):
             kinds[f"bit: {name}"] = lambda trial, draw, pattern=pattern: flipped(whole, trial, pattern, draw)
     return kinds
 
 
 def stopped(whole: Whole, trial: Path, arming: Callable[[], object] | None, seconds: float | None = None) -> Counter:
     """A run with a fault, then the same command without one."""
-    first = run(whole.name, whole.table, trial, arming=arming, seconds=seconds)
-    return verdict(whole, trial, run(whole.name, whole.table, trial), first, changed=False)
+    command = COMMANDS[whole.name][-1]
+    if whole.before:
+        shutil.copytree(whole.before, trial)
+    first = run(command, whole.table, trial, arming=arming, seconds=seconds)
+    return verdict(whole, trial, run(command, whole.table, trial), first, changed=False)
 
 
 def flipped(whole: Whole, trial: Path, pattern: str, draw: random.Random) -> Counter:
-    """A finished run, one bit of a file turned, then the same command. A damaged cache is met by a new study."""
+    """A finished run, one bit of a file turned, then the same command. A damaged cache is met by a new study, and a page
+    is made from nothing."""
     shutil.copytree(whole.folder, trial)
     path = draw.choice(sorted(trial.glob(pattern)))
     data = bytearray(path.read_bytes())
     place = draw.randrange(len(data))
     data[place] ^= 1 << draw.randrange(8)
     path.write_bytes(data)
-    if pattern.startswith("cache/"):
+    if whole.before:
+        (trial / "out" / "report.html").unlink()
+    elif pattern.startswith("cache/"):
         shutil.rmtree(trial / "out")
-    return verdict(whole, trial, run(whole.name, whole.table, trial), None, changed=True)
+    return verdict(whole, trial, run(COMMANDS[whole.name][-1], whole.table, trial), None, changed=True)
 
 
 def on_a_small_disk(whole: Whole, trial: Path, size: int) -> Counter:
     """A run on a file system of so many bytes, which then grows."""
     trial.mkdir(parents=True)
+    command = COMMANDS[whole.name][-1]
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", trial], check=True, capture_output=True)
     try:
-        first = run(whole.name, whole.table, trial)
+        if whole.before:
+            shutil.copytree(whole.before, trial, dirs_exist_ok=True)
+        first = run(command, whole.table, trial)
         subprocess.run(["mount", "-o", "remount,size=500m", trial], check=True, capture_output=True)
-        return verdict(whole, trial, run(whole.name, whole.table, trial), first, changed=False)
+        return verdict(whole, trial, run(command, whole.table, trial), first, changed=False)
     finally:
         subprocess.run(["umount", trial], check=False, capture_output=True)
 
@@ -289,12 +323,13 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
     if "Traceback" in printed or "Unexpected" in printed or "Fatal Python" in printed or last.code not in (0, 1):
         found["traceback"] = 1
     now = digests(trial / "out")
+    found["said"] = int(changed and any(word in last.printed for word in SAYS))
     if last.code == 0:
-        found["same" if now == whole.expected else "silent"] = 1
+        left_out = found["said"] and whole.name == "report"
+        found["same" if now == whole.expected else "left out" if left_out else "silent"] = 1
     elif last.code == 1:
         found["refused"] = 1
     found["leftover"] = int(any(path.name.startswith(".headwise-") for path in trial.rglob("*")))
-    found["said"] = int(changed and any(word in last.printed for word in SAYS))
     if found["silent"] or found["traceback"] or found["leftover"]:
         differ = sorted(name for name in {*now, *whole.expected} if now.get(name) != whole.expected.get(name))
         print(f"  {whole.name} {dict(found)}: {', '.join(differ)}\n  {printed[-1500:]}", file=sys.stderr, flush=True)
@@ -302,26 +337,35 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
 
 
 def digests(out: Path) -> dict[str, str]:
-    """The hash of every file that a run writes, but the study's; of a comparison, its numbers without measured times."""
+    """The hash of every file that a run writes, but the study's and run.toml, which names its folder; of a comparison,
+    its numbers without measured times."""
     return {
-        str(path.relative_to(out)): hashlib.sha256(content(path)).hexdigest()
+        str(path.relative_to(out)): hashlib.sha256(content(path, out)).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and ".sqlite" not in path.name
-        and not path.name.startswith(".headwise-")
-        and not any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED)
+        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith((".headwise-", "run.toml"))
     }
 
 
-def content(path: Path) -> bytes:
-    """A file's bytes, without the times that it took."""
-    data = path.read_bytes()
-    if path.name != "compare.json":
-        return data
-    try:
-        return json.dumps(untimed(json.loads(data)), sort_keys=True).encode()
-    except ValueError:  # damaged
-        return data
+def content(path: Path, out: Path) -> bytes:
+    """A file's bytes; of one that holds measured times all else that it says, of `compare.md` that it is the text of
+    `compare.json`. A damaged one is its bytes."""
+    from headwise.checked import Damaged, load_tensors, read_results
+    from headwise.reports.compare import comparison_text
+
+    if any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED):
+        try:
+            if path.suffix == ".md":
+                text = path.read_text(encoding="utf-8")
+                found: object = comparison_text(read_results(path.with_suffix(".json"))) == text
+            elif path.suffix == ".json":
+                found = untimed(read_results(path))
+            else:
+                tensors, facts = load_tensors(path)
+                found = [untimed(facts), {name: tensor.tolist() for name, tensor in tensors.items()}]
+            return json.dumps(found, sort_keys=True).encode()
+        except (Damaged, OSError):
+            pass
+    return path.read_bytes()
 
 
 def untimed(value: object) -> object:

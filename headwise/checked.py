@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 BLOCK = 1 << 24
 ENTRY = "headwise"  # the one entry of metadata: safetensors writes several in no fixed order
+SEAL = "checksum"  # the field of a JSON file of results
 DEFLATE = 1032  # zlib makes at most so many bytes out of one
 
 
@@ -54,6 +56,11 @@ def file_checksum(path: Path) -> int:
     return crc
 
 
+def array_checksum(array: np.ndarray) -> int:
+    """CRC-32 of an array's values."""
+    return zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
+
+
 def dump_json(value: object) -> bytes:
     """A value as JSON after its own checksum."""
     body = json.dumps(value).encode()
@@ -73,6 +80,42 @@ def load_json(data: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Damaged(str(error)) from error
+
+
+# ---- results
+
+
+def sealed(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results with their checksum as the last field: of what JSON gives back, whatever the spaces and the order."""
+    content = {key: value for key, value in results.items() if key != SEAL}
+    return {**content, SEAL: _of_json(json.loads(json.dumps(content)))}
+
+
+def read_results(path: Path) -> Any:
+    """What a JSON file of results holds, without its checksum. A file that people or an older version wrote has none
+    and is read as it is.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: no JSON, or something else than was written.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"it is damaged: {error}") from error
+    if not isinstance(found, dict) or SEAL not in found:
+        return found
+    crc = found.pop(SEAL)
+    if crc != _of_json(found):
+        raise Damaged(
+            "its checksum differs, so something in it is damaged or was changed; if you changed it yourself, delete its "
+            f'field "{SEAL}"'
+        )
+    return found
+
+
+def _of_json(value: object) -> int:
+    return checksum([json.dumps(value, sort_keys=True)])
 
 
 def inflate(data: bytes, size: int) -> bytes:

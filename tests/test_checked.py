@@ -1,5 +1,6 @@
 """Files of numbers with a damaged byte are never read as other numbers."""
 
+import json
 import random
 import zlib
 from contextlib import suppress
@@ -8,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from headwise.checked import Damaged, checksum, dump_json, dump_tensors, inflate, load_json, load_tensors
+from headwise.checked import (
+    Damaged,
+    checksum,
+    dump_json,
+    dump_tensors,
+    inflate,
+    load_json,
+    load_tensors,
+    read_results,
+)
+from headwise.files import write_files
+from headwise.jobs.steps.opening import dump
 
 TENSORS = {"a": torch.arange(24, dtype=torch.float32).reshape(4, 6), "b": torch.arange(7), "h": torch.ones(3).half()}
 FACTS = {"key": "0123abcd", "scores": {"pick": [0.125, 1 / 3]}, "heads": ["L0.H1", "L2.H0"]}
@@ -62,6 +74,46 @@ def test_every_flipped_bit_of_a_json_index_is_noticed():
     deep = b"[" * 100_000
     with pytest.raises(Damaged):
         load_json(f"{zlib.crc32(deep)}\n".encode() + deep)
+
+
+RESULTS = {
+    "format": 1,
+    "rows": [{"delta": -0.0125, "p": 1e-4, "se": None, "up": True}],
+    "name": "größer \udcff",
+    3: 0.1,
+}
+
+
+def test_every_flipped_bit_of_a_file_of_results_is_noticed_or_changes_nothing(tmp_path):
+    path, expected = tmp_path / "results.json", json.loads(json.dumps(RESULTS))
+    write_files(tmp_path, {path.name: dump(RESULTS)})
+    assert read_results(path) == expected
+    data, noticed = path.read_bytes(), 0
+    for place in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_results(path)
+        except Damaged:
+            noticed += 1
+        else:  # a space, the case of \udcff, or the word "checksum" itself
+            assert {key: found[key] for key in expected if key in found} == expected, place
+    assert noticed > 0.6 * 8 * len(data)
+
+
+def test_results_may_be_spaced_and_ordered_otherwise_but_not_changed(tmp_path):
+    path = tmp_path / "results.json"
+    written = json.loads(dump(RESULTS))
+    path.write_text(json.dumps(dict(reversed(written.items()))))
+    expected = read_results(path)
+    path.write_text(json.dumps({**written, "format": 2}))
+    with pytest.raises(Damaged, match='if you changed it yourself, delete its field "checksum"'):
+        read_results(path)
+    del written["checksum"]
+    path.write_text(json.dumps({**written, "format": 2}))  # as people and older versions write it
+    assert read_results(path) == {**expected, "format": 2}
+    assert json.loads(dump({**written, "checksum": 7})) == json.loads(dump(RESULTS))  # no part of what is summed
 
 
 def test_a_checksum_knows_kinds_and_borders():

@@ -25,7 +25,9 @@ SPLIT = ("split",)
 GROUP = ("group", "concept")
 ROLES = ("image", "caption", "split", "group", "label")
 LABEL = ("label", "labels", "cls", "class", "class_name", "y")
-NUMBERED = re.compile(r"(?P<name>.*?[^\W\d])[ _.\-]*(?P<number>\d{1,6})")  # caption_1, caption 2, caption.3
+NUMBERED = re.compile(
+    r"(?P<name>.*?[^\W\d])[ _.\-/]*(?P<number>\d{1,6})"
+)  # caption_1, caption 2, caption.3, captions/4
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ as a sweep, with the embeddings kept. It counts what later layers make of a head
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from headwise.checked import array_checksum
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means, Pixels, Plan, embed, walks
@@ -73,6 +73,7 @@ def total_effects(
     objective: Callable[[torch.Tensor], Score] | None = None,
     means: Means | None = None,
     progress: Callable[[float], None] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Effects:
     """Remove every head alone; effects go to the file, scores to the study, a set of masks at a time.
 
@@ -85,6 +86,7 @@ def total_effects(
         study: which sets are done, and the scores.
         label: how many images are for labelling.
         objective: about the images for checking; None where nothing can be measured.
+        say: told of what is damaged.
 
     Raises:
         HeadwiseError: an operator that the tower does not have, or a disk that is full.
@@ -94,7 +96,9 @@ def total_effects(
     place = {mask.key: row for row, mask in enumerate(masks.values())}
     everything = [Mask.identity(tower.grid, operator), *masks.values()]
     total, identity = arrays.open("total"), arrays.open("identity")
-    done = _intact(study, total, identity, place)
+    noted, done = _intact(study, total, identity, place)
+    if len(done) < noted and say:
+        say(f"{noted - len(done):,} rows of {arrays.path} are damaged; they are made again.")
     if objective is not None:
         known = study.get(SPLIT, everything)
         done = {key: crc for key, crc in done.items() if key in known}
@@ -113,20 +117,18 @@ def total_effects(
         total.flush()
         identity.flush()
         study.put(SPLIT, scores)
-        done |= {mask.key: _crc(identity if mask.is_identity else total[place[mask.key]]) for mask in batch}
+        done |= {mask.key: array_checksum(identity if mask.is_identity else total[place[mask.key]]) for mask in batch}
         study.note(DONE, done)
     design = getattr(objective, "design", None)  # how hits make the fitness: a study does not keep it
     kept = {key: replace(score, design=design) for key, score in study.get(SPLIT, everything).items()}
     return Effects(heads, total, identity, label, kept if objective is not None else {}, tuple(place))
 
 
-def _intact(study: Study, total: np.ndarray, identity: np.ndarray, place: Mapping[str, int]) -> dict[str, int]:
-    """Masks that the study says are done and whose rows in the file have the checksum that it noted."""
+def _intact(
+    study: Study, total: np.ndarray, identity: np.ndarray, place: Mapping[str, int]
+) -> tuple[int, dict[str, int]]:
+    """How many masks the study says are done, and those whose rows in the file have the checksum that it noted."""
     found = study.read(DONE, {})
     noted = found if isinstance(found, dict) else {}
     rows = {"identity": identity, **{key: total[row] for key, row in place.items() if key in noted}}
-    return {key: crc for key, crc in noted.items() if key in rows and _crc(rows[key]) == crc}
-
-
-def _crc(row: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(row).data.cast("B"))
+    return len(noted), {key: crc for key, crc in noted.items() if key in rows and array_checksum(rows[key]) == crc}

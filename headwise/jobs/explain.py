@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.checked import array_checksum
 from headwise.data.cache import pixels as decoded
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits, check_split_by, split
@@ -178,6 +179,8 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
     arrays = arrays_for(subject, folder, width)
     with Study(folder / STUDY, _fingerprint(subject), subject.reporter.say) as study:
         if not arrays.begin():
+            if study.read(DONE):
+                subject.reporter.say(f"{arrays.path} is gone or damaged; it is made again.")
             study.note(DONE, {})
         effects = find_effects(subject, arrays, study)
     direct = find_direct(subject, arrays)
@@ -218,6 +221,8 @@ def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: P
         "images": cards.images_json(subject.pairs, subject.images, captions_of(subject.pairs), effects.label),
         "arrays": {"file": ARRAYS, **{name: list(shape) for name, (_, shape) in arrays.shapes.items()}},
     }
+    if "attention" in arrays.shapes:
+        results["arrays"]["crc32"] = array_checksum(arrays.open("attention", "r"))  # what a page reads back
     del effects, direct, measured  # their arrays are mapped from the file that gets its name now
     arrays.finish()
     write_files(folder, {TEXT_FILE: explanation_text(results), JSON_FILE: dump(results)})

@@ -8,7 +8,6 @@ saved there. The images are of the search split, at most so many; the test split
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from headwise.evaluation.streams import Streams
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session
 from headwise.jobs.steps.opening import Machine, PairsLike
+from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.page_heads import explained_heads
 from headwise.jobs.steps.progress import Reporter, counted, usual
 from headwise.jobs.steps.reopening import goal_of, model_of, pairs_of
@@ -121,16 +121,7 @@ def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:
     Raises:
         HeadwiseError: splits.json cannot be read, or names other images.
     """
-    path = folder / "splits.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["search"]
-        place = {name: i for i, name in enumerate(whole.ids)}
-        found = [place[name] for name in names]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise HeadwiseError(
-            f"{path} cannot be read ({error}). Run the refine again: it continues from its study and writes it."
-        ) from error
-    drawn = sorted(found, key=lambda i: (whole.images[i].hash, i))[:most]
+    drawn = sorted(images_of(folder, "search", whole), key=lambda i: (whole.images[i].hash, i))[:most]
     return tuple(sorted(drawn) if whole.parts or whole.kind else drawn)
 
 

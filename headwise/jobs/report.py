@@ -7,10 +7,10 @@ a transfer or a front, and, for pictures, the pairs that it was made on. Out: on
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from headwise.checked import Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
@@ -20,6 +20,12 @@ from headwise.jobs.steps.progress import Reporter, usual
 from headwise.reports.page import PAGE_FILE
 
 RESULTS_FILE = "results.json"
+NEEDED: dict[str, dict[str, type]] = {  # what every reader of results asks for; of other fields each says what it lacks
+    "model": {"name": str, "weights_hash": str},
+    "data": {"source": str, "hash": str},
+    "chosen": {"mask": str, "heads": list},
+    "settings": {},
+}
 
 
 def report(
@@ -61,7 +67,11 @@ def report(
 
     if (folder / RESULTS_FILE).is_file():
         results = finished(folder)
-        why = write_page(folder, results, *read(results["data"]["source"]))
+        given = read(results["data"]["source"])
+        try:
+            why = write_page(folder, results, *given)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:  # of results that somebody wrote by hand
+            raise _lacks(folder / RESULTS_FILE, repr(error)) from error
     else:
         why = write_measured(folder, read)
     if why:
@@ -79,15 +89,26 @@ def finished(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS_FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_results(path)
     except FileNotFoundError as error:
         raise HeadwiseError(
             f"{folder} holds no {RESULTS_FILE}. Give the output folder of a finished headwise refine."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, Damaged) as error:
         raise HeadwiseError(
             f"{path} cannot be read ({error}). Run the refine again: it continues from its study."
         ) from error
     if not isinstance(found, dict) or "test" not in found:
         raise HeadwiseError(f"{path} is not what headwise refine writes. Give the folder of a finished refine.")
+    for part, kinds in NEEDED.items():
+        held = found.get(part)
+        if not isinstance(held, dict):
+            raise _lacks(path, part)
+        for key, kind in kinds.items():
+            if not isinstance(held.get(key), kind):
+                raise _lacks(path, f"{part}.{key}")
     return found
+
+
+def _lacks(path: Path, what: str) -> HeadwiseError:
+    return HeadwiseError(f"{path} lacks something ({what}). Run the refine again: it continues from its study.")

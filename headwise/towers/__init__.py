@@ -85,7 +85,7 @@ def load(
 
 def _checked(model: Model) -> Model:
     verify(model.tower)
-    check_pixels(model)
+    model = replace(model, notes=(*model.notes, *check_pixels(model)))
     for note in model.notes:
         logging.getLogger("headwise").warning(note)  # Python prints it, unless a program says otherwise
     return model

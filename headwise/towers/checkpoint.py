@@ -74,6 +74,23 @@ def read(path: str | Path, first: Sequence[str] = ()) -> Checkpoint:
     return _unpack(path, content, (*first, *CONTAINERS))
 
 
+def names(path: Path) -> list[str]:
+    """The names of a checkpoint's tensors; of safetensors they alone are read.
+
+    Raises:
+        HeadwiseError: as for `read`.
+    """
+    if path.suffix != ".safetensors":
+        return list(read(path).tensors)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise HeadwiseError(_unreadable(path, error)) from error
+
+
 def _is_torchscript(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(Path(name).name == "constants.pkl" or "/code/" in name for name in archive.namelist())

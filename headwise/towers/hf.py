@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
     Raises:
         HeadwiseError: no such model, files missing or broken, or of another architecture.
     """
-    module, processor, overrides = hf_load.load(reference, overrides or Overrides())
-    return wrap(module.to(device), processor, name=f"hf:{reference}", overrides=overrides)
+    module, processor, overrides, notes = hf_load.load(reference, overrides or Overrides())
+    model = wrap(module.to(device), processor, name=f"hf:{reference}", overrides=overrides)
+    return replace(model, notes=notes + model.notes)
 
 
 def wrap(module: Any, processor, *, name: str = "", overrides: Overrides | None = None) -> Model:

@@ -7,7 +7,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -36,8 +36,8 @@ MODELS = {
 OWN_KEY = "headwise"  # of config.json: what transformers' own files cannot say
 
 
-def load(reference: str, overrides: Overrides) -> tuple[Any, Any, Overrides]:
-    """A model and its processor, and the overrides with those that the folder itself records.
+def load(reference: str, overrides: Overrides) -> tuple[Any, Any, Overrides, tuple[str, ...]]:
+    """A model and its processor, the overrides with those that the folder itself records, and what there is to say.
 
     Arguments:
         reference: a hub id or a folder.
@@ -68,7 +68,7 @@ def _check_folder(name: str, folder: Path) -> None:
         )
 
 
-def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[Any, Any, Overrides]:
+def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[Any, Any, Overrides, tuple[str, ...]]:
     import transformers
 
     fetch = partial(_from_pretrained, reference, where)
@@ -76,8 +76,15 @@ def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[
     _check_config(config, name)
     cls = getattr(transformers, MODELS[config.model_type])
     check_count(lambda: cls(config), _weights_in(Path(reference)), name)
-    with quiet() if where == "the folder" else nullcontext():  # a download shows its progress
-        module, info = fetch(partial(cls.from_pretrained, dtype=torch.float32, output_loading_info=True), "weights")
+    try:
+        with quiet() if where == "the folder" else nullcontext():  # a download shows its progress
+            module, info = fetch(partial(cls.from_pretrained, dtype=torch.float32, output_loading_info=True), "weights")
+    except HeadwiseError as error:
+        if problem := _misshapen(cls, config, Path(reference), name):
+            raise HeadwiseError(
+                f"{name}: the weights do not fit config.json: {problem}. Correct it, or get the weights that belong to it."
+            ) from error
+        raise
     if info["missing_keys"]:
         module = _complete(cls, config, Path(reference), name, info)
     source = overrides.processor or reference
@@ -92,7 +99,39 @@ def _load(reference: str, name: str, where: str, overrides: Overrides) -> tuple[
         overrides = replace(overrides, context_length=own["context_length"])
     if overrides.image_size is not None:
         resize_positions(module, overrides.image_size)
-    return module, processor, overrides
+    return module, processor, overrides, unused(module, info["unexpected_keys"], name)
+
+
+def made_whole(module: Any, folder: Path, name: str) -> tuple[str, ...]:
+    """Give a model that another library read from a folder the weights that this one would have refused or found there;
+    what there is to say about it.
+
+    Raises:
+        HeadwiseError: the weights are not whole.
+    """
+    files = _weights_in(folder)
+    saved = {key for file in files for key in checkpoint.names(file)}
+    if not files or saved == set(module.state_dict()):
+        return ()
+    with quiet():
+        again, info = type(module).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if info["missing_keys"]:
+        again = _complete(type(module), module.config, folder, name, info)
+    module.load_state_dict(again.state_dict())
+    return unused(module, info["unexpected_keys"], name)
+
+
+def unused(module: Any, names: Iterable[str], name: str) -> tuple[str, ...]:
+    """What to say of weights that the configuration has no place for, though they are parts of this model: blocks above
+    its number of layers. Other towers and buffers of older versions are nobody's loss."""
+    parts = {key.partition(".")[0] for key in module.state_dict()}
+    lost = sorted(key for key in names if key.partition(".")[0] in parts and not key.endswith("position_ids"))
+    if not lost:
+        return ()
+    return (
+        f"{name}: {len(lost)} of its weights are not used, the first is {lost[0]}: config.json describes a smaller model "
+        "(num_hidden_layers?) than the one that was saved.",
+    )
 
 
 def read_processor(folder: str) -> Any:
@@ -164,6 +203,18 @@ def _complete(cls: Any, config: Any, folder: Path, name: str, info: dict) -> Any
         f"{name}: the weights lack {len(missing)} parameters that the model needs, the first is {missing[0]}. "
         + (f"They have {len(extra)} that it does not know, the first is {extra[0]}. " if extra else "")
         + "transformers would fill them with random numbers; get a complete checkpoint."
+    )
+
+
+def _misshapen(cls: Any, config: Any, folder: Path, name: str) -> str:
+    """Which weights in a folder have another shape than the configuration says; empty where none has, or none is there."""
+    with torch.device("meta"):
+        expected = cls(config).state_dict()
+    tensors = {key: value for file in _weights_in(folder) for key, value in checkpoint.read(file).tensors.items()}
+    own = {ours: tensors[theirs] for theirs, ours in checkpoint.fitted(tensors, expected, name).items()}
+    common = expected.keys() & own.keys()
+    return checkpoint.difference(
+        {key: own[key] for key in common}, {key: expected[key] for key in expected if key in own}
     )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from headwise.errors import HeadwiseError
@@ -105,6 +106,7 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         found.config,
         f"open_clip:{reference}",
         found.overrides,
+        own=found.own,
     )
     check_stated(model, said)
     notes = ()
@@ -162,6 +164,7 @@ def _model(
     name: str,
     overrides: Overrides | None = None,
     preprocess_cfg: Mapping | None = None,
+    own: Mapping[str, torch.Tensor] | None = None,
 ) -> Model:
     module.eval()
     overrides = overrides or Overrides()
@@ -186,14 +189,20 @@ def _model(
         logit_scale=float(scale.detach().exp()) if scale is not None else 100.0,
         logit_bias=float(bias.detach()) if bias is not None else 0.0,
         loss="softmax" if bias is None else "sigmoid",
-        save=partial(_save, module, tokenizer, config, overrides, preprocess_cfg),
+        save=partial(_save, module, tokenizer, config, overrides, preprocess_cfg, own or {}),
         reading=texts,
         overrides=overrides,
     )
 
 
 def _save(
-    module: Any, tokenizer, config: Mapping | None, overrides: Overrides, preprocess_cfg: Mapping | None, folder: Path
+    module: Any,
+    tokenizer,
+    config: Mapping | None,
+    overrides: Overrides,
+    preprocess_cfg: Mapping | None,
+    own: Mapping[str, torch.Tensor],
+    folder: Path,
 ) -> None:
     """open_clip's local-dir: configuration, weights, and the tokenizer where it has files."""
     from safetensors.torch import save_file
@@ -203,9 +212,19 @@ def _save(
             "open_clip models do not carry their configuration, so this one cannot be saved. Give its architecture: "
             "headwise.wrap(model, processor, name='open_clip:ViT-B-32')."
         )
+    size = getattr(visual_of(module), "image_size", None)
+    vision = config["vision_cfg"]
+    if "timm_model_name" in vision and not own and size and size[0] != vision.get("image_size", 224):
+        raise HeadwiseError(
+            f"This tower of timm was resized to {size[0]} pixels after it was made, and open_clip loads such towers at their "
+            f"own size alone. Give the model by its name, with --image-size {size[0]} (image_size={size[0]})."
+        )
     preprocess = dict(preprocess_cfg or getattr(visual_of(module), "preprocess_cfg", {}))
+    if own:
+        preprocess["size"] = [vision.get("image_size", 224)] * 2
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+    state = {**module.state_dict(), **own}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     text = open_clip_load.dump_config(config, preprocess, overrides)
     (folder / open_clip_load.CONFIG_FILE).write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 from headwise.errors import HeadwiseError
 from headwise.hub import offline_unless_reachable
 from headwise.towers import configs
-from headwise.towers.open_clip_weights import Loaded, refuse_size, with_weights, without_weights
+from headwise.towers.open_clip_weights import Loaded, at_size, with_weights, without_weights
 from headwise.towers.overrides import Overrides
 from headwise.towers.whole import cannot_load, check_count, no_foreign_code
 
@@ -77,19 +77,19 @@ def _tag(open_clip: ModuleType, name: str, architecture: str, tag: str, device: 
     config = open_clip.get_model_config(architecture)
     if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu"):
         config["quick_gelu"] = True  # open_clip only warns when a tag was trained with it
-    refuse_size(config, overrides)
+    trunk = "timm_model_name" in config["vision_cfg"]
     module = open_clip.create_model(
         architecture,
         tag,
         device=device,
         require_pretrained=True,
         force_quick_gelu=bool(config.get("quick_gelu")),
-        force_image_size=overrides.image_size,
+        force_image_size=None if trunk else overrides.image_size,
         force_preprocess_cfg=_asked(overrides),
     )
-    if overrides.image_size is not None:
+    if overrides.image_size is not None and not trunk:
         config["vision_cfg"]["image_size"] = overrides.image_size
-    return Loaded(module, _tokenizer(open_clip, architecture, config, overrides), config, (), overrides)
+    return at_size(Loaded(module, _tokenizer(open_clip, architecture, config, overrides), config, (), overrides), name)
 
 
 def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overrides: Overrides) -> Loaded:
@@ -114,6 +114,8 @@ def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overr
     recorded = recorded if isinstance(recorded, dict) else {}
     if overrides.context_length is None and "context_length" in recorded:
         overrides = replace(overrides, context_length=recorded["context_length"])
+    if overrides.image_size is None and "timm_model_name" in config["vision_cfg"] and "image_size" in recorded:
+        overrides = replace(overrides, image_size=recorded["image_size"])
     kwargs = config["text_cfg"].get("tokenizer_kwargs") or {}
     if kwargs.get("trust_remote_code"):
         raise HeadwiseError(f"{name}: its tokenizer asks to run Python code of its own, which headwise never does.")

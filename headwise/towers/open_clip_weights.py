@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,7 @@ class Loaded:
         config: its `model_cfg`, as it is now.
         notes: what a user should know.
         overrides: with those that the folder itself records.
+        own: tensors as they were before the image size was changed, where that is how they are saved.
     """
 
     module: Any
@@ -40,20 +41,36 @@ class Loaded:
     config: Mapping
     notes: tuple[str, ...]
     overrides: Overrides
+    own: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-def refuse_size(config: Mapping, overrides: Overrides) -> None:
-    """
+def at_size(loaded: Loaded, name: str) -> Loaded:
+    """A model whose image tower is timm's, at the image size that was asked for. open_clip makes such towers at their own
+    size and resizes them afterwards (`force_image_size`), so that is the size that the saved model has, too.
+
     Raises:
-        HeadwiseError: another image size for a tower of timm inside open_clip.
+        HeadwiseError: this tower, or this version of open_clip, cannot do that.
     """
-    vision = config["vision_cfg"]
-    if "timm_model_name" in vision and overrides.image_size not in (None, vision.get("image_size", 224)):
-        overrides.refuse(
+    vision, size = loaded.config["vision_cfg"], loaded.overrides.image_size
+    if "timm_model_name" not in vision or size in (None, vision.get("image_size", 224)):
+        return loaded
+    visual = loaded.module.visual
+    if not all(hasattr(part, "set_input_size") for part in (visual, visual.trunk)) or hasattr(visual.head, "pool"):
+        loaded.overrides.refuse(
             "image_size",
-            reason="open_clip makes towers of timm at their own size alone, so it could not load the refined model. "
+            reason=f"{name} is timm's {vision['timm_model_name']} inside open_clip, which has one size alone. "
             "Use an architecture of that size, or the transformers version of this model.",
         )
+    before = loaded.module.state_dict()
+    visual.set_input_size(size)
+    visual.preprocess_cfg["size"] = (size, size)
+    after = loaded.module.state_dict()
+    note = f"{name}: read at {size} pixels. open_clip itself reads the refined model so with force_image_size={size}."
+    return replace(
+        loaded,
+        notes=(*loaded.notes, note),
+        own={key: value for key, value in before.items() if after[key].shape != value.shape},
+    )
 
 
 def with_weights(
@@ -67,7 +84,6 @@ def with_weights(
     overrides: Overrides,
 ) -> Loaded:
     """A model of this configuration with these weights, at the resolution and context of the checkpoint's own tables."""
-    refuse_size(config, overrides)
     numpy = weights.suffix in (".npz", ".npy")
     found = None if numpy else checkpoint.read(weights)
     names = {} if found is None else checkpoint.fitted(found.tensors, _names(config, found.tensors), str(weights))
@@ -97,7 +113,7 @@ def with_weights(
         raise HeadwiseError(
             f"open_clip cannot load {name}: {weights} is {found.what} that does not fit the architecture: {problem}."
         ) from error
-    return Loaded(module, None, config, notes, overrides)
+    return at_size(Loaded(module, None, config, notes, overrides), name)
 
 
 def without_weights(open_clip: ModuleType, reference: str, **options: Any) -> Any:
@@ -150,18 +166,19 @@ def _own_tables(name: str, config: dict, tensors: Mapping[str, torch.Tensor], ov
     notes = []
     size = vision.get("image_size", 224)
     side = _trained_side(vision, tensors)
-    if side and isinstance(size, int) and side != size and overrides.image_size is None:
-        if "timm_model_name" in vision:
+    trunk = "timm_model_name" in vision
+    if side and isinstance(size, int) and side != size and (trunk or overrides.image_size is None):
+        if trunk:
             raise HeadwiseError(
                 f"{name}: the checkpoint has positions for pictures of {side} pixels, the architecture for {size}, and "
-                "open_clip makes towers of timm at their own size alone. Use the architecture of that size."
+                "open_clip loads towers of timm at their own size alone. Use the architecture of that size."
             )
         notes.append(
             f"{name}: the checkpoint's positions are for pictures of {side} pixels, the architecture says {size}; "
             f"{side} is used. (--image-size {size} interpolates them.)"
         )
         vision["image_size"] = side
-    if overrides.image_size is not None:
+    if overrides.image_size is not None and not trunk:
         vision["image_size"] = overrides.image_size
     table = tensors.get("text.positional_embedding", tensors.get("positional_embedding"))
     tokens = table.shape[0] - bool(text.get("embed_cls")) if table is not None and table.dim() == 2 else None

@@ -6,6 +6,7 @@ modules are not looked at.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from headwise.towers import hf
 from headwise.towers.base import Model, Tower
 from headwise.towers.configs import check_folder
 from headwise.towers.hf_images import resize_positions
-from headwise.towers.hf_load import read_processor
+from headwise.towers.hf_load import made_whole, read_processor
 from headwise.towers.overrides import Overrides
 from headwise.towers.tools import need
 from headwise.towers.whole import cannot_load, no_foreign_code
@@ -68,6 +69,7 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
     inner = _inner(module)
     if inner is None:
         raise HeadwiseError(f"{reference}: its first module is no CLIP of transformers. Looked for: {LOOKED_FOR}.")
+    notes = made_whole(inner, Path(reference) / _first_path(Path(reference)), reference)
     recorded = getattr(inner.config, hf.OWN_KEY, None)
     if overrides.context_length is None and isinstance(recorded, dict) and "context_length" in recorded:
         overrides = replace(overrides, context_length=recorded["context_length"])
@@ -77,7 +79,14 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
     if overrides.processor is not None:
         processor = read_processor(overrides.processor)
         module[0].processor = processor  # so that it is saved with the model
-    return wrap(module, processor, name=reference, overrides=overrides)
+    model = wrap(module, processor, name=reference, overrides=overrides)
+    return replace(model, notes=notes + model.notes)
+
+
+def _first_path(folder: Path) -> str:
+    """Where the first module lies in the folder, as `modules.json` says."""
+    parts = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    return str(min(parts, key=lambda part: part.get("idx", 0)).get("path", ""))
 
 
 def wrap(module: Any, processor=None, *, name: str = "", overrides: Overrides | None = None) -> Model:

@@ -16,6 +16,7 @@ from headwise.errors import HeadwiseError, cause
 from headwise.towers.base import Model
 
 SIDES = ((60, 40), (33, 99))  # width and height of the probe pictures: neither square nor one another's shape
+LARGEST = 12.0  # of a pixel after preprocessing: no published mean and std leads there
 QUANTISED = (
     "bitsandbytes",
     "torch.ao.nn.quantized",
@@ -101,14 +102,15 @@ def _quantised(kind: str, what: str) -> str:
     )
 
 
-def check_pixels(model: Model) -> None:
-    """
+def check_pixels(model: Model) -> tuple[str, ...]:
+    """What there is to say about the pixels that the preprocessing makes.
+
     Raises:
         HeadwiseError: the preprocessing fails on an ordinary picture, or makes another shape than the tower takes.
     """
     from PIL import Image
 
-    size = model.tower.resolution
+    size, largest = model.tower.resolution, 0.0
     for sides in SIDES:
         try:
             pixels = model.preprocess(Image.new("RGB", sides, (120, 60, 200)))
@@ -117,11 +119,18 @@ def check_pixels(model: Model) -> None:
                 f"The preprocessing of {model.name} fails on a picture of {sides[0]} × {sides[1]} pixels: {cause(error)}"
             ) from error
         if not isinstance(pixels, torch.Tensor):
-            return  # a function of the user's own that headwise cannot judge before it is needed
+            return ()  # a function of the user's own that headwise cannot judge before it is needed
         if tuple(pixels.shape) != (3, size, size):
             raise HeadwiseError(_misfit(model, tuple(pixels.shape), size))
         if not bool(torch.isfinite(pixels.float()).all()):
             raise HeadwiseError(f"The preprocessing of {model.name} makes numbers that are not finite.")
+        largest = max(largest, float(pixels.float().abs().max()))
+    if largest <= LARGEST:
+        return ()
+    return (
+        f"{model.name}: the preprocessing makes numbers up to {largest:,.0f} of an ordinary picture; towers are trained on "
+        "numbers of about −3 to 3. Are its rescaling, mean and std right? (--mean, --std)",
+    )
 
 
 def _misfit(model: Model, found: tuple[int, ...], size: int) -> str:

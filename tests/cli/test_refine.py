@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from headwise.checked import read_results
 from headwise.evaluation.fingerprints import recorded
 
 from .common import SMALL
@@ -21,7 +22,7 @@ def test_refine_writes_every_artefact_and_prints_what_it_wrote(refined):
     assert {p.name for p in out.iterdir()} >= {
         "README.md", "head_mask.json", "heads.png", "model", "report.md", "results.json", "study.sqlite",
     }  # fmt: skip
-    assert json.loads((out / "results.json").read_text()) == printed
+    assert read_results(out / "results.json") == printed
     rows = {row["what"]: row for row in printed["test"]}
     assert {"identity", "best single head", "ga", "chosen"} <= set(rows)
     assert rows["identity"]["delta"] == 0

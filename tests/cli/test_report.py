@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 from conftest import write_pairs
 
+from headwise.checked import read_results
 from headwise.jobs.explain import explain
 from headwise.reports.words import change
 
@@ -68,7 +69,7 @@ def test_the_order_of_the_studys_rows_does_not_change_the_page(refined, pairs, r
 
 def test_pairs_that_moved_are_said_and_the_page_is_there(refined, run, tmp_path):
     folder = copied(refined, tmp_path)
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder / "results.json")
     results["data"]["source"] = str(tmp_path / "gone.csv")
     (folder / "results.json").write_text(json.dumps(results))
     code, _, err = run("report", folder)
@@ -132,7 +133,7 @@ def test_an_explanation_of_something_else_or_a_broken_one_is_said_and_left_out(e
     folder = shutil.copytree(explained, tmp_path / explained.name)
     path = folder / "explanation" / "explanation.json"
     whole = path.read_text()
-    other = json.loads(whole)
+    other = read_results(path)
     other["model"]["weights_hash"] = "0" * 32
     for content, said in ((json.dumps(other), "another model or of other pairs"), (whole[:100], "cannot be read")):
         path.write_text(content)
@@ -148,7 +149,7 @@ def test_an_explanation_of_something_else_or_a_broken_one_is_said_and_left_out(e
 def test_an_image_that_no_longer_decodes_is_said_and_the_page_is_written(explained, run, tmp_path):
     own = write_pairs(tmp_path / "pairs", 60)
     folder = shutil.copytree(explained, tmp_path / explained.name)
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder / "results.json")
     results["data"]["source"] = str(own)
     (folder / "results.json").write_text(json.dumps(results))
     assert run("report", folder)[0] == 0
@@ -164,7 +165,7 @@ def test_an_image_that_no_longer_decodes_is_said_and_the_page_is_written(explain
 
 def test_cards_stay_where_the_pictures_have_moved(explained, run, tmp_path):
     folder = shutil.copytree(explained, tmp_path / explained.name)
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder / "results.json")
     results["data"]["source"] = str(tmp_path / "gone.csv")
     (folder / "results.json").write_text(json.dumps(results))
     code, _, err = run("report", folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import write_pairs
 
+from headwise.checked import read_results
 from headwise.jobs.compare import compare
 from headwise.jobs.explain import explain
 from headwise.jobs.steps.contest_settings import CompareSettings
@@ -85,7 +86,7 @@ def test_a_sweep_becomes_its_heat_map(swept, few, run, tmp_path):
 
 def test_a_sweep_needs_no_pairs_any_more(swept, run, tmp_path):
     folder = shutil.copytree(swept, tmp_path / "heads")
-    found = json.loads((folder / "sweep.json").read_text())
+    found = read_results(folder / "sweep.json")
     found["data"]["source"] = str(tmp_path / "gone.csv")
     (folder / "sweep.json").write_text(json.dumps(found))
     (folder / "sweep.sqlite").unlink()
@@ -118,7 +119,7 @@ def test_an_explanation_becomes_cards_with_pictures(explained, run, tmp_path):
 
 def test_an_explanation_without_its_pictures_says_so(explained, run, tmp_path):
     folder = shutil.copytree(explained, tmp_path / "what")
-    found = json.loads((folder / "explanation.json").read_text())
+    found = read_results(folder / "explanation.json")
     found["data"]["source"] = str(tmp_path / "gone.csv")
     (folder / "explanation.json").write_text(json.dumps(found))
     code, _, err = run("report", folder)
@@ -133,7 +134,7 @@ def test_an_explanation_without_its_pictures_says_so(explained, run, tmp_path):
 
 def test_a_model_without_texts_still_has_its_cards(explained, run, tmp_path):
     folder = shutil.copytree(explained, tmp_path / "what")
-    found = json.loads((folder / "explanation.json").read_text())
+    found = read_results(folder / "explanation.json")
     found["identity"] = found["settings"]["fitness"] = None  # as explain writes them of such a model
     for head in found["heads"]:
         head["queries"] = head["labels"] = head["text_span"] = None
@@ -152,7 +153,7 @@ def test_a_sweep_with_an_explanation_has_both_and_one_of_something_else_is_left_
     assert shown["sweeps"][0]["operator"] == "uniform"
     assert len(shown["cards"]) == 36
     assert shown["pictures"]
-    other = json.loads(whole)
+    other = read_results(inside / "explanation.json")
     other["data"]["hash"] = "0" * 32
     for content, said in ((json.dumps(other), "another model or of other pairs"), (whole[:100], "cannot be read")):
         (inside / "explanation.json").write_text(content)
@@ -169,9 +170,9 @@ def test_a_comparison_becomes_its_table(few, run, tmp_path):
         strategies=("greedy",), repeats=1, search=Settings(strategies=("greedy",), budget=8.0, max_heads=1)
     )
     compare("demo", few, tmp_path / "out", settings=settings)
-    (tmp_path / "out" / "compare.md").write_text(
-        (tmp_path / "out" / "compare.md").read_text() + "</pre><script>alert(1)</script>\n"
-    )
+    found = read_results(tmp_path / "out" / "compare.json")
+    found["data"]["split_how"] = "</pre><script>alert(1)</script>"
+    (tmp_path / "out" / "compare.json").write_text(json.dumps(found))
     text = written(run, tmp_path / "out")
     assert "| method | operator |" in text
     assert "<script>alert" not in text
@@ -199,7 +200,9 @@ def test_a_folder_of_none_of_them_is_refused_with_what_was_looked_for(run, tmp_p
     (tmp_path / "notes.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "missing"):
         refused(
-            run("report", folder), "results.json, sweep.json, explanation.json", "compare.md, transfer.md, front.md"
+            run("report", folder),
+            "results.json, sweep.json, explanation.json",
+            "compare.json, transfer.json, front.json",
         )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -113,6 +113,7 @@ def test_an_image_is_bad_only_without_any_caption(images: Path) -> None:
     ("columns", "expected"),
     [
         (["image", "caption_1", "caption_2"], ["caption_1", "caption_2"]),
+        (["image", "captions/0", "captions/1"], ["captions/0", "captions/1"]),
         (["image", "caption_10", "caption_9", "caption_2"], ["caption_2", "caption_9", "caption_10"]),
         (["Caption 1", "Caption 2"], ["Caption 1", "Caption 2"]),
         (["caption", "caption.1", "caption.2"], ["caption", "caption.1", "caption.2"]),

@@ -1,5 +1,6 @@
 """WebDataset archives in clip_benchmark's layout, whole and broken."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -151,6 +152,8 @@ def test_bad_folders(tmp_path: Path) -> None:
     assert "1.tar: cannot be read" in fails(f"wds:{tmp_path}")
     (tmp_path / "test" / "1.tar").write_bytes(b"not a tar at all" * 100)
     assert "1.tar: not a readable tar archive" in fails(f"wds:{tmp_path}")
+    (tmp_path / "test" / "1.tar").write_bytes(gzip.compress(b"an archive"))
+    assert "compressed with gzip; unpack it first" in fails(f"wds:{tmp_path}")
 
 
 def test_bad_classes(tmp_path: Path) -> None:

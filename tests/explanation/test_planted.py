@@ -7,6 +7,7 @@ import pytest
 from planted_head import OTHERS, PLANTED, WORD, planted_model, planted_pairs
 from safetensors.numpy import load_file
 
+from headwise.checked import read_results
 from headwise.jobs.explain import explain
 
 
@@ -64,7 +65,7 @@ def test_text_span_finds_it_too(found):
 
 def test_the_files_say_what_was_returned(found):
     results, folder = found
-    assert json.loads((folder / "explanation.json").read_text()) == json.loads(json.dumps(results))
+    assert read_results(folder / "explanation.json") == json.loads(json.dumps(results))
     arrays = load_file(folder / "explanation.safetensors")
     heads, images = len(results["heads"]), len(results["images"])
     assert arrays["total"].shape == (heads, images, 24)

@@ -17,6 +17,7 @@ from conftest import write_pairs
 from transformers import AutoModel
 
 from headwise.baselines import FitSettings
+from headwise.checked import read_results
 from headwise.errors import HeadwiseError
 from headwise.jobs.compare import compare
 from headwise.jobs.evaluate import evaluate
@@ -65,7 +66,7 @@ def timeless(results: dict) -> dict:
 def test_every_method_has_a_row_and_the_files_are_there(compared):
     out, results = compared
     assert [row["method"] for row in results["rows"]] == ["identity", "random heads", *METHODS.split(",")]
-    assert json.loads((out / "compare.json").read_text()) == results
+    assert read_results(out / "compare.json") == results
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "compare.md").read_text()
     assert all(f"| {method} |" in text for method in METHODS.split(","))

@@ -9,6 +9,7 @@ import torch
 from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 
 from headwise.applied.live import apply
+from headwise.checked import read_results
 from headwise.data.read import read
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -196,7 +197,7 @@ def test_a_model_without_text_tower_finds_images_by_images(session):
 
 def test_other_pairs_weights_and_broken_folders_are_refused(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder / "results.json")
     for change, said in (
         ({"model": {"weights_hash": "0" * 32}}, "other weights"),
         ({"data": {"hash": "0" * 32}}, "other images or captions"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import randomise, write_pairs
 
+from headwise.checked import read_results
 from headwise.demo import model_folder
 from headwise.edits.mask import Mask
 from headwise.reports.front import front_text
@@ -78,7 +79,7 @@ def count(folder: Path) -> int:
 def test_front_by_size_writes_a_front_and_the_mask_that_was_asked_for(run, model, new, tmp_path):
     printed = results(run("front", model, new, "-o", tmp_path / "o", "--max-heads", "3", *QUICK, "--json"))
     points = printed["points"]
-    assert json.loads((tmp_path / "o" / "front.json").read_text()) == printed
+    assert read_results(tmp_path / "o" / "front.json") == printed
     gains = [point["search"]["delta"] for point in points]
     sizes = [point["size"] for point in points]
     assert gains == sorted(gains, reverse=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import write_pairs
 
+from headwise.checked import read_results
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
@@ -52,7 +53,7 @@ def test_transfer_is_the_matrix_of_evaluate(masks, pairs, other, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert json.loads((out / "transfer.json").read_text()) == results
+    assert read_results(out / "transfer.json") == results
     assert [row["found_on"] for row in results["masks"]] == [str(pairs), str(other)]
     for row, folder in zip(results["masks"], masks, strict=True):
         for cell, source in zip(row["test"], (pairs, other), strict=True):

@@ -13,7 +13,7 @@ from test_text_and_pixels import TEXT, pooled
 from headwise.applied.merge import merge
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.towers import load
+from headwise.towers import load, wrap
 from headwise.towers.overrides import Overrides
 
 LOOK = {"mean": (0.3, 0.4, 0.5), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear"}
@@ -114,6 +114,35 @@ def test_open_clips_tags_take_overrides(tmp_path, monkeypatch):
     assert torch.equal(pixels_of(preprocess), pixels)
     with torch.inference_mode():
         assert torch.equal(plain.eval().encode_image(pixels), library.encode_image(pixels))
+
+
+def test_open_clips_towers_of_timm_at_another_size(tmp_path):
+    """open_clip resizes them after loading, so a refined model keeps the positions of the own size."""
+    import open_clip
+    from folders import OPEN_CLIP
+
+    vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}
+    folder, own = open_clip_folder(tmp_path / "own", {**OPEN_CLIP, "vision_cfg": vision})
+    model = load(str(folder), image_size=96)
+    library, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", force_image_size=96)
+    assert library.visual.trunk.pos_embed.shape[1] == 37
+    pixels = pixels_of(preprocess)
+    assert torch.equal(pixels_of(model.preprocess), pixels)
+    with torch.inference_mode():
+        assert golden.difference(embedded(model, pixels), library.eval().encode_image(pixels)) < 1e-6
+    merged = merge(model, Mask.suppress(model.tower.grid, ["L3.H1"], "zero"), tmp_path / "merged").folder
+    again, plain = load(str(merged)), open_clip.create_model(f"local-dir:{merged}", force_image_size=96).eval()
+    with torch.inference_mode():
+        assert golden.difference(embedded(again, pixels), plain.encode_image(pixels)) < 1e-6
+        assert golden.difference(embedded(again, pixels), embedded(model, pixels)) > 1e-4
+    plain, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{merged}")
+    assert torch.equal(plain.visual.trunk.pos_embed, own.visual.trunk.pos_embed)
+    assert plain.encode_image(pixels_of(preprocess)).shape == (3, 24)
+    assert json.loads((merged / "open_clip_config.json").read_text())["headwise"]["image_size"] == 96
+    assert load(str(merged), image_size=224).tower.resolution == 224
+    wrapped = wrap(library, name=f"open_clip:local-dir:{folder}")
+    with pytest.raises(HeadwiseError, match=r"resized to 96 pixels after it was made.*--image-size 96"):
+        merge(wrapped, Mask.identity(wrapped.tower.grid), tmp_path / "other")
 
 
 @pytest.mark.parametrize(("mode", "crop"), [("shortest", "center"), ("longest", "border"), ("squash", "squash")])

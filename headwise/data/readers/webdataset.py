@@ -35,6 +35,7 @@ JSON_ENDING = "json"  # img2dataset's: an object with the caption among its fiel
 MOST_DIGITS = 18  # of a number in a name or a file
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_SHARDS = 1_000_000
+PACKED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}  # by the file's first bytes
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,8 @@ def _members(path: str) -> Iterator[Member]:
     with file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
+        packed = PACKED.get(file.read(2))
+        file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
@@ -274,7 +277,12 @@ def _members(path: str) -> Iterator[Member]:
                 end = archive.offset
         except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
             if not count:
-                raise HeadwiseError(f"{path}: not a readable tar archive ({error}).") from None
+                way_out = (
+                    f" It is compressed with {packed}; unpack it first, images are read from their place."
+                    if packed
+                    else ""
+                )
+                raise HeadwiseError(f"{path}: not a readable tar archive ({error}).{way_out}") from None
             yield Member("", "", 0, 0, f"the archive is truncated or broken after {count:,} files ({error})")
             return
         file.seek(min(end, size))

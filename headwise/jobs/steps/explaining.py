@@ -6,7 +6,6 @@ contributions, attributes, labels, attention. Each step knows its room in `expla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headwise.checked import Damaged, read_results
 from headwise.data.cache import PixelCache
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
@@ -101,8 +101,8 @@ def of_study(model: ModelLike, mask: MaskLike) -> tuple[ModelLike, MaskLike]:
     if not isinstance(model, str) or not (path := Path(model) / "results.json").is_file():
         return model, mask
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["model"]["name"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        name = read_results(path)["model"]["name"]
+    except (OSError, Damaged, LookupError, TypeError) as error:
         raise HeadwiseError(
             f"{path} is not what refine wrote ({error}). Give the model itself, and the mask with {option('mask', 'MASK')}."
         ) from error
@@ -161,6 +161,7 @@ def find_effects(subject: Subject, arrays: Arrays, study: Study) -> Effects:
             objective=subject.objective(),
             means=means,
             progress=advance,
+            say=subject.reporter.say,
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from headwise.checked import sealed
 from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read, read_beside
 from headwise.data.splits import Splits, split
@@ -66,8 +67,8 @@ class Machine:
 
 
 def dump(results: Mapping) -> str:
-    """Results as the text of a JSON file."""
-    return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    """Results as the text of a JSON file, their checksum in it (`checked.read_results`)."""
+    return json.dumps(sealed(results), indent=2, ensure_ascii=False) + "\n"
 
 
 def check_folder(folder: Path) -> None:

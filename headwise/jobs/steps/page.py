@@ -6,24 +6,32 @@ from the source. What is missing is said on the page in its place.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headwise.checked import Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.files import write_files
 from headwise.jobs.steps.page_heads import FOLDER, explained_heads
+from headwise.reports.compare import comparison_text
+from headwise.reports.front import front_text
 from headwise.reports.gallery import Gallery, gallery
 from headwise.reports.page import PAGE_FILE, page_html
+from headwise.reports.transfer import transfer_text
 
 EXPLANATION = FOLDER  # where `refine --explain` writes
+SPLITS_FILE = "splits.json"
 Ranks = Mapping[str, np.ndarray]
-OTHERS = {"Comparison": "compare.md", "Transfer": "transfer.md", "Front": "front.md"}  # by the commands of these names
+OTHERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {  # of the commands of these names
+    "Comparison": ("compare.json", comparison_text),
+    "Transfer": ("transfer.json", transfer_text),
+    "Front": ("front.json", front_text),
+}
 
 
 def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: str = "") -> str:
@@ -63,21 +71,39 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
 
 
 def others_in(folder: Path) -> list[tuple[str, str]]:
-    """Title and text of what compare, transfer and front left in a folder.
+    """Title and text of what compare, transfer and front left in a folder, of the numbers in their JSON files.
 
     Raises:
         HeadwiseError: one cannot be read.
     """
     found = []
-    for title, name in OTHERS.items():
-        if (folder / name).is_file():
+    for title, (name, text) in OTHERS.items():
+        path = folder / name
+        if path.is_file():
+            again = f"Run headwise {path.stem} again, or move it away."
             try:
-                found.append((title, (folder / name).read_text(encoding="utf-8")))
-            except (OSError, ValueError) as error:
-                raise HeadwiseError(
-                    f"{folder / name} cannot be read ({error}). Run headwise {Path(name).stem} again, or move it away."
-                ) from error
+                found.append((title, text(read_results(path))))
+            except (OSError, Damaged) as error:
+                raise HeadwiseError(f"{path} cannot be read ({error}). {again}") from error
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise HeadwiseError(f"{path} lacks something ({error!r}). {again}") from error
     return found
+
+
+def images_of(folder: Path, name: str, pairs: Pairs) -> list[int]:
+    """The images of a split of a run, in its order.
+
+    Raises:
+        HeadwiseError: `splits.json` cannot be read, or names other images.
+    """
+    path = folder / SPLITS_FILE
+    try:
+        place = {one: i for i, one in enumerate(pairs.ids)}
+        return [place[one] for one in read_results(path)[name]]
+    except (OSError, Damaged, LookupError, TypeError) as error:
+        raise HeadwiseError(
+            f"{path} cannot be read ({error}). Run the refine again: it continues from its study and writes it."
+        ) from error
 
 
 def _study(
@@ -110,6 +136,4 @@ def _tested(folder: Path, results: dict[str, Any], pairs: Pairs) -> Pairs:
             f"{pairs.name} holds other images or captions than the run in {folder} saw (hash {pairs.hash}, there "
             f"{results['data']['hash']}). Give the pairs of that run, with the same options."
         )
-    names = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["test"]
-    place = {name: i for i, name in enumerate(pairs.ids)}
-    return pairs.subset([place[name] for name in names])
+    return pairs.subset(images_of(folder, "test", pairs))

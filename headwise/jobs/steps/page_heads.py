@@ -6,13 +6,13 @@ an explanation of another model or of other data is said and left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headwise.checked import array_checksum, read_results
 from headwise.data.decode import pillow_warnings
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
@@ -37,7 +37,7 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
     if path is None:
         return NONE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_results(path)
         if (found["model"]["weights_hash"], found["data"]["hash"]) != (
             results["model"]["weights_hash"],
             results["data"]["hash"],
@@ -45,14 +45,15 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
             return Heads(
                 why=f"{path.name} is of another model or of other pairs than this run; it was left out. {AGAIN}"
             )
-        cards = head_cards(found, _attention(path, found))
+        maps, no_maps = _attention(path, found)
+        cards = head_cards(found, maps)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Heads(why=f"{path.name} cannot be read ({error}); it was left out. {AGAIN}")
     if pairs is None:
-        return Heads(cards, why="The pictures of the heads' cards cannot be read any more.")
+        return Heads(cards, why=f"The pictures of the heads' cards cannot be read any more. {no_maps}".strip())
     pictures, missing = _pictures(pairs, pictures_of(cards, results["chosen"]["heads"]))
     why = f"{missing:,} pictures of the heads' cards cannot be read any more." if missing else ""
-    return Heads(cards, pictures, why)
+    return Heads(cards, pictures, f"{no_maps} {why}".strip())
 
 
 def explanation_in(folder: Path) -> Path | None:
@@ -74,17 +75,20 @@ def _pictures(pairs: Pairs, names: list[str]) -> tuple[dict[str, str], int]:
     return found, len(names) - len(found)
 
 
-def _attention(path: Path, found: Mapping[str, Any]) -> np.ndarray | None:
-    """Maps of attention (heads, pictures, side, side); None where there are none, or their file is gone."""
+def _attention(path: Path, found: Mapping[str, Any]) -> tuple[np.ndarray | None, str]:
+    """Maps of attention (heads, pictures, side, side); None where there are none or their file is gone, and where it is
+    damaged, which is said."""
     from safetensors import SafetensorError, safe_open
 
     arrays = path.with_name(str(found["arrays"]["file"]))
     if "attention" not in found["arrays"] or arrays.parent != path.parent or not arrays.is_file():
-        return None
+        return None, ""
+    damaged = f"The maps of attention in {arrays.name} are damaged; they were left out. {AGAIN}"
     try:
         with safe_open(arrays, framework="numpy") as file:
             maps = file.get_tensor("attention")
     except (OSError, SafetensorError):
-        return None
+        return None, damaged
     fits = maps.ndim == 4 and len(maps) == len(found["heads"]) and list(maps.shape) == found["arrays"]["attention"]
-    return maps if fits else None
+    intact = found["arrays"].get("crc32") in (None, array_checksum(maps))  # an older version wrote none
+    return (maps, "") if fits and intact else (None, damaged)

@@ -6,11 +6,11 @@ explanation alone; an explanation of something else than the sweep is said and l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from headwise.checked import Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.evaluation.fingerprints import recorded
@@ -22,7 +22,7 @@ from headwise.reports.measured import measured_html
 from headwise.reports.page import PAGE_FILE
 
 SWEEP_FILE, SWEEP_STUDY = "sweep.json", "sweep.sqlite"
-LOOKED_FOR = ("results.json", SWEEP_FILE, JSON_FILE, f"{FOLDER}/{JSON_FILE}", *OTHERS.values())
+LOOKED_FOR = ("results.json", SWEEP_FILE, JSON_FILE, f"{FOLDER}/{JSON_FILE}", *(name for name, _ in OTHERS.values()))
 ReadPairs = Callable[[object], tuple[Pairs | None, str]]
 
 
@@ -110,8 +110,8 @@ def _loaded(path: Path, command: str) -> dict[str, Any]:
         HeadwiseError: it cannot be read, or is something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_results(path)
+    except (OSError, Damaged) as error:
         raise HeadwiseError(f"{path} cannot be read ({error}). Run headwise {command} again.") from error
     if not isinstance(found, dict) or not found:
         raise HeadwiseError(f"{path} is not what headwise {command} writes. Run headwise {command} again.")

@@ -5,7 +5,6 @@ In: the folder of a `refine`, and the pairs if they have moved. Out: `Model`, `P
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from headwise.data.pairs import Pairs
 from headwise.data.splits import NAMES, Splits
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
+from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.progress import Reporter
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers import Model
@@ -64,16 +64,8 @@ def splits_of(folder: Path, results: Mapping[str, Any], whole: Pairs) -> Splits:
     Raises:
         HeadwiseError: splits.json cannot be read, or names other images.
     """
-    path = folder / "splits.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        place = {name: i for i, name in enumerate(whole.ids)}
-        parts = {name: tuple(sorted(place[image] for image in known[name])) for name in NAMES}
-        return Splits(**parts, how=results["data"]["split_how"], hash=results["data"]["split_hash"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise HeadwiseError(
-            f"{path} cannot be read ({error}). Run the refine again: it continues from its study and writes it."
-        ) from error
+    parts = {name: tuple(sorted(images_of(folder, name, whole))) for name in NAMES}
+    return Splits(**parts, how=results["data"]["split_how"], hash=results["data"]["split_hash"])
 
 
 def goal_of(goal: Goal, results: Mapping[str, Any]) -> Goal:
