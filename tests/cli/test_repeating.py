@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from headwise.checked import read_results
 from headwise.cli.repeating import read_run, run_text
 
 from .common import refused
@@ -31,7 +32,7 @@ def test_a_run_leaves_the_file_that_repeats_it(pairs, run, tmp_path):
     assert "# level = 0.05" in (first / "run.toml").read_text()
     code, out, err = run("refine", "--config", first / "run.toml", "-o", second, "--json")  # what is typed counts more
     assert code == 0, err
-    assert json.loads(out) == json.loads((second / "results.json").read_text())
+    assert json.loads(out) == read_results(second / "results.json")
     assert (second / "results.json").read_bytes() == (first / "results.json").read_bytes()
     assert tomllib.loads((second / "run.toml").read_text()) == said | {"out": str(second)}
 
