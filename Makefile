@@ -5,7 +5,11 @@ DEMO := .venv/.demo
 READY := .venv/.ready
 BROWSER := .venv/browser/.ready
 
-.PHONY: demo test browser test-matrix lint types clean
+# pip need not speak of itself
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: demo test browser test-matrix lint types docs bench package clean
 
 demo: $(DEMO)
 	$(BIN)/headwise demo -o demo-out
@@ -42,5 +46,22 @@ $(BROWSER): $(READY)
 	npm install --silent --no-fund --no-audit --prefix .venv/browser axe-core@4
 	touch $@
 
+# The site of the documents, into site/; a warning is an error.
+docs: $(READY)
+	$(BIN)/zensical build --strict
+
+# The figures of README.md and docs/results.md, measured again (hours); continues where it stopped.
+bench: $(READY)
+	$(BIN)/headwise demo -o bench/demo
+	test -d bench/data || $(BIN)/python recipes/demo/prepare.py all --out bench/data
+	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 \
+		--search 200 --target freehand --target openmoji --target gcompris
+	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 --search 100
+
+# Wheel and sdist as an index takes them, into dist/.
+package: $(READY)
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf .venv demo-out build dist *.egg-info
+	rm -rf .venv demo-out build dist site .cache *.egg-info

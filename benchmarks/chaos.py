@@ -72,15 +72,9 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "merged weights": "out/model.safetensors",
     "weights of a refined model": "out/model/model.safetensors",
 }
-WRITTEN = (
-    "out/*.md",
-    "out/*.html",
-    "out/*.png",
-    "out/*.json",
-    "out/model/*",
-    "out/*.sqlite-*",
-    "cache/pixels/locks/*",
-)  # for people, or libraries
+# for people, or libraries
+OURS = ("*.md", "*.html", "*.png", "*.json", "*.toml", "model/*", "*.sqlite-*")
+WRITTEN = (*(f"out/{name}" for name in OURS), "cache/pixels/locks/*")
 TIMES = {"seconds", "inference", "seconds_per_ffe"}  # measured anew by every comparison
 TIMED = ("compare.json", "compare.md", "baselines/*")  # hold them: what else they say is compared
 SAYS = ("damaged", "corrupt", "malformed")  # words of a sentence about damage
@@ -343,11 +337,12 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
 
 
 def digests(out: Path) -> dict[str, str]:
-    """The hash of every file that a run writes, but the study's; of a comparison, its numbers without measured times."""
+    """The hash of every file that a run writes, but the study's and run.toml, which names its folder; of a comparison,
+    its numbers without measured times."""
     return {
         str(path.relative_to(out)): hashlib.sha256(content(path, out)).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith(".headwise-")
+        if path.is_file() and ".sqlite" not in path.name and not path.name.startswith((".headwise-", "run.toml"))
     }
 
 
@@ -355,14 +350,13 @@ def content(path: Path, out: Path) -> bytes:
     """A file's bytes; of one that holds measured times all else that it says, of `compare.md` that it is the text of
     `compare.json`. A damaged one is its bytes."""
     from headwise.checked import Damaged, load_tensors, read_results
-    from headwise.report.compare import comparison_text
+    from headwise.reports.compare import comparison_text
 
     if any(fnmatch(str(path.relative_to(out)), timed) for timed in TIMED):
         try:
             if path.suffix == ".md":
-                found: object = comparison_text(read_results(path.with_suffix(".json"))) == path.read_text(
-                    encoding="utf-8"
-                )
+                text = path.read_text(encoding="utf-8")
+                found: object = comparison_text(read_results(path.with_suffix(".json"))) == text
             elif path.suffix == ".json":
                 found = untimed(read_results(path))
             else:

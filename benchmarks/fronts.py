@@ -13,13 +13,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.cli.console import Terminal
+from headwise.cli.telling import Terminal
 from headwise.jobs.front import FrontSettings, front
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
-from headwise.report.front import COLUMNS, shown_rows
-from headwise.report.kept import table
-from headwise.report.words import change, interval, points
+from headwise.reports.front import COLUMNS, shown_rows
+from headwise.reports.kept import table
+from headwise.reports.words import change, interval, points
 
 
 def main() -> None:

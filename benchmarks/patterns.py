@@ -20,7 +20,7 @@ import headwise
 from headwise.data.pairs import Pairs
 from headwise.explanation.patterns import LEVEL, patterns_json
 from headwise.jobs.steps.tasks import Goal, make_task
-from headwise.report.explanation import summary
+from headwise.reports.explanation import summary
 
 SHARE = 1 / 6  # of the heads that count as harmful, if their removal gains at all
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import typer
 
-from headwise.cli import console
+from headwise.cli.telling import Terminal
 from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.compare import compare
@@ -37,9 +37,9 @@ from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
 from headwise.plain import markdown
-from headwise.report.compare import comparison_table, findings
-from headwise.report.transfer import best_sentence
-from headwise.report.words import change, interval, p_value, points
+from headwise.reports.compare import comparison_table, findings
+from headwise.reports.transfer import best_sentence
+from headwise.reports.words import change, interval, p_value, points
 from headwise.search.gradient import GradientSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,7 +253,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the page and its pictures go.")] = ROOT / "docs",
 ) -> None:
     targets = list(target or TARGETS)
-    reporter = console.Terminal()
+    reporter = Terminal()
     most = {"search": search, "pick": pick, "test": test}
     old = trained_pairs(data, work, 300)
     found: dict[str, dict] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conftest import write_pairs
 
-sys.path.insert(0, str(Path(__file__).parent / "report"))
+sys.path.insert(0, str(Path(__file__).parent / "reports"))
 from sample_results import RESULTS
 
 from headwise.data.read import read

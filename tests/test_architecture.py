@@ -13,7 +13,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "cli",
     "__init__",
     "jobs",
-    "report",
+    "reports",
     "baselines",
     "explanation",
     "search",

@@ -74,10 +74,11 @@ def test_nothing_reaches_a_terminal_but_characters_and_lines(text):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_tables_and_sentences_on_the_terminal_show_the_text(text, capsys):
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
 
     console.print_table(text, ("x", text), [(text, "1")], text=True)
     console.say(text)
-    console.Terminal().say(text)
+    Terminal().say(text)
     out, err = capsys.readouterr()
     for shown in (out, err):
         assert not CONTROL.search(shown)

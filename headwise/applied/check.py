@@ -45,7 +45,7 @@ def masked_embeddings(model: Model, mask: Mask, batch: torch.Tensor) -> torch.Te
     if tower.dtype != torch.float32:  # the reference has to be better than what is checked against it
         tower = tower.build(copy.deepcopy(tower.parts).float())
     with live.apply(tower, mask, check_weights=False):
-        return _embed(tower, batch)
+        return embeddings(tower, batch)
 
 
 def compare(
@@ -78,7 +78,7 @@ def compare(
     """
     tower = _reload(folder, model)
     largest = max(float(wanted.abs().max()), 1e-30)
-    difference = exact = float((_embed(tower, batch) - wanted).abs().max())
+    difference = exact = float((embeddings(tower, batch) - wanted).abs().max())
     if written.rounding:
         parts = dict(model.tower.parts.named_parameters(remove_duplicate=False))
         ours = {id(parameter): name for name, parameter in parts.items()}
@@ -91,7 +91,7 @@ def compare(
                         f"The merged model's {change.name} is not what was written, so it was not kept."
                     )
                 change.put_into(place)
-        exact = float((_embed(tower, batch) - wanted).abs().max())
+        exact = float((embeddings(tower, batch) - wanted).abs().max())
     if not exact / largest <= tolerance:  # also for NaN
         raise HeadwiseError(
             f"The merged model differs from the masked live model by {exact:.3g} ({exact / largest:.3g} of the largest "
@@ -114,7 +114,7 @@ def _reload(folder: Path, model: Model) -> Tower:
 
 
 @torch.no_grad()
-def _embed(tower: Tower, batch: torch.Tensor) -> torch.Tensor:
+def embeddings(tower: Tower, batch: torch.Tensor) -> torch.Tensor:
     """The library's own forward, (B, E) float32 on the CPU."""
     with evaluating(tower.parts):
         return torch.cat([tower.encode(part.to(tower.device, tower.dtype)).float().cpu() for part in batch.split(8)])

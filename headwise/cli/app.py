@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from headwise.cli import (
+    cache,
     compare,
     evaluate,
     explain,
@@ -23,6 +24,7 @@ from headwise.cli import (
     refine,
     report,
     sweep,
+    take,
     transfer,
     verify,
 )
@@ -43,7 +45,6 @@ class Commands(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,6 +74,7 @@ app.command()(explain.explain)
 app.command()(merge.merge)
 app.command()(export.export)
 app.command()(verify.verify)
+app.command()(take.take)
 app.command()(compare.compare)
 app.command()(transfer.transfer)
 app.command()(front.front)
@@ -80,4 +82,5 @@ app.command()(report.report)
 app.command()(explore.explore)
 app.command()(look.inspect)
 app.command()(look.models)
+app.command()(cache.cache)
 app.add_typer(look.data, name="data")

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     DryRunOption,
@@ -27,7 +28,6 @@ from headwise.cli.options import (
     SplitColumns,
     Where,
     given,
-    grouped,
     names,
 )
 
@@ -64,6 +64,10 @@ def compare(
     max_heads: MaxHeadsOption = None,
     operator: OperatorOption = "uniform",
     epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("--write", help="Baselines to leave as model folders: lora, layernorm; comma-separated."),
+    ] = None,
     level: LevelOption = 0.05,
     seed: SeedOption = 0,
     split_by: SplitByOption = "auto",
@@ -95,6 +99,7 @@ def compare(
     settings = replace(
         base,
         repeats=repeats,
+        write=names(write) if write is not None else (),
         search=search,
         training=replace(base.training, **given({"epochs": epochs})),
         **given({"strategies": names(strategy) if strategy is not None else None}),

@@ -1,6 +1,6 @@
-"""What the command line shows: progress on standard error, results on standard output.
+"""What the command line prints: results, on standard output; progress is `telling.py`.
 
-In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `report/words.py`;
+In: results as plain JSON values. Out: tables, sentences, or JSON. Sentences that judge come from `reports/words.py`;
 everything printed passes `plain.py`, because it holds paths, captions and names.
 """
 
@@ -8,88 +8,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from headwise.cli.telling import PLAIN
 from headwise.plain import json_text, line, terminal
-from headwise.report import kept, words
+from headwise.reports import kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
 
 
-class _Progress:
-    """Standard error, as it is at the moment; progress that cannot be shown (a full disk) costs no result."""
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
-
-
-# nothing that is printed is markup: it holds paths, captions and names
-_PLAIN: Mapping[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-out = Console(width=None if sys.stdout.isatty() else 120, **_PLAIN)  # wide enough for a table in a log
-err = Console(file=cast("IO[str]", _Progress()), **_PLAIN)
+out = Console(width=None if sys.stdout.isatty() else 120, **PLAIN)  # wide enough for a table in a log
 
 
 def say(text: str) -> None:
     """Print a sentence, or lines, of results."""
     out.print(terminal(text), soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    """Work done, of how much, and how much a second."""
-
-    def render(self, task: Task) -> Text:
-        unit = task.fields.get("unit", "")
-        of = f"/{task.total:,.0f}" if task.total else ""
-        speed = task.finished_speed or task.speed
-        rate = "" if not speed else f", {speed:,.2f}/s" if speed < 10 else f", {speed:,.0f}/s"
-        done = f"{task.completed:,.1f}" if unit == "FFE" else f"{task.completed:,.0f}"
-        return Text(f"{done}{of} {unit}{rate}")
-
-
-class Terminal:
-    """A `Reporter` that draws bars with rate and time left on standard error."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-
-    @contextmanager
-    def stage(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
-        """A bar on a terminal; see `Reporter.stage`."""
-        if self.quiet:
-            yield lambda amount: None
-            return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:32}", markup=False),
-            BarColumn(30),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=err, refresh_per_second=4) as progress:
-            task = progress.add_task(line(title), total=total, unit=unit)
-            yield lambda amount: progress.advance(task, amount)
-            progress.update(task, total=progress.tasks[0].completed or 1, completed=progress.tasks[0].completed or 1)
-
-    def say(self, text: str) -> None:
-        """A line beside the bars, never on standard output."""
-        if not self.quiet:
-            err.print(terminal(text), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -127,6 +65,36 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
     print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
         say("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
+    for one in found:
+        if "against" in one:
+            _print_against(one)
+
+
+def _print_against(one: Mapping) -> None:
+    """A paired comparison: its sentence, the groups that lose and gain most, the queries that changed most."""
+    told = one["against"]
+    say(words.against_sentence(one))
+    if groups := told.get("groups"):
+        shown = groups if len(groups) <= 20 else [*groups[:10], *groups[-10:]]
+        rows = [
+            (
+                g["name"],
+                f"{g['images']:,}",
+                words.change(g["delta"]),
+                words.interval(g["interval"]),
+                words.p_value(g["p_corrected"]),
+                f"{g['gained']:,}",
+                f"{g['lost']:,}",
+            )
+            for g in shown
+        ]
+        title = f"Change by {told['by']}, points; {len(shown)} of {len(groups)}, largest losses first"
+        columns = (told["by"], "images", "change", "95 % interval", "p, corrected", "queries gained", "lost")
+        print_table(title, columns, rows)
+    for what, queries in told["queries"]["examples"].items():
+        rows = [(q["text"] or q["image_id"], q["image_id"], f"{q['before']:,} → {q['after']:,}") for q in queries[:5]]
+        if rows:
+            print_table(f"Queries {what}, the largest changes", ("query", "image", "rank"), rows)
 
 
 def _notes(one: Mapping) -> list[str]:
@@ -205,7 +173,7 @@ def _shown(results: Mapping) -> dict[str, str]:
 
 def print_comparison(results: Mapping, folder: object) -> None:
     """All methods of a compare, and what the table shows."""
-    from headwise.report.compare import findings
+    from headwise.reports.compare import findings
 
     rows = []
     for row in results["rows"]:
@@ -236,7 +204,7 @@ def print_comparison(results: Mapping, folder: object) -> None:
 
 def print_transfer(results: Mapping, folder: object) -> None:
     """The matrix of a transfer, and the mask that serves all data best."""
-    from headwise.report.transfer import best_sentence
+    from headwise.reports.transfer import best_sentence
 
     rows = [
         (

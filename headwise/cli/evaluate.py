@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     AllowOption,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     ModelArgument,
     SplitColumns,
     Where,
-    grouped,
 )
 
 
@@ -27,6 +27,13 @@ def evaluate(
     pairs: Annotated[list[str], typer.Argument(help="One or more sources; see headwise data --help.")],
     mask: Annotated[
         str | None, typer.Option("--mask", help="A mask's folder, or text such as L10.H3=zero, L11.H0=zero.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Compare the mask with identity (the unchanged model) or another mask, paired."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="With --against: the change of each class, or of each group (--group).")
     ] = None,
     only_split: Annotated[
         str | None, typer.Option("--only-split", help="Evaluate this split of the source alone.")
@@ -58,6 +65,8 @@ def evaluate(
             loaded,
             source,
             mask,
+            against=against,
+            by=by,
             only_split=only_split,
             goal=aim.goal,
             queries=per_query is not None,
@@ -80,7 +89,7 @@ def evaluate(
         )
         | {
             key: one[key]
-            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions")
+            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions", "against")
             if key in one
         }
         for one in found

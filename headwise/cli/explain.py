@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     CheckOption,
@@ -19,7 +20,6 @@ from headwise.cli.options import (
     PairsArgument,
     SplitColumns,
     Where,
-    grouped,
 )
 
 
@@ -55,7 +55,7 @@ def explain(
     """
     from headwise.cli import console
     from headwise.jobs.explain import explain as run
-    from headwise.report.explanation import summary
+    from headwise.reports.explanation import summary
 
     results = run(
         model,

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from headwise.cli.options import Aim, CacheOption, ChunkOption, DeviceOption, DtypeOption, SplitColumns, grouped
+from headwise.cli.command import grouped
+from headwise.cli.options import Aim, CacheOption, ChunkOption, DeviceOption, DtypeOption, SplitColumns
 from headwise.cli.options import machine as machine_of
 
 
@@ -35,6 +36,7 @@ def explore(
     Example: headwise explore refined/
     """
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.jobs.explore import explore as run
 
     run(
@@ -44,7 +46,7 @@ def explore(
         most_images=most_images,
         goal=aim.goal,
         machine=machine_of(dtype, device, chunk, cache_size),
-        reporter=console.Terminal(),
+        reporter=Terminal(),
         opened=_say,
         **columns.keywords,
     )

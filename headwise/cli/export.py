@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     CheckOption,
     Columns,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     JsonOption,
     Loading,
     ModelArgument,
-    grouped,
     machine,
 )
 
@@ -55,6 +55,7 @@ def export(
 ) -> None:
     """Write the model, edited or not, as ONNX or for another library, checked against the live one."""
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.jobs.export import export as run
 
     report = run(
@@ -71,7 +72,7 @@ def export(
         check_weights=check_weights,
         overwrite=overwrite,
         **columns.keywords,
-        reporter=console.Terminal(quiet=as_json),
+        reporter=Terminal(quiet=as_json),
     )
     if as_json:
         console.print_json({"folder": str(report.folder), "to": report.to, **report.facts})

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     BudgetOption,
@@ -25,7 +26,6 @@ from headwise.cli.options import (
     SplitColumns,
     Where,
     given,
-    grouped,
 )
 
 
@@ -63,7 +63,7 @@ def front(
     from headwise.cli import console
     from headwise.jobs.front import FrontSettings
     from headwise.jobs.front import front as run
-    from headwise.report.front import COLUMNS, heading, shown_rows, verdict
+    from headwise.reports.front import COLUMNS, heading, shown_rows, verdict
 
     base = FrontSettings()
     settings = replace(

@@ -10,8 +10,10 @@ from dataclasses import asdict
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     CaptionOption,
+    DeviceOption,
     GroupOption,
     ImageOption,
     ImagesOption,
@@ -22,7 +24,7 @@ from headwise.cli.options import (
     PairsArgument,
     RemoteOption,
     SplitOption,
-    grouped,
+    machine,
 )
 
 data = typer.Typer(
@@ -34,13 +36,14 @@ data = typer.Typer(
 
 
 @grouped
-def inspect(model: ModelArgument, as_json: JsonOption = False, *, loading: Loading) -> None:
+def inspect(
+    model: ModelArgument, device: DeviceOption = "auto", as_json: JsonOption = False, *, loading: Loading
+) -> None:
     """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
     from headwise.cli import console
     from headwise.jobs.inspect import inspect as describe
-    from headwise.towers import load
 
-    facts = describe(load(model, **loading.overrides.given))
+    facts = describe(model, machine=machine("auto", device, None, overrides=loading.overrides))
     if as_json:
         console.print_json(facts)
         return
@@ -63,6 +66,7 @@ def _where(rows: Mapping[str, str]) -> str:
     return f"{folding[0]} to {folding[-1]}" if len(folding) > 3 else ", ".join(folding)
 
 
+@grouped
 def models(as_json: JsonOption = False) -> None:
     """Which libraries are installed, and how to name a model of each."""
     from headwise.cli import console
@@ -80,6 +84,7 @@ def models(as_json: JsonOption = False) -> None:
 
 
 @data.command()
+@grouped
 def check(
     source: PairsArgument,
     image: ImageOption = None,
@@ -93,10 +98,11 @@ def check(
 ) -> None:
     """Counts, captions per image, duplicates, bad rows and samples of a source. Writes nothing; exits 1 if rows are bad."""
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.data.check import check as run
     from headwise.jobs.steps.progress import counted
 
-    with counted(console.Terminal(quiet=as_json), "Checking images", "images") as tell:
+    with counted(Terminal(quiet=as_json), "Checking images", "images") as tell:
         report = run(
             source,
             image=image,

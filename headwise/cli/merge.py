@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     CheckOption,
     Columns,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     JsonOption,
     Loading,
     ModelArgument,
-    grouped,
     machine,
 )
 
@@ -40,6 +40,7 @@ def merge(
 ) -> None:
     """Fold a mask into the weights: an ordinary model folder with no extra inference cost."""
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.jobs.merge import merge as run
 
     report = run(
@@ -51,7 +52,7 @@ def merge(
         check_weights=check_weights,
         overwrite=overwrite,
         **columns.keywords,
-        reporter=console.Terminal(quiet=as_json),
+        reporter=Terminal(quiet=as_json),
     )
     if as_json:
         console.print_json(

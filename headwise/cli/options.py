@@ -1,24 +1,22 @@
 """Arguments and options that several commands share.
 
-Each option is an annotated type; groups of them are dataclasses, which `grouped` turns into options of a command.
+Each option is an annotated type; groups of them are dataclasses, which `command.py` turns into options of a command.
 Each group knows how a job takes it. Names that options once had are in `FORMER`, with what to write instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:
-    from headwise.cli.console import Terminal
+    from headwise.cli.telling import Terminal
     from headwise.jobs.steps.opening import Machine
     from headwise.jobs.steps.tasks import Goal
     from headwise.towers.overrides import Overrides
@@ -281,7 +279,7 @@ class Where(Loading):
     @property
     def reporter(self) -> Terminal:
         """Where progress goes: the terminal, or nowhere where JSON is printed."""
-        from headwise.cli.console import Terminal
+        from headwise.cli.telling import Terminal
 
         return Terminal(quiet=self.as_json)
 
@@ -304,50 +302,3 @@ def machine(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     size = None if cache_size is None else parse_size(cache_size)
     return Machine(dtype, device, chunk, cache_size=size, overrides=overrides or Overrides())
-
-
-def check_numbers(values: Mapping[str, object]) -> None:
-    """
-    Raises:
-        HeadwiseError: an option's number that no computation takes: a seed below 0, or a whole number of more than
-            63 bits.
-    """
-    for name, value in values.items():
-        if not isinstance(value, int):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if abs(value) >= 2**63:
-            raise HeadwiseError(f"{option} is a number of {len(f'{abs(value):x}') * 4} bits; give a smaller one.")
-        if name == "seed" and value < 0:
-            raise HeadwiseError(f"{option} is {value}; give a whole number from 0.")
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of the groups above become their options, each with its own name.
-
-    Arguments:
-        command: its own options come first in --help, those of the groups after them.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    own = signature(command).parameters.values()
-    groups = {p.name: hints[p.name] for p in own if is_dataclass(hints[p.name])}
-    parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in groups]
-    for group in groups.values():
-        types = get_type_hints(group, include_extras=True)
-        parameters += [
-            Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
-            for f in fields(group)
-        ]
-
-    @wraps(command)
-    def call(**values: Any) -> None:
-        check_numbers(values)
-        made = {
-            name: group(**{f.name: values.pop(f.name) for f in fields(group)})  # type: ignore[operator]
-            for name, group in groups.items()
-        }
-        command(**values, **made)
-
-    call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in parameters}
-    return call

@@ -12,11 +12,13 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     RUNGS,
     Aim,
     BudgetOption,
     ChooseOption,
+    DeviceOption,
     DryRunOption,
     ExactOption,
     JsonOption,
@@ -34,7 +36,6 @@ from headwise.cli.options import (
     StrategyOption,
     Where,
     given,
-    grouped,
     machine,
     names,
 )
@@ -187,18 +188,20 @@ def demo(
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """The main job on the packaged model and pairs: a few minutes on two cores."""
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.jobs.refine import refine as run
     from headwise.jobs.steps.settings import Settings
 
     settings = Settings(
         operators=names(operator), rungs=names(rungs), seed=seed, budget=budget, max_minutes=max_minutes
     )
-    reporter = console.Terminal(quiet=as_json)
-    where = machine("auto", "cpu", None)
+    reporter = Terminal(quiet=as_json)
+    where = machine("auto", device, None)
     found = run("demo", "demo", out, settings=settings, dry_run=dry_run, reporter=reporter, machine=where)
     if dry_run and not as_json:
         console.print_plan(found.results)

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from headwise.cli.options import SplitColumns, grouped
+from headwise.cli.command import grouped
+from headwise.cli.options import SplitColumns
 
 
 @grouped
@@ -29,7 +30,8 @@ def report(
     Example: headwise report refined/
     """
     from headwise.cli import console
+    from headwise.cli.telling import Terminal
     from headwise.jobs.report import report as run
 
-    path = run(folder, pairs, reporter=console.Terminal(), **columns.keywords)
+    path = run(folder, pairs, reporter=Terminal(), **columns.keywords)
     console.say(f"Written to {path}")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     Columns,
@@ -17,7 +18,6 @@ from headwise.cli.options import (
     OneOperatorOption,
     PairsArgument,
     Where,
-    grouped,
 )
 
 
@@ -38,7 +38,7 @@ def sweep(
     """The effect of suppressing every single head, on all the pairs given."""
     from headwise.cli import console
     from headwise.jobs.sweep import sweep as run
-    from headwise.report import words
+    from headwise.reports import words
 
     _, results = run(
         model,

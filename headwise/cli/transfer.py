@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.command import grouped
 from headwise.cli.options import (
     Aim,
     AllowOption,
@@ -18,7 +19,6 @@ from headwise.cli.options import (
     OutOption,
     SplitColumns,
     Where,
-    grouped,
 )
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the splits and statistics.")]

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from headwise.cli.options import CheckOption, DeviceOption, JsonOption, Loading, grouped, machine
+from headwise.cli.command import grouped
+from headwise.cli.options import CheckOption, DeviceOption, JsonOption, Loading, machine
 
 
 @grouped

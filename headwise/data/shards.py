@@ -242,11 +242,15 @@ def trim(folder: Path, most: int, keep: Collection[str]) -> None:
     for _, path, size in sorted(found):
         if total <= most:
             return
-        if path.name in keep:
-            continue
-        try:
-            with _lock(folder, path.name).acquire(timeout=0):
-                shutil.rmtree(path, ignore_errors=True)
-                total -= size
-        except Timeout:
-            continue
+        if path.name not in keep and remove_shard(folder, path.name):
+            total -= size
+
+
+def remove_shard(folder: Path, key: str) -> bool:
+    """Remove a shard; False where another process is opening it."""
+    try:
+        with _lock(folder, key).acquire(timeout=0):
+            shutil.rmtree(folder / key, ignore_errors=True)
+            return True
+    except Timeout:
+        return False

@@ -17,7 +17,7 @@ import torch
 from headwise.applied.check import masked_embeddings, probe_batch
 from headwise.applied.fold import changes, check_folds
 from headwise.applied.merge import merge
-from headwise.edits.artefact import CARD_FILE
+from headwise.edits.artefact import CARD_FILE, write_into
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.export.convert import write_open_clip
@@ -118,7 +118,7 @@ def _transformers(folder: Path) -> tuple[Any, Any]:
     from headwise.towers import hf_load
     from headwise.towers.overrides import Overrides
 
-    module, processor, _ = hf_load.load(str(folder), Overrides())
+    module, processor, *_ = hf_load.load(str(folder), Overrides())
     return module, processor
 
 

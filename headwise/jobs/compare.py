@@ -22,6 +22,7 @@ from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.contest import captions_or_none, rate_of, run_searches
 from headwise.jobs.steps.contest_plan import contest_stages
 from headwise.jobs.steps.contest_settings import NEED_CAPTIONS, CompareSettings
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -41,7 +42,7 @@ from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.settings import check_model
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
-from headwise.jobs.steps.trained import Place, run_baseline
+from headwise.jobs.steps.trained import Place, run_baseline, write_baseline
 from headwise.scoring.objectives import Retrieval
 
 
@@ -58,14 +59,14 @@ def compare(
     dry_run: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
-) -> dict:
+) -> Findings:
     """Run every search and every baseline on the same splits and write one table.
 
     Arguments:
         model, pairs, goal, machine, split_by, reporter, columns: as for `refine`. The split is that of seed 0;
             repeats of the strategies have seeds of their own.
         out: folder for `compare.md`, `compare.json`, `compare.png` and the study; the same call continues there.
-        settings: what to compare.
+        settings: what to compare, and which baselines to write as model folders (`baselines/lora/`).
         dry_run: measure how fast the model runs here and return what each method would cost (`planning.plan_json`);
             nothing is searched or written.
         keep: pairs of other domains; what every change does to them (their test images, where they have splits).
@@ -76,7 +77,8 @@ def compare(
     Raises:
         HeadwiseError: bad input of any kind; the message says what to do.
     """
-    from headwise.report.compare import comparison_png, comparison_text
+    from headwise.reports.card import tuned_card
+    from headwise.reports.compare import comparison_png, comparison_text
 
     began = time.monotonic()
     reporter, settings, folder = reporter or usual(), settings or CompareSettings(), Path(out)
@@ -102,14 +104,15 @@ def compare(
     each = max(total_of(bench, replace(settings.search, operators=(o,))) for o in settings.search.operators)
     found = contest_stages(bench, [domain.bench for domain in domains], settings, speed)
     if dry_run:
-        return plan_json(found, each, pace.minutes)
+        return Findings(plan_json(found, each, pace.minutes))
     reporter.say(plan_text(found, f"{each:.1f} FFE of each method", pace.minutes))
     runs = run_searches(bench, settings, pace)
     places = _places(bench, domains)
-    baselines = []
+    baselines, trainings = [], {}
     for name in BASELINES:
         for seed in range(settings.repeats if name in settings.strategies else 0):
             training = replace(settings.training, epochs=epochs_within(settings, pace.share()))
+            trainings[name, seed] = training
             baselines.append(run_baseline(bench, name, seed, training, places, settings.search.level))
     table = Standings(bench, domains, settings, runs, baselines)
     results = {
@@ -147,7 +150,11 @@ def compare(
             "compare.json": dump(results),
         },
     )
-    return results
+    for name in settings.write:
+        best = max((run for run in baselines if run.method == name), key=lambda run: run.scores["pick"].fitness)
+        place = write_baseline(bench, best, trainings[name, best.seed], places, tuned_card(results, name))
+        reporter.say(f"{name} as a model, trained with seed {best.seed}: {place}")
+    return Findings(results)
 
 
 def _possible(

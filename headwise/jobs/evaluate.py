@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headwise.data.splits import evaluation_part
 from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
 from headwise.jobs.steps.clean import unseen
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
@@ -27,11 +28,13 @@ from headwise.jobs.steps.opening import (
     read_pairs,
     whole,
 )
+from headwise.jobs.steps.paired import check_by, names_of, paired
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.tasks import Goal
 from headwise.scoring.per_query import check_place, queries_of, write_per_query
 from headwise.scoring.reference import compare, reference_for
+from headwise.wording import option
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +45,8 @@ def evaluate(
     pairs: PairsLike,
     mask: Mask | str | Path | None = None,
     *,
+    against: Mask | str | Path | None = None,
+    by: str | None = None,
     only_split: str | None = None,
     goal: Goal | None = None,
     per_query: str | Path | None = None,
@@ -50,11 +55,13 @@ def evaluate(
     allow_searched: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
-) -> dict:
+) -> Findings:
     """Metrics of a model on one source, with or without a mask.
 
     Arguments:
         mask: a mask, a folder that holds one, or text such as `L10.H3=zero`; None: the model as it is.
+        against: another mask, or `identity`, the unchanged model: how far `mask` is from it on the same images.
+        by: `class` or `group`: that change for each class, or for each value of the group column; needs `against`.
         only_split: evaluate these images alone, as the source's split column names them; by default the test
             images of a source with several splits, all images of any other.
         allow_searched: score images, too, that the mask was searched or picked on; by default they are left out.
@@ -64,7 +71,8 @@ def evaluate(
     Returns:
         {dataset, model, mask, task, images, captions, searched, test_reads_cache, equal_captions, metrics}:
         `searched` says how many images the mask had seen and whether they were left out; metrics as clip_benchmark names them; `reference`,
-        where the model and data are known: [{metric, expected, measured, deviates}].
+        where the model and data are known: [{metric, expected, measured, deviates}]; `against`: what `paired` in
+        `steps/paired.py` returns, and the other mask.
 
     Raises:
         HeadwiseError: bad input of any kind, a mask for another model, or data that it was searched on.
@@ -75,6 +83,8 @@ def evaluate(
         model,
         pairs,
         mask,
+        against=against,
+        by=by,
         only_split=only_split,
         goal=goal,
         queries=per_query is not None,
@@ -94,6 +104,8 @@ def measured(
     pairs: PairsLike,
     mask: Mask | str | Path | None = None,
     *,
+    against: Mask | str | Path | None = None,
+    by: str | None = None,
     only_split: str | None = None,
     goal: Goal | None = None,
     queries: bool = False,
@@ -107,22 +119,27 @@ def measured(
     from headwise.towers.fits import check_fits, check_functions
 
     reporter, machine = reporter or usual(), machine or Machine()
+    check_by(by)
+    if by is not None and against is None:
+        raise HeadwiseError(f"{option('by', by)} tells a change apart; give {option('against', 'identity')} with it.")
     ready = load_model(model, machine)
-    chosen = read_mask(mask, ready)
-    check_fits(ready.tower, chosen, check_weights=check_weights)
-    check_functions(ready, chosen, check_weights=check_weights)
-    check_bound(chosen)
+    chosen, other = read_mask(mask, ready), None if against is None else read_mask(against, ready)
+    masks = [chosen] if other is None else [chosen, other]
+    for one in masks:
+        check_fits(ready.tower, one, check_weights=check_weights)
+        check_functions(ready, one, check_weights=check_weights)
+        check_bound(one)
     given = read_pairs(pairs, reporter, columns)
     given = evaluation_part(given) if only_split is None else choose_split(given, only_split)
     # the unchanged model was searched on nothing; a folder that a mask was folded into was
     inside = mask_inside(ready)
-    given, searched = unseen(
-        given, [*([] if chosen.is_identity else [chosen]), *([inside] if inside else [])], allow_searched, reporter
-    )
+    searched_by = [*(one for one in masks if not one.is_identity), *([inside] if inside else [])]
+    given, searched = unseen(given, searched_by, allow_searched, reporter)
+    names = None if by is None else names_of(given, by)
     bench = prepared(ready, given, whole(given), None, goal, machine, reporter)
     evaluator = bench.evaluator("search")
-    with metered(bench.reporter, evaluator, "Evaluating", evaluator.cost([chosen])):
-        score = evaluator([chosen])[0]
+    with metered(bench.reporter, evaluator, "Evaluating", evaluator.cost(masks)):
+        score, *others = evaluator(masks)
     published = reference_for(ready.name, given.name, len(given)) if chosen.is_identity else None
     found = {
         "dataset": given.name,
@@ -133,9 +150,12 @@ def measured(
         "images": len(given),
         "captions": given.text_count,
         "searched": {"images": searched, "left_out": not allow_searched},
-        "test_reads_cache": 0 if chosen.is_identity else remember_reads(bench, "test", [chosen]),
+        "test_reads_cache": remember_reads(bench, "test", [one for one in masks if not one.is_identity]),
         "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
         "metrics": score.metrics,
         "reference": [asdict(row) for row in compare(published, score.metrics)] if published else [],
     }
+    if other is not None:
+        told = paired(given, score, others[0], names=names)
+        found["against"] = {"mask": str(other), "fitness": bench.task.fitness, "by": by, **told}
     return Findings(found), queries_of(given, score.ranks) if queries else None

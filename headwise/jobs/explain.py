@@ -172,7 +172,7 @@ def explain_bench(bench: Bench, mask: Mask, folder: Path, seed: int, machine: Ma
 
 def explained(subject: Subject, folder: Path, own_texts: list[str], cache_dir: Path | None, seed: int) -> Findings:
     """All steps, and the files."""
-    from headwise.report.explanation import explanation_text
+    from headwise.reports.explanation import explanation_text
 
     subject.tower.check_edit(subject.operator)
     width = width_of(subject)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,14 @@ from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.streams import Streams
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session
-from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
+from headwise.jobs.steps.opening import Machine, PairsLike
 from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.page_heads import explained_heads
 from headwise.jobs.steps.progress import Reporter, counted, usual
+from headwise.jobs.steps.reopening import goal_of, model_of, pairs_of
 from headwise.jobs.steps.serving import HOST, Pictures, check_installed, listen, serve, site
 from headwise.jobs.steps.tasks import Goal, Task, make_task
 from headwise.towers.fits import check_fits
-from headwise.towers.overrides import Overrides
 
 MOST_IMAGES = 1000
 STUDY = "study.sqlite"
@@ -97,23 +96,12 @@ def prepare(
     """Model, images, texts, and the streams of the unchanged model."""
     if most_images < 2:
         raise HeadwiseError(f"{most_images} images are too few to explore; give 2 or more, better some hundreds.")
-    overrides = Overrides(**results["model"].get("overrides", {}))
-    model = load_model(str(results["model"]["name"]), replace(machine, overrides=overrides))
-    if model.tower.weights_hash != results["model"]["weights_hash"]:
-        raise HeadwiseError(
-            f"{model.name} has other weights than the model of the run in {folder} (hash {model.tower.weights_hash}, "
-            f"there {results['model']['weights_hash']}). Put that model back, or run refine again."
-        )
+    model = model_of(folder, results, machine)
     chosen = Mask.from_pretrained(folder)
     check_fits(model.tower, chosen)
-    whole = read_pairs(results["data"]["source"] if pairs is None else pairs, reporter, columns)
-    if whole.hash != results["data"]["hash"]:
-        raise HeadwiseError(
-            f"{whole.name} holds other images or captions than the run in {folder} saw (hash {whole.hash}, there "
-            f"{results['data']['hash']}). Give the pairs of that run, with the same options."
-        )
+    whole = pairs_of(folder, results, pairs, reporter, columns)
     indices = _drawn(folder, whole, most_images)
-    task = make_task(model, whole, _goal(goal, results), cache_dir=machine.cache_dir, reporter=reporter)
+    task = make_task(model, whole, goal_of(goal, results), cache_dir=machine.cache_dir, reporter=reporter)
     _check_task(folder, task)
     shown = whole.subset(indices)
     with counted(reporter, "Decoding images", "images") as tell:
@@ -139,12 +127,6 @@ def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:
     return tuple(sorted(drawn) if whole.parts or whole.kind else drawn)
 
 
-def _goal(goal: Goal, results: Mapping[str, Any]) -> Goal:
-    """With the run's own fitness where none was asked for."""
-    fitness = results["settings"].get("objective", {}).get("fitness", "auto")
-    return replace(goal, fitness=fitness) if goal.fitness == "auto" and isinstance(fitness, str) else goal
-
-
 def _check_task(folder: Path, task: Task) -> None:
     """
     Raises:
@@ -159,7 +141,7 @@ def _check_task(folder: Path, task: Task) -> None:
 
 
 def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
-    from headwise.report.explore import explore_html
+    from headwise.reports.explore import explore_html
 
     score = session.first_score
     return explore_html(
@@ -176,7 +158,7 @@ def _page(folder: Path, results: Mapping[str, Any], session: Session) -> str:
 
 
 def _webp(pairs: Pairs, number: int) -> bytes:
-    from headwise.report.gallery import thumbnail
+    from headwise.reports.gallery import thumbnail
 
     with pillow_warnings():
         return base64.b64decode(thumbnail(pairs.images[number]).partition(",")[2])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headwise.data.splits import check_split_by, split
 from headwise.edits.edit import unbound
@@ -21,6 +22,7 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
+from headwise.jobs.steps.findings import Findings, Picture
 from headwise.jobs.steps.front_settings import FrontSettings, check_front_budget, front_budget, front_stages
 from headwise.jobs.steps.keeping import Change, change, check, evaluators, passes, read_kept_tests, test_json, with_kept
 from headwise.jobs.steps.opening import (
@@ -47,8 +49,11 @@ from headwise.search.contract import ROUNDING
 from headwise.search.fronts import Front, Point, check_installed, domain_front, size_front
 from headwise.towers.probes import described
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Fronted:
     """What `front` found.
 
@@ -59,8 +64,26 @@ class Fronted:
     """
 
     mask: Mask | None
-    results: Mapping
+    results: Findings
     folder: Path | None
+
+    def summary(self) -> str:
+        """What was chosen, and what the test split says of it."""
+        return self.results.summary()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The points: heads, and changes as fractions on the search and the pick split."""
+        return self.results.to_pandas()
+
+    def plot(self) -> Picture:
+        """The front."""
+        return self.results.plot()
+
+    def __repr__(self) -> str:
+        return f"Fronted({self.mask!r}, folder={None if self.folder is None else str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return self.results._repr_html_()
 
 
 @dataclass(frozen=True)
@@ -101,7 +124,7 @@ def front(
     Raises:
         HeadwiseError: pymoo is not installed, bad input of any kind, or `max_loss` without kept domains.
     """
-    from headwise.report.front import front_png, front_text
+    from headwise.reports.front import front_png, front_text
 
     check_installed()
     began = time.monotonic()
@@ -127,16 +150,15 @@ def front(
         say_before(bench)
         speed = timing(bench)
         budget = front_budget(bench, settings, speed.ffe, began)
-        return Fronted(
-            None, plan_json(front_stages(bench, settings, budget, speed), budget.total, budget.minutes), None
-        )
+        plan = plan_json(front_stages(bench, settings, budget, speed), budget.total, budget.minutes)
+        return Fronted(None, Findings(plan), None)
     mask, results = trade(bench, settings, began)
     if folder is not None:
         if mask is not None:
             mask.save_pretrained(folder / "mask")
         files = {"front.png": front_png(results), "front.md": front_text(results), "front.json": dump(results)}
         write_files(folder, files)
-    return Fronted(mask, results, folder)
+    return Fronted(mask, Findings(results), folder)
 
 
 def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> tuple[Mask | None, dict]:

@@ -1,6 +1,6 @@
 """inspect: facts about a model, its grid of heads, and what can be done to them.
 
-In: a loaded model. Out: plain JSON values. Nothing is evaluated but one blank image.
+In: a model, or its name. Out: plain JSON values. Nothing is evaluated but one blank image.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import torch
 from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import ffe
+from headwise.jobs.steps.findings import Findings
+from headwise.jobs.steps.opening import Machine, ModelLike, load_model
 from headwise.towers.base import Model, evaluating
 
 
-def inspect(model: Model) -> dict:
+def inspect(model: ModelLike, *, machine: Machine | None = None) -> Findings:
     """Facts about a model, as plain JSON values.
 
     Arguments:
-        model: what `headwise.load` returns.
+        model: a name, or what `headwise.load` or `headwise.wrap` returns.
+        machine: device, and overrides for a model given by name.
 
     Returns:
         `name`, `family`, `layers` (heads per block), `pool_heads`, `heads` (of all rows), `tokens`, `resolution`,
@@ -28,12 +31,13 @@ def inspect(model: Model) -> dict:
         only `applies`; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
         runs the tower once per head.
     """
+    model = load_model(model, machine or Machine())
     tower = model.tower
     masks = [Mask.suppress(tower.grid, [head]) for head in tower.grid]
     blank = torch.zeros(1, 3, tower.resolution, tower.resolution, dtype=tower.dtype, device=tower.device)
     with evaluating(tower.parts), torch.inference_mode():
         embedding = tower.encode(blank).shape[-1]
-    return {
+    facts = {
         "name": model.name,
         "family": tower.family,
         "layers": list(tower.grid.layers),
@@ -71,6 +75,7 @@ def inspect(model: Model) -> dict:
             "hook_loop": float(tower.grid.size + 1),
         },
     }
+    return Findings(facts)
 
 
 def _applies(model: Model, letter: str) -> str:

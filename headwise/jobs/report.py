@@ -17,7 +17,7 @@ from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.page import write_page
 from headwise.jobs.steps.page_measured import write_measured
 from headwise.jobs.steps.progress import Reporter, usual
-from headwise.report.page import PAGE_FILE
+from headwise.reports.page import PAGE_FILE
 
 RESULTS_FILE = "results.json"
 NEEDED: dict[str, dict[str, type]] = {  # what every reader of results asks for; of other fields each says what it lacks

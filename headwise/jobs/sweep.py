@@ -48,7 +48,7 @@ def sweep(
     Raises:
         HeadwiseError: bad input of any kind.
     """
-    from headwise.report.heatmap import heatmap_png
+    from headwise.reports.heatmap import heatmap_png
 
     reporter = reporter or usual()
     folder = Path(out) if out is not None else None

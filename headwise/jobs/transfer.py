@@ -18,6 +18,7 @@ from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.clean import unseen_splits
+from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -57,7 +58,7 @@ def transfer(
     allow_searched: bool = False,
     reporter: Reporter | None = None,
     **columns: object,
-) -> dict:
+) -> Findings:
     """Evaluate masks on data sets that they were not found on.
 
     Every data set is split as `refine` splits it. The matrix is measured on the test splits; the best single mask
@@ -83,7 +84,7 @@ def transfer(
         HeadwiseError: no masks or data, a mask of another model, or one that was found on these pairs with
             another split.
     """
-    from headwise.report.transfer import transfer_png, transfer_text
+    from headwise.reports.transfer import transfer_png, transfer_text
 
     if not masks or not sources:
         raise HeadwiseError("Transfer needs at least one mask and one data set: give --mask and --on.")
@@ -132,7 +133,7 @@ def transfer(
     }
     picture, text = transfer_png(results), transfer_text(results)
     write_files(folder, {"transfer.png": picture, "transfer.md": text, "transfer.json": dump(results)})
-    return results
+    return Findings(results)
 
 
 def _best(rows: Sequence[dict], measured: Sequence[dict], identity: str, level: float, seed: int) -> dict:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from headwise.data.pairs import Pairs
 
+DEPTHS = {"image_retrieval": (1, 5, 10), "text_retrieval": (1, 5, 10)}  # every other task counts rank 0 alone
 TASKS = ("image_retrieval", "text_retrieval", "classification", "cola_multi_object", "cola_single_object")
 
 
@@ -130,6 +131,32 @@ def per_query_table(
         }
         parts.append(pa.table(columns))
     return pa.concat_tables(parts).unify_dictionaries()
+
+
+def query_changes(
+    pairs: Pairs, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """How every query fares before and after. Its merit is the mean of its hits at 1, 5 and 10 (mean recall's own share
+    of it); of labels and of Cola, whether it is right.
+
+    Arguments:
+        pairs: the images and texts of the split, in the order of the ranks.
+        before, after: `Score.ranks`.
+
+    Returns:
+        The table of queries before, ranks (2, Q), and the change of each merit, (Q), −1…1.
+
+    Raises:
+        HeadwiseError: ranks that do not fit the pairs.
+    """
+    old, new = queries_of(pairs, before), queries_of(pairs, after)
+    tasks = np.array(old["task"].to_pylist())  # (Q)
+    ranks = np.stack([old["rank"].to_numpy(), new["rank"].to_numpy()])  # (2, Q)
+    merit = np.zeros(ranks.shape)
+    for task in set(tasks.tolist()):
+        at = tasks == task
+        merit[:, at] = np.mean([ranks[:, at] < k for k in DEPTHS.get(task, (1,))], axis=0)
+    return old, ranks, merit[1] - merit[0]
 
 
 def check_place(path: Path | str) -> None:

@@ -79,7 +79,8 @@ def load(
             raise HeadwiseError(f"{name!r} is not a model name. Write demo, a folder, or one of these forms:{forms}")
         library, reference = _folder(Path(name))
     model = _checked(_library(library).load(reference, device=device, overrides=overrides))
-    return replace(model, source=f"{library}:{reference}")
+    named = {"name": name} if name == "demo" else {}  # the same name everywhere, not where it lies on this machine
+    return replace(model, source=f"{library}:{reference}", **named)
 
 
 def _checked(model: Model) -> Model:

@@ -13,7 +13,7 @@ import json
 import math
 from pathlib import Path
 
-from headwise.cli.console import Terminal
+from headwise.cli.telling import Terminal
 from headwise.data.read import read
 from headwise.data.splits import Splits, split
 from headwise.jobs.steps.bench import prepare

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from sample_results import RESULTS
 
 from headwise.data.pairs import ImageRef, Pairs, hash_bytes
-from headwise.report.gallery import gallery
-from headwise.report.head_cards import Heads
-from headwise.report.page import page_html
+from headwise.reports.gallery import gallery
+from headwise.reports.head_cards import Heads
+from headwise.reports.page import page_html
 
 WORDS = [
     "a red bus",

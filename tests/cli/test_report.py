@@ -11,7 +11,7 @@ from conftest import write_pairs
 
 from headwise.checked import read_results
 from headwise.jobs.explain import explain
-from headwise.report.words import change
+from headwise.reports.words import change
 
 from .common import refused
 

@@ -14,7 +14,7 @@ from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.sweep import sweep
 from headwise.jobs.transfer import transfer
-from headwise.report.words import change, p_value
+from headwise.reports.words import change, p_value
 
 from .common import refused
 from .test_report import page_data

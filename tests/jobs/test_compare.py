@@ -12,8 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_pairs
+from transformers import AutoModel
 
+from headwise.baselines import FitSettings
 from headwise.checked import read_results
 from headwise.errors import HeadwiseError
 from headwise.jobs.compare import compare
@@ -22,6 +25,7 @@ from headwise.jobs.steps import trained
 from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.design import Design
+from headwise.towers import load
 
 METHODS = "best single head,greedy,ga,bp,bp soft,adapter,layernorm"
 SMALL = ["--strategy", "greedy,ga,bp,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
@@ -232,3 +236,33 @@ def test_bad_options_are_sentences(pairs, tmp_path, options, said):
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["layernorm", "lora"])
+def test_a_baseline_becomes_a_model_that_scores_what_the_table_says(method, tmp_path):
+    if method == "lora":
+        pytest.importorskip("peft")
+    pairs = write_pairs(tmp_path, 36, splits=("search", "search", "pick", "test"))
+    settings = CompareSettings(
+        strategies=(method,), repeats=1, training=FitSettings(epochs=2, batch=16), write=(method,)
+    )
+    found = compare("demo", pairs, tmp_path / "out", settings=settings)
+    (row,) = (row for row in found["rows"] if row["method"] == method)
+    folder = tmp_path / "out" / "baselines" / method
+    told = evaluate(str(folder), pairs, only_split="test")
+    assert told["metrics"]["mean_recall"] == pytest.approx(row["test_by_search"]["score"])
+    assert f"with {method}" in (folder / "README.md").read_text()
+    plain = AutoModel.from_pretrained(folder)
+    trained = sum(
+        not torch.equal(new, old)
+        for new, old in zip(plain.state_dict().values(), load("demo").module.state_dict().values(), strict=True)
+    )
+    assert trained
+    assert compare("demo", pairs, tmp_path / "out", settings=settings)["rows"][-1]["test"] == row["test"]  # and again
+
+
+def test_what_is_no_model_of_its_own_is_not_written():
+    with pytest.raises(HeadwiseError, match="adapter"):
+        CompareSettings(write=("adapter",))
+    with pytest.raises(HeadwiseError, match="where they are compared"):
+        CompareSettings(strategies=("greedy",), write=("lora",))

@@ -14,8 +14,8 @@ from conftest import randomise, write_pairs
 from headwise.checked import read_results
 from headwise.demo import model_folder
 from headwise.edits.mask import Mask
-from headwise.report.front import front_text
-from headwise.report.kept import kept_section
+from headwise.reports.front import front_text
+from headwise.reports.kept import kept_section
 
 pytest.importorskip("pymoo")
 QUICK = ["--budget", "30", "--population", "8"]

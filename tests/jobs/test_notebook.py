@@ -16,9 +16,9 @@ from headwise.evaluation.study import Study
 from headwise.jobs.refine import Refined
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.notebook import in_notebook
-from headwise.report.heatmap import heatmap_png
+from headwise.reports.heatmap import heatmap_png
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from sample_results import RESULTS
 
 SHORT = 500  # characters of a repr

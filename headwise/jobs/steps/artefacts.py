@@ -27,9 +27,9 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
         HeadwiseError: something could not be written; the message says what is missing, and why. All else is there.
     """
     from headwise.jobs.steps.page import PAGE_FILE, write_page
-    from headwise.report.card import model_card
-    from headwise.report.heatmap import heatmap_png
-    from headwise.report.refine import HEATMAP_FILE, REPORT_FILE, report_text
+    from headwise.reports.card import model_card
+    from headwise.reports.heatmap import heatmap_png
+    from headwise.reports.refine import HEATMAP_FILE, REPORT_FILE, report_text
 
     def write_numbers() -> None:
         write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
@@ -41,7 +41,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
     steps: dict[str, Callable[[], object]] = {
         "results.json": write_numbers,
         "head_mask.json": lambda: mask.save_pretrained(folder, card=model_card(results)),
-        "model/": lambda: _write_model(bench, mask, results, folder, reporter),
+        "model/": lambda: write_model(bench, mask, results, folder, reporter),
         REPORT_FILE: write_report,
         HEATMAP_FILE: lambda: write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
         PAGE_FILE: lambda: write_page(folder, results, bench.pairs),
@@ -64,9 +64,13 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
         ) from next(iter(failed.values()))
 
 
-def _write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> bool:
-    """Whether the mask folds, and so a model was written."""
-    from headwise.report.card import model_card
+def write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> bool:
+    """Write `model/`, checked on test images; False where the mask does not fold, which is said.
+
+    Raises:
+        HeadwiseError: as `headwise.applied.merge.merge`.
+    """
+    from headwise.reports.card import model_card
 
     try:
         check_folds(bench.model.tower, mask)

@@ -159,7 +159,7 @@ def remember_test(bench: Bench, mask: Mask) -> int:
         return 1
     seen = bench.study.read("test_read_for", [])
     assert isinstance(seen, list)
-    if str(mask) not in seen:
-        seen = [*seen, str(mask)]
+    if mask.key not in seen:
+        seen = [*seen, mask.key]
         bench.study.note("test_read_for", seen)
     return len(seen)

@@ -17,6 +17,7 @@ STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
 ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
 SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
 NEED_CAPTIONS = frozenset(BASELINES)
+WRITABLE = ("lora", "layernorm")
 BACKWARD = 3.0  # FFE of a forward and a backward pass
 
 
@@ -30,6 +31,7 @@ class CompareSettings:
         search: settings of the searches, of which each has the whole budget; operators are compared one by one. Its
             `max_minutes` are for everything before the test split, all methods together.
         training: settings of the baselines, whose epochs the budget bounds, too.
+        write: baselines, of `WRITABLE`, to leave as model folders: the seed that the pick split likes best.
 
     Raises:
         HeadwiseError: an unknown strategy, no repeat, or a budget that pays for nothing.
@@ -39,11 +41,18 @@ class CompareSettings:
     repeats: int = 5
     search: Settings = field(default_factory=Settings)
     training: FitSettings = field(default_factory=FitSettings)
+    write: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
         within("repeats", self.repeats, 1, 1000)
+        for name in self.write:
+            if name not in WRITABLE or name not in self.strategies:
+                raise HeadwiseError(
+                    f"{name!r} cannot be written as a model. There are: {', '.join(WRITABLE)}, where they are compared. The "
+                    "others are no weights of an ordinary model."
+                )
         if self.search.budget is not None and self.search.budget < BACKWARD:
             raise HeadwiseError(
                 f"budget is {self.search.budget:g} FFE; it must be at least {BACKWARD:g} FFE, one epoch of training."

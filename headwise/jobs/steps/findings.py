@@ -1,7 +1,7 @@
 """What jobs hand back: plain JSON values that also know how to show themselves in a notebook.
 
 In: results. Out: the same, as a dictionary with a short repr, sentences, a table, a picture. What is shown is made in
-`report/notebook.py`.
+`reports/notebook.py`.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ class Findings(dict[str, Any]):
 
     def summary(self) -> str:
         """What they say, in a sentence or two."""
-        from headwise.report.notebook import summary
+        from headwise.reports.notebook import summary
 
         return summary(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table of heads, or of metrics, fractions as they are (0.01 is a point).
+        """The table of heads, metrics, methods, masks or points, fractions as they are (0.01 is a point).
 
         Raises:
             HeadwiseError: there is no table, or pandas is not installed.
         """
         from headwise.evaluation.shown import frame
-        from headwise.report.notebook import rows_of
+        from headwise.reports.notebook import rows_of
 
         return frame(rows_of(self))
 
     def plot(self) -> Picture:
-        """The heat map of every head.
+        """The heat map of every head, or the chart of a comparison, a transfer or a front.
 
         Raises:
-            HeadwiseError: no heads were measured.
+            HeadwiseError: there is no picture of these.
         """
-        from headwise.report.notebook import picture_png
+        from headwise.reports.notebook import picture_png
 
         return Picture(picture_png(self))
 
     def __repr__(self) -> str:
         from headwise.plain import line
-        from headwise.report.notebook import kind_of, summary
+        from headwise.reports.notebook import kind_of, summary
 
         return f"<{kind_of(self)}: {line(summary(self))[:400]}>"
 
     def _repr_html_(self) -> str:
-        from headwise.report.notebook import html
+        from headwise.reports.notebook import html
 
         return html(self)

@@ -18,11 +18,11 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.files import write_files
 from headwise.jobs.steps.page_heads import FOLDER, explained_heads
-from headwise.report.compare import comparison_text
-from headwise.report.front import front_text
-from headwise.report.gallery import Gallery, gallery
-from headwise.report.page import PAGE_FILE, page_html
-from headwise.report.transfer import transfer_text
+from headwise.reports.compare import comparison_text
+from headwise.reports.front import front_text
+from headwise.reports.gallery import Gallery, gallery
+from headwise.reports.page import PAGE_FILE, page_html
+from headwise.reports.transfer import transfer_text
 
 EXPLANATION = FOLDER  # where `refine --explain` writes
 SPLITS_FILE = "splits.json"

@@ -16,8 +16,8 @@ from headwise.checked import array_checksum, read_results
 from headwise.data.decode import pillow_warnings
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
-from headwise.report.gallery import thumbnail
-from headwise.report.head_cards import NONE, Heads, head_cards, pictures_of
+from headwise.reports.gallery import thumbnail
+from headwise.reports.head_cards import NONE, Heads, head_cards, pictures_of
 
 FOLDER = "explanation"  # where `refine --explain` writes; `explain` may have been given the run's own folder
 JSON_FILE = "explanation.json"

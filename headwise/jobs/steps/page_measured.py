@@ -17,9 +17,9 @@ from headwise.evaluation.fingerprints import recorded
 from headwise.files import write_files
 from headwise.jobs.steps.page import OTHERS, others_in
 from headwise.jobs.steps.page_heads import FOLDER, JSON_FILE, explained_heads, explanation_in
-from headwise.report.head_cards import NONE, Heads
-from headwise.report.measured import measured_html
-from headwise.report.page import PAGE_FILE
+from headwise.reports.head_cards import NONE, Heads
+from headwise.reports.measured import measured_html
+from headwise.reports.page import PAGE_FILE
 
 SWEEP_FILE, SWEEP_STUDY = "sweep.json", "sweep.sqlite"
 LOOKED_FOR = ("results.json", SWEEP_FILE, JSON_FILE, f"{FOLDER}/{JSON_FILE}", *(name for name, _ in OTHERS.values()))

@@ -184,6 +184,7 @@ def _finalist(picked: Picked, i: int) -> dict:
     return {
         "mask": str(finalist.mask),
         "found_by": finalist.found_by,
+        "key": finalist.mask.key,
         "size": finalist.mask.size,
         "values": finalist.mask.values,
         "search": finalist.search.metrics,

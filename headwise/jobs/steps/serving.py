@@ -75,7 +75,7 @@ def site(session: Session, page: str, pictures: Callable[[int], bytes], token: s
         return PlainTextResponse(text, status, headers=HEADERS)
 
     def show(request: Request) -> Response:
-        from headwise.report.explore import POLICY
+        from headwise.reports.explore import POLICY
 
         return HTMLResponse(page, headers=HEADERS | {"Content-Security-Policy": POLICY})
 

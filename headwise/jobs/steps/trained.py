@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headwise.applied.tuned import write_tuned
 from headwise.baselines import FitSettings, Fitted, fit
 from headwise.baselines.training import embeddings_of
 from headwise.checked import Damaged, dump_tensors, load_tensors
+from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels, plan
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
@@ -113,21 +115,33 @@ def run_baseline(
     return BaselineRun(name, seed, trained, identity, **facts, kept=choice.index == 1)  # type: ignore[arg-type]
 
 
+def write_baseline(
+    bench: Bench, run: BaselineRun, settings: FitSettings, places: Mapping[str, Place], card: str
+) -> Path:
+    """Train a baseline again, as it was, and write it as a model folder beside the study.
+
+    Arguments:
+        run: which, and what it scored.
+        settings: of that run.
+
+    Raises:
+        HeadwiseError: as `headwise.applied.tuned.write_tuned`, or another score than that of the run.
+    """
+    assert bench.study is not None
+    fitted = _fitted(bench, run.method, replace(settings, seed=run.seed), places)
+    if not np.array_equal(_score(fitted, places["pick"]).hits, run.scores["pick"].hits):
+        raise HeadwiseError(
+            f"{run.method}, trained again, scores otherwise than before, so it was not written. Run the comparison in a new "
+            "folder on one machine."
+        )
+    return write_tuned(bench.model, fitted.tower, bench.study.path.parent / "baselines" / run.method, card)
+
+
 def _train(
     bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]
 ) -> tuple[dict[str, Measured], dict[str, float]]:
     tower = bench.model.tower.cast(bench.layout.device, torch.float32)
-    search = places["search"]
-    target = search.objective
-    with bench.reporter.stage(f"Baseline {name}, seed {settings.seed}", 1.0, "of training") as advance:
-        fitted = fit(
-            name,
-            tower,
-            search.pixels,
-            captions_of(target, tower.device),
-            settings,
-            progress=advance,
-        )
+    fitted = _fitted(bench, name, settings, places)
     scores: dict[str, Measured] = {}
     for split, place in places.items():
         scores[split] = _score(fitted, place)
@@ -142,6 +156,12 @@ def _train(
         "inference": _inference(fitted, tower, places["pick"].pixels),
     }
     return scores, facts
+
+
+def _fitted(bench: Bench, name: str, settings: FitSettings, places: Mapping[str, Place]) -> Fitted:
+    tower, search = bench.model.tower.cast(bench.layout.device, torch.float32), places["search"]
+    with bench.reporter.stage(f"Baseline {name}, seed {settings.seed}", 1.0, "of training") as advance:
+        return fit(name, tower, search.pixels, captions_of(search.objective, tower.device), settings, progress=advance)
 
 
 def _score(fitted: Fitted, place: Place) -> Measured:

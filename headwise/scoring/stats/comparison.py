@@ -1,7 +1,7 @@
 """A mask against the unchanged model on the same images: how much, how sure, and what may be claimed.
 
 In: scores of the same images after and before. Out: `Comparison`: change, standard error, interval, p, how many
-images changed, and the claim that all of these together allow. The words for it are in `report/words.py`.
+images changed, and the claim that all of these together allow. The words for it are in `reports/words.py`.
 """
 
 from __future__ import annotations
