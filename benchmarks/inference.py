@@ -23,10 +23,10 @@ import torch
 
 from headwise.applied.live import apply
 from headwise.edits.mask import Mask
-from headwise.export.edited import folded_copy, plain_copy
-from headwise.export.graphs import ImageGraph
-from headwise.export.onnx_graph import lower, write_graph
-from headwise.export.prune import pruned
+from headwise.shipping.edited import folded_copy, plain_copy
+from headwise.shipping.graphs import ImageGraph
+from headwise.shipping.onnx_graph import lower, write_graph
+from headwise.shipping.prune import pruned
 from headwise.staging import temporary
 from headwise.towers import tower_of
 from headwise.towers.base import Tower

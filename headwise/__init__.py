@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from headwise.errors import HeadwiseError
     from headwise.jobs.evaluate import evaluate
     from headwise.jobs.explain import explain
+    from headwise.jobs.export import export
     from headwise.jobs.merge import merge
     from headwise.jobs.refine import refine
     from headwise.jobs.steps.settings import Settings
     from headwise.jobs.sweep import sweep
+    from headwise.jobs.verify import verify
     from headwise.towers import load, wrap
 
 _WHERE = {
@@ -37,11 +39,13 @@ _WHERE = {
     "apply": "headwise.applied.live",
     "evaluate": "headwise.jobs.evaluate",
     "explain": "headwise.jobs.explain",
+    "export": "headwise.jobs.export",
     "load": "headwise.towers",
     "merge": "headwise.jobs.merge",
     "read": "headwise.data.read",
     "refine": "headwise.jobs.refine",
     "sweep": "headwise.jobs.sweep",
+    "verify": "headwise.jobs.verify",
     "wrap": "headwise.towers",
 }
 
@@ -54,11 +58,13 @@ __all__ = [
     "apply",
     "evaluate",
     "explain",
+    "export",
     "load",
     "merge",
     "read",
     "refine",
     "sweep",
+    "verify",
     "wrap",
 ]
 

@@ -20,9 +20,6 @@ from headwise.data.splits import split
 from headwise.edits.artefact import CARD_FILE, MASK_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.card import export_card
-from headwise.export.doors import DOORS, write_door
-from headwise.export.onnx import check_precision, write_onnx
 from headwise.files import new_folder
 from headwise.jobs.steps.opening import (
     Machine,
@@ -34,6 +31,9 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, usual
+from headwise.shipping.card import export_card
+from headwise.shipping.doors import DOORS, write_door
+from headwise.shipping.onnx import check_precision, write_onnx
 from headwise.sums import SUMS_FILE, write_sums
 from headwise.towers.base import Model
 from headwise.towers.fits import check_fits, check_functions, check_present

@@ -7,7 +7,7 @@ from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.edits.operators import suppress
 from headwise.errors import HeadwiseError
-from headwise.export.combine import vote, weighted
+from headwise.shipping.combine import vote, weighted
 from headwise.towers.fits import mean_tensor
 
 GRID = Grid((2, 3))
