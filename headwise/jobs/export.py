@@ -103,6 +103,9 @@ def export(
         raise HeadwiseError(f"{to!r} is not a form to export to. Use one of: {', '.join(FORMS)}.")
     check_precision(precision)
     check_keywords(columns)
+    if to != "onnx" and (precision != "float32" or on is not None):
+        set_alone = option("precision", precision) if precision != "float32" else option("on", "PAIRS")
+        raise HeadwiseError(f"{set_alone} is for ONNX files alone. Leave it out, or write {option('to', 'onnx')}.")
     if on is None and (given := asked_for(columns)):
         raise HeadwiseError(f"{option(given[0])} says how {option('on')} is read, and no pairs were given there.")
     if precision == "int8" and on is None:
