@@ -23,10 +23,10 @@ import torch
 
 from headwise.applied.live import apply
 from headwise.edits.mask import Mask
-from headwise.export.edited import folded_copy, plain_copy
-from headwise.export.graphs import ImageGraph
-from headwise.export.onnx_graph import lower, write_graph
-from headwise.export.prune import pruned
+from headwise.shipping.edited import folded_copy, plain_copy
+from headwise.shipping.graphs import ImageGraph
+from headwise.shipping.onnx_graph import lower, write_graph
+from headwise.shipping.prune import pruned
 from headwise.staging import temporary
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
@@ -66,14 +66,14 @@ def quarter(tower: Tower) -> Mask:
 def forms(tower: Tower, mask: Mask, work: Path, int8: bool) -> dict[str, tuple[Run, str]]:
     """Name → (images → embeddings, the form that it is compared with)."""
     folded, cut = folded_copy(tower, mask), pruned(tower, mask).tower
-    live = plain_copy(tower)
+    original, live = plain_copy(tower), plain_copy(tower)  # copies as the others are: where weights lie counts, too
 
     def run_live(images: torch.Tensor) -> torch.Tensor:
         with apply(live, mask, check_weights=False, probe=False):
             return live.encode(images)
 
     found: dict[str, tuple[Run, str]] = {
-        "original": (tower.encode, "original"),
+        "original": (original.encode, "original"),
         "live": (run_live, "original"),
         "folded": (folded.encode, "original"),
         "pruned": (cut.encode, "original"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headwise.jobs.compare import compare
     from headwise.jobs.evaluate import evaluate
     from headwise.jobs.explain import explain
+    from headwise.jobs.export import export
     from headwise.jobs.front import front
     from headwise.jobs.inspect import inspect
     from headwise.jobs.merge import merge
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from headwise.jobs.sweep import sweep
     from headwise.jobs.take import take
     from headwise.jobs.transfer import transfer
+    from headwise.jobs.verify import verify
     from headwise.towers import load, wrap
 
 _WHERE = {
@@ -54,6 +56,7 @@ _WHERE = {
     "explain": "headwise.jobs.explain",
     "front": "headwise.jobs.front",
     "inspect": "headwise.jobs.inspect",
+    "export": "headwise.jobs.export",
     "load": "headwise.towers",
     "merge": "headwise.jobs.merge",
     "read": "headwise.data.read",
@@ -62,6 +65,7 @@ _WHERE = {
     "sweep": "headwise.jobs.sweep",
     "take": "headwise.jobs.take",
     "transfer": "headwise.jobs.transfer",
+    "verify": "headwise.jobs.verify",
     "wrap": "headwise.towers",
 }
 
@@ -79,6 +83,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export",
     "front",
     "inspect",
     "load",
@@ -89,6 +94,7 @@ __all__ = [
     "sweep",
     "take",
     "transfer",
+    "verify",
     "wrap",
 ]
 

@@ -17,7 +17,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "baselines",
     "explanation",
     "search",
-    "export",
+    "shipping",
     "applied",
     "evaluation",
     "scoring",

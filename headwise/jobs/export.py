@@ -20,9 +20,6 @@ from headwise.data.splits import split
 from headwise.edits.artefact import CARD_FILE, MASK_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.card import export_card
-from headwise.export.doors import DOORS, write_door
-from headwise.export.onnx import check_precision, write_onnx
 from headwise.files import new_folder
 from headwise.jobs.steps.opening import (
     Machine,
@@ -34,6 +31,9 @@ from headwise.jobs.steps.opening import (
     read_pairs,
 )
 from headwise.jobs.steps.progress import Reporter, usual
+from headwise.shipping.card import export_card
+from headwise.shipping.doors import DOORS, write_door
+from headwise.shipping.onnx import check_precision, write_onnx
 from headwise.sums import SUMS_FILE, write_sums
 from headwise.towers.base import Model
 from headwise.towers.fits import check_fits, check_functions, check_present
@@ -103,6 +103,9 @@ def export(
         raise HeadwiseError(f"{to!r} is not a form to export to. Use one of: {', '.join(FORMS)}.")
     check_precision(precision)
     check_keywords(columns)
+    if to != "onnx" and (precision != "float32" or on is not None):
+        set_alone = option("precision", precision) if precision != "float32" else option("on", "PAIRS")
+        raise HeadwiseError(f"{set_alone} is for ONNX files alone. Leave it out, or write {option('to', 'onnx')}.")
     if on is None and (given := asked_for(columns)):
         raise HeadwiseError(f"{option(given[0])} says how {option('on')} is read, and no pairs were given there.")
     if precision == "int8" and on is None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.verify import Check
-from headwise.export.verify import verify as compare
 from headwise.jobs.steps.opening import Machine, ModelLike, load_model, read_mask
+from headwise.shipping.verify import Check
+from headwise.shipping.verify import verify as compare
 from headwise.towers.fits import check_fits
 from headwise.wording import option
 

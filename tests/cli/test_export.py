@@ -81,6 +81,7 @@ def test_refusals(run, tmp_path):
     refused(run("export", "demo", "--precision", "int4", "-o", tmp_path / "x"), "'int4' is not a precision")
     refused(run("export", "demo", "--precision", "int8", "-o", tmp_path / "x"), "--on PAIRS")
     refused(run("export", "demo", "--caption", "c", "-o", tmp_path / "x"), "--caption says how --on is read")
+    refused(run("export", "demo", "--to", "hf", "--precision", "float16", "-o", tmp_path / "x"), "for ONNX files alone")
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "mine.txt").write_text("mine")
     refused(run("export", "demo", "-o", tmp_path / "y"), "holds other files")

@@ -8,7 +8,7 @@ from cases import CASES, built
 from headwise_pruning import removing
 
 from headwise.edits.mask import Mask
-from headwise.export.prune import program, pruned, pruned_module
+from headwise.shipping.prune import program, pruned, pruned_module
 from headwise.towers import tower_of
 
 MIXED = {  # a norm over all heads, or positions of each head's own: their heads stay as folded weights

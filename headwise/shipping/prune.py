@@ -19,8 +19,8 @@ from torch import nn
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.edited import folded_copy, removed
-from headwise.export.graphs import ImageGraph
+from headwise.shipping.edited import folded_copy, removed
+from headwise.shipping.graphs import ImageGraph
 from headwise.towers.base import Tower, evaluating
 from headwise.towers.shrink import shrink, shrinkable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from headwise.edits.artefact import CARD_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError, cause
-from headwise.export.card import mask_card
+from headwise.shipping.card import mask_card
 from headwise.staging import temporary
 from headwise.sums import SUMS_FILE, check_sums
 

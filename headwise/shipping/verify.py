@@ -18,7 +18,7 @@ from headwise.applied.fold import changes
 from headwise.edits.artefact import MASK_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.edited import folds
+from headwise.shipping.edited import folds
 from headwise.sums import SUMS_FILE, check_sums
 from headwise.towers import load
 from headwise.towers.base import Model, Tower, evaluating

@@ -7,8 +7,8 @@ import torch
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export import onnx as onnx_export
-from headwise.export.onnx import write_onnx
+from headwise.shipping import onnx as onnx_export
+from headwise.shipping.onnx import write_onnx
 from headwise.towers import load, wrap
 
 TEXTS = ["a cat", "a dog on a red table", "two birds"]
@@ -50,7 +50,7 @@ def test_what_differs_is_not_kept(demo, pictures, tmp_path, monkeypatch):
 
 
 def _other(model):
-    from headwise.export.edited import folded_copy
+    from headwise.shipping.edited import folded_copy
 
     return folded_copy(model.tower, Mask.parse(model.tower.grid, "L1.H1=zero")), None, "none", ""
 

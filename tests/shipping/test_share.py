@@ -14,7 +14,7 @@ from local_hub import local_hub
 from headwise.applied.check import masked_embeddings
 from headwise.demo import model_folder
 from headwise.edits.mask import Mask
-from headwise.export.card import mask_card
+from headwise.shipping.card import mask_card
 from headwise.towers import load
 
 EDITS = "L0.H1=zero, L5.H2=scale(0.25)"
@@ -41,7 +41,7 @@ def test_pushed_and_fetched(tmp_path):
         there = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_x"}
         there |= {"HF_HUB_DISABLE_XET": "1"}
         push = (
-            "from headwise import Mask\nfrom headwise.export.share import push_to_hub\n"
+            "from headwise import Mask\nfrom headwise.shipping.share import push_to_hub\n"
             f"print(push_to_hub(Mask.from_pretrained({str(tmp_path / 'edits')!r}), 'me/refined', licence='mit'))"
         )
         assert "/me/refined/commit/" in program(push, **there)

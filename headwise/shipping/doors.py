@@ -20,10 +20,10 @@ from headwise.applied.merge import merge
 from headwise.edits.artefact import CARD_FILE, write_into
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.convert import write_open_clip
-from headwise.export.edited import folded_copy, folds, plain_copy
-from headwise.export.prune import program, pruned, pruned_module
-from headwise.export.verify import verify
+from headwise.shipping.convert import write_open_clip
+from headwise.shipping.edited import folded_copy, folds, plain_copy
+from headwise.shipping.prune import program, pruned, pruned_module
+from headwise.shipping.verify import verify
 from headwise.staging import temporary
 from headwise.towers import library, tower_of
 from headwise.towers.base import Model

@@ -21,11 +21,11 @@ from headwise.applied.check import masked_embeddings
 from headwise.edits.artefact import write_into
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.export.doors import write_small_files
-from headwise.export.edited import folded_copy, folds, plain_copy
-from headwise.export.graphs import ImageGraph
-from headwise.export.onnx_graph import PRECISIONS, describe, lower, write_graph
-from headwise.export.prune import pruned
+from headwise.shipping.doors import write_small_files
+from headwise.shipping.edited import folded_copy, folds, plain_copy
+from headwise.shipping.graphs import ImageGraph
+from headwise.shipping.onnx_graph import PRECISIONS, describe, lower, write_graph
+from headwise.shipping.prune import pruned
 from headwise.towers.base import Model
 from headwise.towers.onnx import BASE, FORMAT, IMAGE_FILE, MANIFEST, TEXT_BATCH, TEXT_FILE, run, session
 from headwise.towers.probes import described

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from headwise.edits.mask import Mask
-from headwise.export.edited import step
+from headwise.shipping.edited import step
 from headwise.towers.base import Tower
 
 
