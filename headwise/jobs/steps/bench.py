@@ -18,9 +18,10 @@ import torch
 from headwise.data.cache import PixelCache, pixels
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
-from headwise.evaluation.engine import Means, Plan, head_means, plan
+from headwise.evaluation.engine import DTYPES, Means, Plan, check_device, check_plan, head_means, plan
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.precision import Choice, faster
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
@@ -176,9 +177,11 @@ def prepare(
     """
     reporter = reporter or Silent()
     as_recorded(study, reporter)
-    layout = plan(model.tower, dtype=dtype, device=device, chunk=chunk)
+    chosen = precision(model.tower, dtype, device, study, cache_dir)
+    layout = plan(model.tower, dtype=chosen.dtype, device=device, chunk=chunk)
     reporter.say(
-        f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
+        f"Precision {layout.dtype} on {layout.device} ({chosen.why}), {layout.chunk} images a chunk, {layout.stack} masks "
+        "a stack."
     )
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
     facts = fingerprint(model, pairs, splits, task, layout)
@@ -199,6 +202,22 @@ def as_recorded(study: Path | None, reporter: Reporter) -> None:
     there = ((recorded(study) if study else None) or {}).get("machine", {})
     if use_threads(there.get("threads", torch.get_num_threads())):
         reporter.say(f"Computing with {torch.get_num_threads()} threads, as this study did before.")
+
+
+def precision(tower: Tower, dtype: str, device: str, study: Path | None, cache_dir: Path | None) -> Choice:
+    """What `dtype` says; of `auto` what a study was begun with, whatever the timing says today, else what is faster.
+
+    Raises:
+        HeadwiseError: an unknown precision or device.
+    """
+    check_plan(dtype, None)
+    check_device(device)
+    if dtype != "auto":
+        return Choice(dtype, "as given")
+    there = ((recorded(study) if study else None) or {}).get("precision", {}).get("dtype")
+    if there in DTYPES:
+        return Choice(there, "as this study did before")
+    return faster(tower, device, cache_dir)
 
 
 def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: Plan) -> Mapping[str, object]:
