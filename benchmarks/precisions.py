@@ -13,7 +13,7 @@ import argparse
 import json
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from headwise.edits.mask import Mask
 from headwise.jobs.steps.bench import prepare
@@ -40,6 +40,7 @@ def main() -> None:
     apart = np.abs(changes["float32"] - changes["bfloat16"])
     base, *others = scores["float32"]
     errors = [100 * stats.standard_error(score.hits - base.hits, base.plan) for score in others]
+    correlation = np.corrcoef(*(rankdata(found) for found in changes.values()))[0, 1]  # Spearman's
     print(
         json.dumps(
             {
@@ -49,7 +50,7 @@ def main() -> None:
                 "identity, %": {dtype: round(100 * float(found[0]), 3) for dtype, found in fitness.items()},
                 "changes apart, points": {"mean": round(float(apart.mean()), 4), "most": round(float(apart.max()), 4)},
                 "their standard error, points, median": round(float(np.median(errors)), 4),
-                "rank correlation of the changes": round(float(spearmanr(*changes.values())[0]), 4),
+                "rank correlation of the changes": round(float(correlation), 4),
                 "same most harmful head": bool(np.argmax(changes["float32"]) == np.argmax(changes["bfloat16"])),
                 "ten most harmful heads in common": len(
                     set(np.argsort(-changes["float32"])[:10]) & set(np.argsort(-changes["bfloat16"])[:10])

@@ -13,6 +13,7 @@ import typer
 
 from headwise.cli.options import (
     Aim,
+    Crewed,
     DryRunOption,
     ExactOption,
     KeepOption,
@@ -25,7 +26,6 @@ from headwise.cli.options import (
     PairsArgument,
     SplitByOption,
     SplitColumns,
-    Where,
     given,
     grouped,
     names,
@@ -70,7 +70,7 @@ def compare(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """Every search and what people would train instead, on the same splits, in one table.
 

@@ -14,9 +14,9 @@ from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
+    Crewed,
     ModelArgument,
     SplitColumns,
-    Where,
     grouped,
 )
 
@@ -38,7 +38,7 @@ def evaluate(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     check_weights: CheckOption = True,
     allow_searched: AllowOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 from headwise.cli.options import (
     Aim,
     BudgetOption,
+    Crewed,
     DryRunOption,
     KeepOption,
     LevelOption,
@@ -23,7 +24,6 @@ from headwise.cli.options import (
     PairsArgument,
     SplitByOption,
     SplitColumns,
-    Where,
     given,
     grouped,
 )
@@ -54,7 +54,7 @@ def front(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """The front of score against number of suppressed heads; with --keep-domain, against loss on other pairs.
 

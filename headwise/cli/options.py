@@ -7,7 +7,7 @@ Each group knows how a job takes it. Names that options once had are in `FORMER`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -56,6 +56,20 @@ CacheOption = Annotated[
         show_envvar=True,
         help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
     ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Processes that run masks; by default one for each of several GPUs, else none beside this one.",
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", help="A Ray cluster's address, or auto: the one that is there, or a new one here."),
+]
+MixedOption = Annotated[
+    bool, typer.Option("--mixed-workers", help="Take workers on other kinds of machine, which round differently.")
 ]
 StrategyOption = Annotated[
     str,
@@ -270,6 +284,22 @@ class Where(Loading):
         from headwise.cli.console import Terminal
 
         return Terminal(quiet=self.as_json)
+
+
+@dataclass(frozen=True)
+class Crewed(Where):
+    """`Where`, for commands that run many masks: who runs them."""
+
+    workers: WorkersOption = None
+    ray: RayOption = None
+    mixed_workers: MixedOption = False
+
+    @property
+    def machine(self) -> Machine:
+        """Where to run, and who."""
+        from headwise.evaluation.crew import Staff
+
+        return replace(super().machine, staff=Staff(self.workers, self.ray, self.mixed_workers))
 
 
 def machine(

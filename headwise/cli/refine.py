@@ -15,6 +15,7 @@ import typer
 from headwise.cli.options import (
     Aim,
     BudgetOption,
+    Crewed,
     DryRunOption,
     ExactOption,
     JsonOption,
@@ -29,7 +30,6 @@ from headwise.cli.options import (
     SplitByOption,
     SplitColumns,
     StrategyOption,
-    Where,
     given,
     grouped,
     machine,
@@ -88,7 +88,7 @@ def refine(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
 

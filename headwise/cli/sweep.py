@@ -13,10 +13,10 @@ import typer
 from headwise.cli.options import (
     Aim,
     Columns,
+    Crewed,
     ModelArgument,
     OneOperatorOption,
     PairsArgument,
-    Where,
     grouped,
 )
 
@@ -30,7 +30,7 @@ def sweep(
     *,
     columns: Columns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     first_order: Annotated[
         bool, typer.Option("--first-order", help="First-order scores beside the sweep, from one gradient pass.")
     ] = False,

@@ -13,11 +13,11 @@ from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
+    Crewed,
     LevelOption,
     ModelArgument,
     OutOption,
     SplitColumns,
-    Where,
     grouped,
 )
 
@@ -40,7 +40,7 @@ def transfer(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     check_weights: CheckOption = True,
     allow_searched: AllowOption = False,
 ) -> None:

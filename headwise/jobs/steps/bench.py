@@ -18,8 +18,9 @@ import torch
 from headwise.data.cache import PixelCache, pixels
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
+from headwise.evaluation.crew import Crew, Staff, hired
 from headwise.evaluation.engine import DTYPES, Means, Plan, check_device, check_plan, head_means, plan
-from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.evaluator import Evaluator, inline
 from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.precision import Choice, faster
 from headwise.evaluation.study import Study
@@ -48,6 +49,7 @@ class Bench:
         kept: domains that a mask for these pairs must not break.
         key: a hash of all that a score depends on besides split and mask.
         cache_dir: where reads of test splits are remembered; None: the default cache.
+        crew: workers that run the masks; None: this process does.
     """
 
     model: Model
@@ -62,6 +64,7 @@ class Bench:
     kept: tuple[Bench, ...] = ()
     key: str = ""
     cache_dir: Path | None = None
+    crew: Crew | None = None
 
     def indices(self, split: str) -> tuple[int, ...]:
         """The images of a split (search, pick, test), by their numbers in `pairs`."""
@@ -80,6 +83,7 @@ class Bench:
             objective=self.objective(split),
             study=self.study,
             split=split,
+            launcher=self.crew or inline,
         )
 
     def data_json(self) -> dict[str, object]:
@@ -159,6 +163,7 @@ def prepare(
     study: Path | None = None,
     cache_dir: Path | None = None,
     cache_size: int | None = None,
+    staff: Staff | None = None,
     reporter: Reporter | None = None,
 ) -> Bench:
     """Decode the images, embed the captions, open the study.
@@ -170,12 +175,14 @@ def prepare(
         study: the study's file; None keeps nothing.
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
+        staff: who runs the masks; None: this process.
         reporter: where progress goes.
 
     Raises:
-        HeadwiseError: a model without a text tower, an image that cannot be decoded, a study of something else.
+        HeadwiseError: a worker that cannot start, a model without a text tower, an image that cannot be decoded, a study of something else.
     """
-    reporter = reporter or Silent()
+    reporter, staff = reporter or Silent(), staff or Staff(workers=0)
+    use_threads(staff.threads(device))
     as_recorded(study, reporter)
     chosen = precision(model.tower, dtype, device, study, cache_dir)
     layout = plan(model.tower, dtype=chosen.dtype, device=device, chunk=chunk)
@@ -183,6 +190,7 @@ def prepare(
         f"Precision {layout.dtype} on {layout.device} ({chosen.why}), {layout.chunk} images a chunk, {layout.stack} masks "
         "a stack."
     )
+    crew = hired(staff, model, layout, cache_dir, reporter.say)
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
     facts = fingerprint(model, pairs, splits, task, layout)
     opened = Study(study, facts, reporter.say) if study else None
@@ -194,7 +202,8 @@ def prepare(
         cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key, cache_dir=cache_dir)
+    parts = {"key": key, "cache_dir": cache_dir, "crew": crew}
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, **parts)
 
 
 def as_recorded(study: Path | None, reporter: Reporter) -> None:

@@ -19,6 +19,7 @@ from headwise.data.splits import Splits, split
 from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation.crew import Staff
 from headwise.evaluation.engine import check_device, check_plan
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
@@ -49,6 +50,7 @@ class Machine:
         cache_dir: where preprocessed images and caption embeddings are kept.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         overrides: what a model given by name does otherwise than its files say.
+        staff: who runs the masks: this process, processes beside it, a cluster.
 
     Raises:
         HeadwiseError: an unknown precision, or a chunk of no image.
@@ -60,6 +62,7 @@ class Machine:
     cache_dir: Path | None = None
     cache_size: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    staff: Staff = field(default_factory=Staff)
 
     def __post_init__(self) -> None:
         check_plan(self.dtype, self.chunk)
@@ -183,6 +186,7 @@ def prepared(
         study=study,
         cache_dir=machine.cache_dir,
         cache_size=machine.cache_size,
+        staff=machine.staff,
         reporter=reporter,
     )
 
