@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import typer.core
 
-from headwise.cli import compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
+from headwise.cli import batch, compare, evaluate, explain, explore, front, look, merge, refine, report, sweep, transfer
 from headwise.errors import Stopped
 from headwise.wording import command_line
 
@@ -60,6 +60,7 @@ app.command()(merge.merge)
 app.command()(compare.compare)
 app.command()(transfer.transfer)
 app.command()(front.front)
+app.command()(batch.batch)
 app.command()(report.report)
 app.command()(explore.explore)
 app.command()(look.inspect)
