@@ -23,6 +23,7 @@ from headwise.evaluation.engine import DTYPES, Means, Plan, check_device, check_
 from headwise.evaluation.evaluator import Evaluator, inline
 from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.precision import Choice, faster
+from headwise.evaluation.profile import Profile
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
@@ -50,6 +51,7 @@ class Bench:
         key: a hash of all that a score depends on besides split and mask.
         cache_dir: where reads of test splits are remembered; None: the default cache.
         crew: workers that run the masks; None: this process does.
+        profile: notes where the time goes.
     """
 
     model: Model
@@ -65,6 +67,7 @@ class Bench:
     key: str = ""
     cache_dir: Path | None = None
     crew: Crew | None = None
+    profile: Profile | None = None
 
     def indices(self, split: str) -> tuple[int, ...]:
         """The images of a split (search, pick, test), by their numbers in `pairs`."""
@@ -76,11 +79,12 @@ class Bench:
 
     def evaluator(self, split: str) -> Evaluator:
         """What scores masks on a split; its scores go to the study."""
+        objective = self.objective(split)
         return Evaluator(
             tower=self.tower,
             layout=self.layout,
             pixels=self.cache.take(self.indices(split)),
-            objective=self.objective(split),
+            objective=self.profile.objective(objective) if self.profile else objective,
             study=self.study,
             split=split,
             launcher=self.crew or inline,
@@ -164,6 +168,7 @@ def prepare(
     cache_dir: Path | None = None,
     cache_size: int | None = None,
     staff: Staff | None = None,
+    profile: Profile | None = None,
     reporter: Reporter | None = None,
 ) -> Bench:
     """Decode the images, embed the captions, open the study.
@@ -176,6 +181,7 @@ def prepare(
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         staff: who runs the masks; None: this process.
+        profile: notes where the time goes.
         reporter: where progress goes.
 
     Raises:
@@ -202,7 +208,10 @@ def prepare(
         cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    parts = {"key": key, "cache_dir": cache_dir, "crew": crew}
+    if profile:
+        profile.images = profile.images or len(splits.search)
+        tower, opened = profile.tower(tower), opened and profile.study(opened)
+    parts = {"key": key, "cache_dir": cache_dir, "crew": crew, "profile": profile}
     return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, **parts)
 
 

@@ -21,6 +21,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
 from headwise.evaluation.engine import check_device, check_plan
+from headwise.evaluation.profile import Profile
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
@@ -51,6 +52,7 @@ class Machine:
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         overrides: what a model given by name does otherwise than its files say.
         staff: who runs the masks: this process, processes beside it, a cluster.
+        profile: notes where the time goes; of this process alone.
 
     Raises:
         HeadwiseError: an unknown precision, or a chunk of no image.
@@ -63,6 +65,7 @@ class Machine:
     cache_size: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
     staff: Staff = field(default_factory=Staff)
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         check_plan(self.dtype, self.chunk)
@@ -187,6 +190,7 @@ def prepared(
         cache_dir=machine.cache_dir,
         cache_size=machine.cache_size,
         staff=machine.staff,
+        profile=machine.profile,
         reporter=reporter,
     )
 
