@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
-    Crewed,
     ModelArgument,
     SplitColumns,
     grouped,

@@ -7,8 +7,8 @@ Each group knows how a job takes it. Names that options once had are in `FORMER`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from functools import cached_property, wraps
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,7 +19,6 @@ from headwise.errors import HeadwiseError
 
 if TYPE_CHECKING:
     from headwise.cli.console import Terminal
-    from headwise.evaluation.profile import Profile
     from headwise.jobs.steps.opening import Machine
     from headwise.jobs.steps.tasks import Goal
     from headwise.towers.overrides import Overrides
@@ -57,24 +56,6 @@ CacheOption = Annotated[
         show_envvar=True,
         help="Most space for decoded images, such as 20GB; what was used least recently goes first.",
     ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        help="Processes that run masks; by default one for each of several GPUs, else none beside this one.",
-    ),
-]
-ProfileOption = Annotated[
-    Path | None,
-    typer.Option("--profile", help="A file for a trace of where the time goes (Perfetto, Chrome); a table is printed."),
-]
-RayOption = Annotated[
-    str | None,
-    typer.Option("--ray", help="A Ray cluster's address, or auto: the one that is there, or a new one here."),
-]
-MixedOption = Annotated[
-    bool, typer.Option("--mixed-workers", help="Take workers on other kinds of machine, which round differently.")
 ]
 StrategyOption = Annotated[
     str,
@@ -291,46 +272,6 @@ class Where(Loading):
         return Terminal(quiet=self.as_json)
 
 
-@dataclass(frozen=True)
-class Crewed(Where):
-    """`Where`, for commands that run many masks: who runs them."""
-
-    workers: WorkersOption = None
-    ray: RayOption = None
-    mixed_workers: MixedOption = False
-    profile: ProfileOption = None
-
-    @property
-    def machine(self) -> Machine:
-        """Where to run, who, and whether that is timed."""
-        from headwise.evaluation.crew import Staff
-
-        if self.profile is not None and (self.workers or self.ray):
-            raise HeadwiseError("--profile times this process alone; leave --workers and --ray out.")
-        staff = Staff(0 if self.profile is not None else self.workers, self.ray, self.mixed_workers)
-        return replace(super().machine, staff=staff, profile=self._timing)
-
-    @property
-    def reporter(self) -> Terminal:
-        """Where progress goes; its stages are timed where that was asked for."""
-        shown = super().reporter
-        return self._timing.reporter(shown) if self._timing else shown
-
-    @cached_property
-    def _timing(self) -> Profile | None:
-        from headwise.evaluation.profile import Profile
-
-        return None if self.profile is None else Profile()
-
-    def finish(self) -> None:
-        """Write the trace and print the table, once the command is through."""
-        if self._timing and self.profile is not None:
-            from headwise.cli.console import print_profile
-
-            self._timing.write(self.profile)
-            print_profile(self._timing.rows(), self.profile)
-
-
 def machine(
     dtype: str,
     device: str,
@@ -393,7 +334,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **made)
         for group in made.values():
-            if isinstance(group, Crewed):
+            if hasattr(group, "finish"):
                 group.finish()
 
     call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     BudgetOption,
-    Crewed,
     DryRunOption,
     ExactOption,
     JsonOption,

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
-    Crewed,
     LevelOption,
     ModelArgument,
     OutOption,

@@ -198,7 +198,7 @@ def prepare(
     )
     crew = hired(staff, model, layout, cache_dir, reporter.say)
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
-    facts = fingerprint(model, pairs, splits, task, layout)
+    facts = {**fingerprint(model, pairs, splits, task, layout), **({"workers": "mixed"} if staff.mixed else {})}
     opened = Study(study, facts, reporter.say) if study else None
     options = {"cache_dir": cache_dir, "cache_size": cache_size, "say": reporter.say}
     if layout.device == "cpu":

@@ -20,6 +20,7 @@ from headwise.edits.artefact import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
+from headwise.evaluation.crew.work import named
 from headwise.evaluation.engine import check_device, check_plan
 from headwise.evaluation.profile import Profile
 from headwise.jobs.steps.bench import Bench, prepare
@@ -55,7 +56,7 @@ class Machine:
         profile: notes where the time goes; of this process alone.
 
     Raises:
-        HeadwiseError: an unknown precision, or a chunk of no image.
+        HeadwiseError: an unknown precision, a chunk of no image, or more workers than GPUs.
     """
 
     dtype: str = "auto"
@@ -69,6 +70,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         check_plan(self.dtype, self.chunk)
+        self.staff.count(self.device)
 
 
 def dump(results: Mapping) -> str:
@@ -107,11 +109,13 @@ def load_model(model: ModelLike, machine: Machine) -> Model:
     """The model of that name on the machine's device, with the machine's overrides; a loaded one as it is.
 
     Raises:
-        HeadwiseError: overrides that a loaded model was not loaded with.
+        HeadwiseError: overrides that a loaded model was not loaded with, or workers for one that has no name.
     """
     if isinstance(model, Model):
         if any(model.overrides.given.get(name) != value for name, value in machine.overrides.given.items()):
             raise HeadwiseError("Overrides are for a model given by name; pass them to headwise.load instead.")
+        if machine.staff.count(machine.device) or machine.staff.ray is not None:
+            named(model)  # workers have to load it
         return model
     check_device(machine.device)
     return replace(load(model, device=machine.device, **machine.overrides.given), name=model)
