@@ -34,7 +34,6 @@ from headwise.jobs.steps.opening import Machine, load_model, read_pairs, whole
 from headwise.jobs.steps.progress import Silent
 from headwise.processor import machine
 
-
 REPLAYED = 1984  # images of the whole demo: there are enough chunks for eight workers
 
 
