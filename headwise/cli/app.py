@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from headwise.cli import (
+    batch,
     cache,
     compare,
     evaluate,
@@ -78,6 +79,7 @@ app.command()(take.take)
 app.command()(compare.compare)
 app.command()(transfer.transfer)
 app.command()(front.front)
+app.command()(batch.batch)
 app.command()(report.report)
 app.command()(explore.explore)
 app.command()(look.inspect)

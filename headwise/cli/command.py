@@ -100,6 +100,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             if how.verbose or how.log:
                 _say_what_is_used(name, Terminal(quiet=not how.verbose))
             command(**made)
+            for group in made.values():
+                if hasattr(group, "finish"):
+                    group.finish()
             if name in LONG and values.get("out") is not None and not values.get("dry_run"):
                 _leave(context, name, values)
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     DryRunOption,
@@ -26,7 +27,6 @@ from headwise.cli.options import (
     PairsArgument,
     SplitByOption,
     SplitColumns,
-    Where,
     given,
     names,
 )
@@ -74,7 +74,7 @@ def compare(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """Every search and what people would train instead, on the same splits, in one table.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from headwise.cli.telling import PLAIN
+from headwise.cli.telling import PLAIN, err
 from headwise.plain import json_text, line, terminal
 from headwise.reports import kept, words
 
@@ -37,14 +37,23 @@ def print_json(value: object) -> None:
     print(text if utf else json.dumps(value, indent=2))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False, to: Console = out
+) -> None:
     """A table; its first column is text, and the others are numbers unless `text` is set."""
     table = Table(title=line(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         table.add_column(line(column), justify="left" if text or i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(line, row))
-    out.print(table)
+    to.print(table)
+
+
+def print_profile(rows: Sequence[tuple[str, str, int, str]], path: object) -> None:
+    """Where the time went, beside the progress: results keep standard output for themselves."""
+    table = [(name, seconds, f"{calls:,}", passes) for name, seconds, calls, passes in rows]
+    print_table("Where the time went", ("part", "seconds", "calls", "FFE"), table, to=err)
+    err.print(terminal(f"Written to {path}: a trace for ui.perfetto.dev or chrome://tracing"), soft_wrap=True)
 
 
 def print_evaluations(found: Sequence[Mapping]) -> None:

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     AllowOption,
     CheckOption,
     ModelArgument,
     SplitColumns,
-    Where,
 )
 
 
@@ -45,7 +45,7 @@ def evaluate(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     check_weights: CheckOption = True,
     allow_searched: AllowOption = False,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     BudgetOption,
@@ -24,7 +25,6 @@ from headwise.cli.options import (
     PairsArgument,
     SplitByOption,
     SplitColumns,
-    Where,
     given,
 )
 
@@ -54,7 +54,7 @@ def front(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """The front of score against number of suppressed heads; with --keep-domain, against loss on other pairs.
 

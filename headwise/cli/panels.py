@@ -8,7 +8,7 @@ from __future__ import annotations
 
 PANELS = {
     "Options": (
-        "out", "mask", "on", "strategy", "operator", "budget", "max_minutes", "dry_run", "keep_domain",
+        "out", "mask", "on", "strategy", "operator", "rungs", "budget", "max_minutes", "dry_run", "keep_domain",
         "against", "prune", "explain", "config", "as_json",
     ),
     "What to maximise": ("fitness", "templates", "class_names", "max_loss"),
@@ -18,14 +18,14 @@ PANELS = {
         "repeats",
     ),
     "Choice": (
-        "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights", "by",
+        "choose", "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights", "by",
     ),
     "Data": (
         "image", "caption", "label", "group", "split_column", "images", "remote", "skip_bad", "equal_captions",
         "means_from", "texts", "most_images",
     ),
     "Model": ("image_size", "mean", "std", "interpolation", "resize_mode", "context_length", "processor"),
-    "Machine": ("device", "dtype", "chunk", "cache_size", "port"),
+    "Machine": ("device", "dtype", "chunk", "cache_size", "workers", "ray", "mixed_workers", "profile", "port"),
     "Output": ("per_query", "write", "overwrite", "quiet", "verbose", "log_file"),
 }  # fmt: skip
 FIRST = next(iter(PANELS))

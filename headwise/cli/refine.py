@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     RUNGS,
     Aim,
@@ -34,7 +35,6 @@ from headwise.cli.options import (
     SplitByOption,
     SplitColumns,
     StrategyOption,
-    Where,
     given,
     machine,
     names,
@@ -94,7 +94,7 @@ def refine(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
 ) -> None:
     """The main job: find harmful heads, prove it on held-out pairs, write the refined model.
 

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     Columns,
     ModelArgument,
     OneOperatorOption,
     PairsArgument,
-    Where,
 )
 
 
@@ -30,7 +30,7 @@ def sweep(
     *,
     columns: Columns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     first_order: Annotated[
         bool, typer.Option("--first-order", help="First-order scores beside the sweep, from one gradient pass.")
     ] = False,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from headwise.cli.command import grouped
+from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
     Aim,
     AllowOption,
@@ -18,7 +19,6 @@ from headwise.cli.options import (
     ModelArgument,
     OutOption,
     SplitColumns,
-    Where,
 )
 
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the splits and statistics.")]
@@ -40,7 +40,7 @@ def transfer(
     *,
     columns: SplitColumns,
     aim: Aim,
-    where: Where,
+    where: Crewed,
     check_weights: CheckOption = True,
     allow_searched: AllowOption = False,
 ) -> None:

@@ -71,6 +71,10 @@ class PixelCache:
             out[here] = self.shards[number].read(rows[here] % SHARD)
         return torch.from_numpy(out)
 
+    def shared(self) -> PixelCache:
+        """For another process: paths and rows alone, once all images are decoded."""
+        return PixelCache(tuple(self.shards), self.rows, _Counter(None, len(self)))
+
     def take(self, indices: Sequence[int]) -> PixelCache:
         """These images only, in this order; nothing is copied."""
         return PixelCache(self.shards, self.rows[np.asarray(indices, dtype=np.int64)], self.made)

@@ -32,6 +32,11 @@ LARGEST_INDEX = 1 << 20  # bytes: a shape, and at most 768 numbers
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
+def reopened(path: str, dtype: str, shape: tuple[int, ...], table: np.ndarray | None) -> Shard:
+    """A finished shard, mapped in another process than the one that checked it."""
+    return Shard(np.memmap(path, dtype, "r", shape=shape), table)
+
+
 @dataclass(frozen=True)
 class Probe:
     """What a processor does: the shape of its output (3, R, R), and its value for each byte, (3, 256) float32,
@@ -47,6 +52,12 @@ class Shard:
 
     data: np.ndarray
     table: np.ndarray | None
+
+    def __reduce__(self) -> tuple:
+        """Another process maps the same file; pixels of no file go as they are."""
+        if isinstance(self.data, np.memmap) and self.data.filename is not None:
+            return reopened, (os.path.abspath(self.data.filename), self.data.dtype.str, self.shape, self.table)
+        return Shard, (np.asarray(self.data), self.table)
 
     @property
     def shape(self) -> tuple[int, ...]:

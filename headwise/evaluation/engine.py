@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,6 +21,7 @@ from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.edits.operators import Row, row_of
 from headwise.errors import HeadwiseError
+from headwise.evaluation.precision import faster
 from headwise.towers.base import Tower, evaluating, rows
 from headwise.towers.fits import check_fits
 
@@ -58,15 +60,22 @@ class Plan:
 
 
 def plan(
-    tower: Tower, *, dtype: str = "auto", device: str = "cpu", chunk: int | None = None, budget: float | None = None
+    tower: Tower,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    chunk: int | None = None,
+    budget: float | None = None,
+    cache_dir: Path | None = None,
 ) -> Plan:
     """A plan for this tower on this machine.
 
     Arguments:
-        dtype: `auto`, `float32` or `bfloat16`; auto takes bfloat16 where the processor has it.
+        dtype: `auto`, `float32` or `bfloat16`; auto takes what is faster here (`precision.py`).
         chunk: images per chunk, instead of what the budget allows.
         budget: bytes for the activations of one stack; the walk holds about one stack per layer. By default
             24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
+        cache_dir: where it is kept how fast this machine multiplies.
 
     Raises:
         HeadwiseError: an unknown dtype, a chunk of no image, or a device that this machine does not have.
@@ -75,7 +84,7 @@ def plan(
     check_device(device)
     on_gpu = device.startswith("cuda")
     if dtype == "auto":
-        dtype = "bfloat16" if has_bfloat16(device) else "float32"
+        dtype = faster(tower, device, cache_dir).dtype
     size = 2 if dtype == "bfloat16" else 4
     # one image at one node: residual stream in and out, q, k, v, z and the MLP's hidden layer
     image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
@@ -114,18 +123,6 @@ def check_device(device: str) -> None:
 
 def _power_of_two(value: float, most: int) -> int:
     return max(1, min(most, 1 << max(0, int(value).bit_length() - 1)))
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 faster than float32.
-
-    A CPU needs AMX tiles for that: with AVX-512 BF16 alone a matrix product took 1.8 times as long as in
-    float32 (docs/performance.md).
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
 
 
 # ---- the trie

@@ -22,6 +22,23 @@ Progress = Callable[[float], None]  # FFE done since the last call
 Observe = Callable[[Mask, torch.Tensor], object]
 
 
+Launcher = Callable[
+    ["Evaluator", list[list[Mask]]], Iterator[list[tuple[Mask, Score]]]
+]  # sets → their scores, in order
+
+
+def inline(evaluate: Evaluator, sets: list[list[Mask]]) -> Iterator[list[tuple[Mask, Score]]]:
+    """Scores of every set, run in this process."""
+    for batch in sets:
+        options = {"means": evaluate.means, "progress": evaluate.progress}
+        scores = []
+        for mask, embeddings in embed(evaluate.tower, evaluate.pixels, batch, evaluate.layout, **options):
+            scores.append((mask, evaluate.objective(embeddings)))
+            if evaluate.observe:
+                evaluate.observe(mask, embeddings)
+        yield scores
+
+
 @dataclass
 class Evaluator:
     """Scores masks on one split; what the study already holds is not run again.
@@ -35,6 +52,7 @@ class Evaluator:
         means: constants of edits `mean`, per row (H, d).
         progress: called with the FFE done since the last call, run or found in the study.
         observe: gets every mask that is run, not those found in the study, with its embeddings (N, E) float32.
+        launcher: what runs sets of masks: this process, or workers (`crew/`).
         spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
             the requests alone, so that a budgeted search that is resumed makes the same decisions.
     """
@@ -48,6 +66,7 @@ class Evaluator:
     means: Means | None = None
     progress: Progress | None = None
     observe: Observe | None = None
+    launcher: Launcher = inline
     spent: float = 0.0
     _scores: dict[str, Score] = field(default_factory=dict)
 
@@ -69,13 +88,7 @@ class Evaluator:
         missing = [mask for mask in new if mask.key not in self._scores]
         if self.progress:
             self.progress(cost - sum(ffe(self.tower, batch) for batch in walks(missing)))
-        for batch in walks(missing):
-            found = embed(self.tower, self.pixels, batch, self.layout, means=self.means, progress=self.progress)
-            scores = []
-            for mask, embeddings in found:
-                scores.append((mask, self.objective(embeddings)))
-                if self.observe:
-                    self.observe(mask, embeddings)
+        for scores in self.launcher(self, walks(missing)):
             if self.study:  # one transaction a walk: a resumed run repeats whole walks or nothing
                 self.study.put(self.split, scores)
             self._scores.update({mask.key: score for mask, score in scores})

@@ -108,7 +108,13 @@ def prepare(
         cache = pixels(
             shown, model, cache_dir=machine.cache_dir, cache_size=machine.cache_size, say=reporter.say, progress=tell
         )
-    layout = plan(model.tower, dtype=machine.dtype, device=machine.device, chunk=machine.chunk)
+    layout = plan(
+        model.tower,
+        dtype=machine.dtype,
+        device=machine.device,
+        chunk=machine.chunk,
+        cache_dir=machine.cache_dir,
+    )
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     streams = Streams(tower, cache, layout)
     with reporter.stage("The unchanged model", len(shown), "images") as advance:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from headwise.export.combine import vote, weighted
 
 from headwise.edits.arrays import Array
 from headwise.edits.edit import Edit, Letter
@@ -10,6 +9,7 @@ from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.edits.operators import row_of
 from headwise.errors import HeadwiseError
+from headwise.shipping.combine import vote, weighted
 
 GRID = Grid((2, 3))
 

@@ -18,10 +18,13 @@ import torch
 from headwise.data.cache import PixelCache, pixels
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
-from headwise.evaluation.engine import Means, Plan, head_means, plan
-from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.crew import Crew, Staff, hired
+from headwise.evaluation.engine import DTYPES, Means, Plan, check_device, check_plan, head_means, plan
+from headwise.evaluation.evaluator import Evaluator, inline
 from headwise.evaluation.fingerprints import recorded
 from headwise.evaluation.moments import Moments, head_moments
+from headwise.evaluation.precision import Choice, faster
+from headwise.evaluation.profile import Profile
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
@@ -48,6 +51,8 @@ class Bench:
         kept: domains that a mask for these pairs must not break.
         key: a hash of all that a score depends on besides split and mask.
         cache_dir: where reads of test splits are remembered; None: the default cache.
+        crew: workers that run the masks; None: this process does.
+        profile: notes where the time goes.
     """
 
     model: Model
@@ -62,6 +67,8 @@ class Bench:
     kept: tuple[Bench, ...] = ()
     key: str = ""
     cache_dir: Path | None = None
+    crew: Crew | None = None
+    profile: Profile | None = None
 
     def indices(self, split: str) -> tuple[int, ...]:
         """The images of a split (search, pick, test), by their numbers in `pairs`."""
@@ -73,13 +80,15 @@ class Bench:
 
     def evaluator(self, split: str) -> Evaluator:
         """What scores masks on a split; its scores go to the study."""
+        objective = self.objective(split)
         return Evaluator(
             tower=self.tower,
             layout=self.layout,
             pixels=self.cache.take(self.indices(split)),
-            objective=self.objective(split),
+            objective=self.profile.objective(objective) if self.profile else objective,
             study=self.study,
             split=split,
+            launcher=self.crew or inline,
         )
 
     def data_json(self) -> dict[str, object]:
@@ -165,6 +174,8 @@ def prepare(
     study: Path | None = None,
     cache_dir: Path | None = None,
     cache_size: int | None = None,
+    staff: Staff | None = None,
+    profile: Profile | None = None,
     reporter: Reporter | None = None,
 ) -> Bench:
     """Decode the images, embed the captions, open the study.
@@ -176,19 +187,25 @@ def prepare(
         study: the study's file; None keeps nothing.
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
+        staff: who runs the masks; None: this process.
+        profile: notes where the time goes.
         reporter: where progress goes.
 
     Raises:
-        HeadwiseError: a model without a text tower, an image that cannot be decoded, a study of something else.
+        HeadwiseError: a worker that cannot start, a model without a text tower, an image that cannot be decoded, a study of something else.
     """
-    reporter = reporter or Silent()
+    reporter, staff = reporter or Silent(), staff or Staff(workers=0)
+    use_threads(staff.threads(device))
     as_recorded(study, reporter)
-    layout = plan(model.tower, dtype=dtype, device=device, chunk=chunk)
+    chosen = precision(model.tower, dtype, device, study, cache_dir)
+    layout = plan(model.tower, dtype=chosen.dtype, device=device, chunk=chunk)
     reporter.say(
-        f"Precision {layout.dtype} on {layout.device}, {layout.chunk} images a chunk, {layout.stack} masks a stack."
+        f"Precision {layout.dtype} on {layout.device} ({chosen.why}), {layout.chunk} images a chunk, {layout.stack} masks "
+        "a stack."
     )
+    crew = hired(staff, model, layout, cache_dir, reporter.say)
     task = make_task(model, pairs, goal or Goal(), cache_dir=cache_dir, reporter=reporter)
-    facts = fingerprint(model, pairs, splits, task, layout)
+    facts = {**fingerprint(model, pairs, splits, task, layout), **({"workers": "mixed"} if staff.mixed else {})}
     opened = Study(study, facts, reporter.say) if study else None
     options = {"cache_dir": cache_dir, "cache_size": cache_size, "say": reporter.say}
     if layout.device == "cpu":
@@ -198,7 +215,11 @@ def prepare(
         cache = pixels(pairs, model, ahead=True, **options)
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, key=key, cache_dir=cache_dir)
+    if profile:
+        profile.images = profile.images or len(splits.search)
+        tower, opened = profile.tower(tower), opened and profile.study(opened)
+    parts = {"key": key, "cache_dir": cache_dir, "crew": crew, "profile": profile}
+    return Bench(model, tower, pairs, splits, task, cache, layout, opened, reporter, **parts)
 
 
 def as_recorded(study: Path | None, reporter: Reporter) -> None:
@@ -206,6 +227,22 @@ def as_recorded(study: Path | None, reporter: Reporter) -> None:
     there = ((recorded(study) if study else None) or {}).get("machine", {})
     if use_threads(there.get("threads", torch.get_num_threads())):
         reporter.say(f"Computing with {torch.get_num_threads()} threads, as this study did before.")
+
+
+def precision(tower: Tower, dtype: str, device: str, study: Path | None, cache_dir: Path | None) -> Choice:
+    """What `dtype` says; of `auto` what a study was begun with, whatever the timing says today, else what is faster.
+
+    Raises:
+        HeadwiseError: an unknown precision or device.
+    """
+    check_plan(dtype, None)
+    check_device(device)
+    if dtype != "auto":
+        return Choice(dtype, "as given")
+    there = ((recorded(study) if study else None) or {}).get("precision", {}).get("dtype")
+    if there in DTYPES:
+        return Choice(there, "as this study did before")
+    return faster(tower, device, cache_dir)
 
 
 def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: Plan) -> Mapping[str, object]:

@@ -20,7 +20,10 @@ from headwise.data.splits import Splits, split
 from headwise.edits.artefact import CARD_FILE, MASK_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation.crew import Staff
+from headwise.evaluation.crew.work import named
 from headwise.evaluation.engine import check_device, check_plan
+from headwise.evaluation.profile import Profile
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
@@ -50,9 +53,11 @@ class Machine:
         cache_dir: where preprocessed images and caption embeddings are kept.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.
         overrides: what a model given by name does otherwise than its files say.
+        staff: who runs the masks: this process, processes beside it, a cluster.
+        profile: notes where the time goes; of this process alone.
 
     Raises:
-        HeadwiseError: an unknown precision, or a chunk of no image.
+        HeadwiseError: an unknown precision, a chunk of no image, or more workers than GPUs.
     """
 
     dtype: str = "auto"
@@ -61,9 +66,12 @@ class Machine:
     cache_dir: Path | None = None
     cache_size: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
+    staff: Staff = field(default_factory=Staff)
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         check_plan(self.dtype, self.chunk)
+        self.staff.count(self.device)
 
 
 def dump(results: Mapping) -> str:
@@ -102,11 +110,13 @@ def load_model(model: ModelLike, machine: Machine) -> Model:
     """The model of that name on the machine's device, with the machine's overrides; a loaded one as it is.
 
     Raises:
-        HeadwiseError: overrides that a loaded model was not loaded with.
+        HeadwiseError: overrides that a loaded model was not loaded with, or workers for one that has no name.
     """
     if isinstance(model, Model):
         if any(model.overrides.given.get(name) != value for name, value in machine.overrides.given.items()):
             raise HeadwiseError("Overrides are for a model given by name; pass them to headwise.load instead.")
+        if machine.staff.count(machine.device) or machine.staff.ray is not None:
+            named(model)  # workers have to load it
         return model
     check_device(machine.device)
     return replace(load(model, device=machine.device, **machine.overrides.given), name=model)
@@ -184,6 +194,8 @@ def prepared(
         study=study,
         cache_dir=machine.cache_dir,
         cache_size=machine.cache_size,
+        staff=machine.staff,
+        profile=machine.profile,
         reporter=reporter,
     )
 

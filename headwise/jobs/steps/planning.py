@@ -69,10 +69,19 @@ class Speed:
 
 
 def timing(bench: Bench) -> Speed:
-    """A few masks on a few images of the search split, and the objective on random embeddings; a study keeps it."""
+    """A few masks on a few images of the search split, and the objective on random embeddings; a study keeps it.
+
+    Workers share what is timed here in one process.
+    """
     known = bench.study.read("speed") if bench.study else None
-    if isinstance(known, list):
-        return Speed(*known)
+    speed = Speed(*known) if isinstance(known, list) else _timed(bench)
+    if bench.study and known is None:
+        bench.study.note("speed", [speed.ffe, speed.score])
+    workers = bench.crew.count if bench.crew else 1
+    return Speed(speed.ffe / workers, speed.score / workers)
+
+
+def _timed(bench: Bench) -> Speed:
     grid, tower = bench.tower.grid, bench.tower
     operator = next((o for o in ("uniform", "zero") if o in tower.letters), "zero")
     heads = list(grid)
@@ -91,10 +100,7 @@ def timing(bench: Bench) -> Speed:
     once, width = run(min(4, len(indices)))
     count = min(len(indices), IMAGES, max(4, int(4 * SECONDS / max(once, 1e-6))))
     seconds = min(run(count)[0] for _ in range(2)) / cost * len(indices) / count
-    speed = Speed(seconds, _score_seconds(bench.objective("search"), len(indices), width))
-    if bench.study:
-        bench.study.note("speed", [speed.ffe, speed.score])
-    return speed
+    return Speed(seconds, _score_seconds(bench.objective("search"), len(indices), width))
 
 
 def _score_seconds(objective: Objective, images: int, width: int) -> float:
