@@ -53,11 +53,11 @@ def test_gradients_equal_finite_differences(name):
 
 def test_operators_that_are_not_defined_are_refused(name):
     tower = tower_of(built(name))
-    for operator in ("cls", "cls_row", "self", "uniform"):
+    for operator in ("cls", "cls_row", "self", "keys", "queries", "uniform"):
         for row, block in enumerate(tower.blocks):
-            defined = operator in block.operators and (tower.class_token or not operator.startswith("cls"))
+            defined = operator in block.letters and (tower.class_token or not operator.startswith("cls"))
             mask = Mask.suppress(tower.grid, [tower.grid.head(row, 0)], operator)
-            if defined and operator in tower.operators:
+            if defined and operator in tower.letters:
                 tower.check_mask(mask)
             else:
                 with pytest.raises(HeadwiseError, match=operator):

@@ -149,7 +149,7 @@ def test_replicas_compute_with_their_own_parameters(name, operator):
     model, scale = built(name), 0.75
     tower = tower_of(model)
     images = pictures(tower, 2)
-    mask = Mask(tower.grid, a_mask(model).gates, operator)
+    mask = Mask.suppress(tower.grid, a_mask(model).heads, operator)
     if operator == "mean":
         mask = engine.with_means(mask, engine.head_means(tower, images, PLAN))
     scaled = copy.deepcopy(model)
@@ -237,7 +237,7 @@ def test_another_resolution_than_the_towers_own():
     model = randomise(timm_model("vit_small_patch16_rope_mixed_224", depth=2, img_size=96, dynamic_img_size=True))
     tower = tower_of(model)
     images = torch.randn(2, 3, 64, 128)
-    gate = Mask.suppress(tower.grid, ["L0.H0", "L1.H0"], gate=1 - 1e-6)
+    gate = Mask.suppress(tower.grid, ["L0.H0", "L1.H0"], f"scale({1 - 1e-6!r})")
     with torch.no_grad(), apply(model, gate, probe=False):
         almost = model(images)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from test_live_families import call
 from torch import nn
 
 from headwise.applied.live import apply
+from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.evaluation import engine
 from headwise.towers import tower_of
@@ -72,11 +73,13 @@ def test_attentions_and_hidden_states_are_those_that_the_edited_layers_used(name
     case = eager(name)
     grid = case.tower.grid
     rows = [row for row, block in enumerate(case.tower.blocks) if block.tokenwise]
-    for operator in case.tower.operators:
+    for operator in ("zero", "uniform", "mean", "cls", "self", "cls_row"):
+        if operator not in case.tower.letters:
+            continue
         gates = [(0.0, 0.3, *[1.0] * (grid.rows[row] - 2)) if row == 1 else (1.0,) * grid.rows[row] for row in
                  range(len(grid.rows))]  # fmt: skip
         means = engine.head_means(case.tower, case.images, PLAN) if operator == "mean" else None
-        mask = Mask(grid, tuple(gates), operator)
+        mask = Mask.gated(grid, gates, operator)
         mask = mask if means is None else engine.with_means(mask, means)
         with apply(case.tower, mask):
             out = case.vision(pixel_values=case.images, output_attentions=True, output_hidden_states=True)
@@ -98,9 +101,10 @@ def test_attentions_and_hidden_states_are_those_that_the_edited_layers_used(name
             torch.testing.assert_close(out.attentions[row], wanted, atol=1e-5, rtol=1e-4)
             z = wanted @ v  # (B, H, N, d)
             if operator == "mean":
-                for head, constant in mask.means:
+                for head, edit in mask.edits.items():
                     if case.tower.grid.row_of(head) == row:
-                        z[:, head.index] += (1 - mask.gate(head)) * torch.tensor(constant)
+                        constant = torch.tensor(edit.value.array("constant").numpy())
+                        z[:, head.index] += (1 - edit.value.number) * constant
             y = attn.out_proj(z.transpose(1, 2).flatten(2))  # (B, N, D)
             x = out.hidden_states[row] + y
             x = x + layers[row].mlp(layers[row].layer_norm2(x))
@@ -203,10 +207,12 @@ def test_the_usual_attention_map_hook_of_timm_sees_the_edited_attention():
     for operator in ("zero", "uniform", "cls", "self", "cls_row", "mean"):
         maps.clear()
         gates = (1.0,) * 12, (0.0, 0.3, *[1.0] * 10)
-        mask = engine.with_means(Mask(tower.grid, gates, operator), means)
+        mask = engine.with_means(Mask.gated(tower.grid, gates, operator), means)
         with apply(model, mask):
             explicit = model(images)
-        torch.testing.assert_close(maps[0], replaced(own, gates[1], operator), atol=1e-5, rtol=1e-4)
+        # what a head emits is edited after its attention, which stays as it is then
+        wanted = replaced(own, gates[1], operator) if KINDS[operator].side == "attention" else own
+        torch.testing.assert_close(maps[0], wanted, atol=1e-5, rtol=1e-4)
         model.blocks[1].attn.fused_attn = True
         with apply(model, mask):
             torch.testing.assert_close(model(images), explicit, atol=1e-4, rtol=1e-4)
@@ -228,7 +234,7 @@ def test_attention_weights_of_torchs_multi_head_attention(name):
     own_out, own = attn(q, k, k, need_weights=True, average_attn_weights=False)
     gates = [(1.0,) * count for count in tower.grid.rows]
     gates[row] = (0.0, 0.3, *[1.0] * (tower.grid.rows[row] - 2))
-    with apply(tower, Mask(tower.grid, tuple(gates), "uniform")):
+    with apply(tower, Mask.gated(tower.grid, gates, "uniform")):
         out, each = attn(q, k, k, need_weights=True, average_attn_weights=False)
         _, mean = attn(q, k, k)
         fused, none = attn(q, k, k, need_weights=False)

@@ -103,7 +103,7 @@ def test_many_threads_at_once_on_one_model():
     model = small_clip()
     grid = tower_of(model).grid
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    masks = [Mask.suppress(grid, [head], gate=gate) for head in list(grid)[:4] for gate in (0.0, 0.5)]
+    masks = [Mask.suppress(grid, [head], edit) for head in list(grid)[:4] for edit in ("zero", "scale(0.5)")]
     before = footprint(model)
 
     def embed() -> torch.Tensor:

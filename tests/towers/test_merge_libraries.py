@@ -84,7 +84,7 @@ def test_sentence_transformers(tmp_path):
     module = golden.randomise(hf_model("CLIP", {"vocab_size": 300, "bos_token_id": 188, "eos_token_id": 189}))
     wrap(module, clip(tmp_path)).save(tmp_path / "base")
     model = wrap(SentenceTransformer(str(tmp_path / "base"), device="cpu"))
-    mask = Mask.suppress(model.tower.grid, ["L0.H1", "L1.H0"], gate=0.3)
+    mask = Mask.suppress(model.tower.grid, ["L0.H1", "L1.H0"], "scale(0.3)")
     pictures = real_pairs()[0][:2]
     for i, picture in enumerate(pictures):
         picture.save(tmp_path / f"{i}.png")

@@ -51,7 +51,7 @@ def open_clip_folder(folder: Path) -> None:
 def check(model: Model, source: dict[str, torch.Tensor], file: str, folder: Path, row: int = -1) -> MergeReport:
     """Merge with soft gates in the first row of heads and another, and compare the file with the source, tensor by tensor."""
     grid = model.tower.grid
-    mask = Mask.suppress(grid, ["L0.H1", grid.head(range(len(grid.rows))[row], 0)], gate=0.3)
+    mask = Mask.suppress(grid, ["L0.H1", grid.head(range(len(grid.rows))[row], 0)], "scale(0.3)")
     images = golden.pictures(model.tower, 2)
     with apply(model, mask), torch.inference_mode():
         masked = model.tower.encode(images.to(model.tower.dtype)).float()
