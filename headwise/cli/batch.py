@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from headwise.cli import compare, explain, front, refine, sweep, transfer
+from headwise.cli.command import grouped
 from headwise.cli.options import JsonOption, refuse_former
 from headwise.errors import HeadwiseError
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+@grouped
 def batch(
     jobs: Annotated[Path, typer.Argument(help="A YAML file: `jobs`, a list of commands with their options.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder. The same command continues there.")],

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 PANELS = {
     "Options": (
-        "out", "mask", "on", "strategy", "operator", "rungs", "budget", "max_minutes", "dry_run", "keep_domain",
+        "out", "mask", "edits", "to", "base", "on", "operator", "rungs", "budget", "max_minutes", "dry_run", "keep_domain",
         "against", "prune", "explain", "config", "as_json",
     ),
     "What to maximise": ("fitness", "templates", "class_names", "max_loss"),
     "Search": (
-        "no_sweep", "first_order", "exact", "max_heads", "width", "population", "generations", "patience", "tournament",
+        "strategy", "no_sweep", "first_order", "exact", "max_heads", "width", "population", "generations", "patience", "tournament",
         "elites", "flip", "gates", "learning_rate", "epochs", "batch", "penalty", "keep_soft", "recompute", "autocast",
         "repeats",
     ),
@@ -26,7 +26,7 @@ PANELS = {
     ),
     "Model": ("image_size", "mean", "std", "interpolation", "resize_mode", "context_length", "processor"),
     "Machine": ("device", "dtype", "chunk", "cache_size", "workers", "ray", "mixed_workers", "profile", "port"),
-    "Output": ("per_query", "write", "overwrite", "quiet", "verbose", "log_file"),
+    "Output": ("precision", "most_loss", "licence", "per_query", "write", "overwrite", "quiet", "verbose", "log_file"),
 }  # fmt: skip
 FIRST = next(iter(PANELS))
 PLACES = {name: (panel, place) for panel, names in PANELS.items() for place, name in enumerate(names)}

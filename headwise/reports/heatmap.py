@@ -110,7 +110,7 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
         model, chosen = results["model"], results.get("chosen")
         grid = Grid(tuple(model["layers"]), model.get("pool_heads", 0))
         heads = [Head.parse(name) for name in chosen["heads"]] if chosen else []
-        swept = [*results["sweep"], *results.get("first_order", [])]
+        swept = [*results["sweep"], *results.get("first_order", [])] if chosen else []
         outlined = {sweep["operator"]: heads for sweep in swept}
         if not results["sweep"]:
             scores = {

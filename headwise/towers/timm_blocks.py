@@ -44,7 +44,8 @@ class TimmBlock(Block):
             folds -= {*BY_SCORES}  # what is scaled or copied before a norm is another thing after it
         if getattr(attn, "num_kv_groups", 1) > 1:
             folds -= {"keys", "queries"}  # several heads share a key
-        if rope is not None and attn.qkv is not None and getattr(attn, "q_bias", None) is not None:
+        unbiased = attn.qkv is None and attn.k_proj.bias is None
+        if rope is not None and (unbiased or (attn.qkv is not None and getattr(attn, "q_bias", None) is not None)):
             folds.discard("queries")  # keys have no bias, and with rotated positions a bias of keys counts
         if attn.proj.bias is None or getattr(attn, "gate", None) is not None:
             folds -= {*BY_BIAS}  # nowhere to put the constant, or it would have to pass the gate

@@ -36,7 +36,12 @@ def test_what_all_commands_share(name):
     flags = {flag for p in options(COMMANDS[name]) for flag in p.opts}
     assert {"-q", "-v", "--log-file"} <= flags
     assert ("--config" in flags) == (name in LONG)
-    takes_a_model = any(p.name == "model" for p in COMMANDS[name].params) or name in ("demo", "explore", "take")
+    takes_a_model = any(p.name == "model" for p in COMMANDS[name].params) or name in (
+        "demo",
+        "explore",
+        "take",
+        "verify",
+    )
     assert ("--device" in flags) == takes_a_model
 
 

@@ -18,7 +18,7 @@ from headwise.evaluation.engine import embed, plan
 from headwise.scoring.losses import captions, loss_of, value_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Prototypes
-from headwise.search import gradient
+from headwise.search import training
 from headwise.search.gated import frozen, gate_rows, under
 from headwise.search.gradient import GradientSettings, learn_gates
 
@@ -119,11 +119,11 @@ def test_images_that_need_each_other_stay_in_one_batch(uniform, batch, monkeypat
     labels = np.arange(48) % 3
     labels[:2] = 2  # 15, 15 and 18 images: two classes have a group of three
     loss = loss_of(Prototypes(torch.empty(3, 0), labels, scale=SCALE))
-    batches, embed_batch = [], gradient._Training.embed
+    batches, embed_batch = [], training.Training._embed
     monkeypatch.setattr(
-        gradient._Training,
-        "embed",
-        lambda self, numbers, gates: batches.append(numbers) or embed_batch(self, numbers, gates),
+        training.Training,
+        "_embed",
+        lambda self, pixels, numbers, edits: batches.append(numbers) or embed_batch(self, pixels, numbers, edits),
     )
     learn(uniform, settings=replace(SHORT, batch=batch, epochs=1, holdout=0.0), loss=loss)
     assert all(len(numbers) for numbers in batches)
