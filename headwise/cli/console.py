@@ -71,7 +71,7 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
     columns = ("data", "metric", "%", "published")
     if not anything:
         rows, columns = [row[:3] for row in rows], columns[:3]
-    print_table(f"{found[0]['model']}, mask {found[0]['mask']}", columns, rows)
+    print_table(f"{found[0]['model']}, mask {words.shortened(found[0]['mask'])}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
         say("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
     for one in found:
@@ -217,7 +217,7 @@ def print_transfer(results: Mapping, folder: object) -> None:
 
     rows = [
         (
-            row["mask"],
+            words.shortened(row["mask"]),
             words.short_name(row["found_on"]),
             *(f"{words.change(c['delta'])} ({words.interval(c['interval'])})" for c in row["test"]),
         )

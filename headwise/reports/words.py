@@ -241,10 +241,16 @@ def verdict(results: Results) -> str:
     return f"{found} {claim_sentence(after)}"
 
 
+def shortened(mask: str) -> str:
+    """Edits as a text; of many the first three, and how many more."""
+    parts = mask.split(", ")
+    return mask if len(parts) <= FEW else f"{', '.join(parts[:3])} and {len(parts) - 3} more"
+
+
 def few_edits(chosen: Results) -> str:
     """The heads with what is done to them; of many the first, and how many more."""
     pairs = [f"{head} {edit}" for head, edit in chosen["edits"].items()]
-    return listed(pairs[:FEW]) if len(pairs) <= FEW else f"{', '.join(pairs[:FEW])} and {len(pairs) - FEW} more"
+    return listed(pairs) if len(pairs) <= FEW else f"{', '.join(pairs[:3])} and {len(pairs) - 3} more"
 
 
 def results_table(results: Results) -> str:
@@ -334,7 +340,14 @@ def _environment(html: bool) -> Environment:
         finalize=None if html else markdown,  # every value that a template shows; what is Markdown by its type stays
     )
     environment.filters.update(
-        points=points, change=change, interval=interval, p=p_value, code=code, literal=literal, md=Markdown
+        shortened=shortened,
+        points=points,
+        change=change,
+        interval=interval,
+        p=p_value,
+        code=code,
+        literal=literal,
+        md=Markdown,
     )
     environment.globals.update(
         before_after=before_after,
