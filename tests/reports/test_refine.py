@@ -37,7 +37,7 @@ def test_every_table_is_read_as_a_table_and_none_is_lost():
     before_after = found["test split: 762 images, 1,665 captions"]
     assert before_after[1] == ["mean recall", "30.12", "31.40", "+1.28", "+0.31 to +2.24", "0.009"]
     assert ["text → image R@1", "14.12", "15.40", "+1.28", "", ""] in before_after
-    assert found["head"][1][:3] == ["L1.H2", "0", "+1.31"]
+    assert found["head"][1][:3] == ["L1.H2", "uniform", "+1.31"]
     assert found["head (uniform), largest gain first"][1] == ["L1.H2", "+1.31", "0.004"]
     assert found["mask"][2][:3] == ["L1.H2=uniform, L3.H5=uniform", "ga", "2"]
     assert found["mask"][2][-1] == "**chosen**"
