@@ -224,7 +224,7 @@ def test_the_page_begins_with_the_runs_own_choice(session, run):
 
     page = _page(run, finished(run), session)
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert data["live"]["edits"] == dict.fromkeys(CHOSEN, "zero")
+    assert data["live"]["edits"] == dict.fromkeys(CHOSEN, "uniform")
     assert data["live"]["widest"] == exploring.WIDEST
     assert len(data["live"]["points"]) == 2 * len(data["live"]["names"]) == 80
     assert np.isfinite(data["live"]["points"]).all()
