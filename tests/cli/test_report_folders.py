@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_an_explanation_becomes_cards_with_pictures(explained, run, tmp_path):
     largest = found["images"][head["examples"]["largest"][0]["image"]]["id"]
     assert shown["pictures"][largest].startswith("data:image/webp")
     assert "on the images for checking" in text
-    assert f"--mask {MASK}" in text
+    assert f"--mask '{MASK}'" in unescape(text)
     assert "max-T" not in text.split("<main>")[1].split("<script")[0]  # no such p was computed
 
 
