@@ -139,6 +139,6 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
 
 def _label(row: Mapping[str, Any]) -> str:
     """A mask by its name, a long one by how many heads it has, and what it was found on, where that is known."""
-    name = row["mask"] if len(row["mask"]) <= LONGEST else f"{row['operator']}, {counted(row['size'], 'head')}"
+    name = row["mask"] if len(row["mask"]) <= LONGEST else f"{row['kinds']}, {counted(row['size'], 'head')}"
     known = row["found_on"] != "unknown"
     return picture(name) + (f"\n{picture(short_name(row['found_on']))}" if known else "")
