@@ -36,7 +36,7 @@ MARKS = {  # keys that only this command's results have together
     "compare": {"rows", "left_out"},
     "transfer": {"masks", "best"},
     "front": {"points", "evaluated"},
-    "inspect": {"operators", "tokens"},
+    "inspect": {"edits", "tokens"},
 }
 
 
@@ -130,7 +130,9 @@ def rows_of(results: Results) -> Rows:
     if kind == "front":
         return [_point(point) for point in results["points"]]
     if kind == "inspect":
-        return [{"operator": name, **facts} for name, facts in results["operators"].items()]
+        return [
+            {"edit": name, **{k: v for k, v in one.items() if k != "rows"}} for name, one in results["edits"].items()
+        ]
     raise HeadwiseError("These results have no table of heads or metrics; look at their keys.")
 
 
