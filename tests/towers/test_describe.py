@@ -8,6 +8,7 @@ from cases import built
 from golden import randomise
 
 from headwise.cli.look import models
+from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.jobs.inspect import inspect
 from headwise.towers import NAMES, tower_of, wrap
@@ -35,17 +36,16 @@ def test_inspect_counts_what_is_there(siglip):
     assert facts["text"]
 
 
-def test_inspect_says_where_operators_apply_and_which_fold(siglip):
-    operators = inspect(siglip)["operators"]
-    assert {name: entry["applies"] for name, entry in operators.items()} == {
-        "zero": "all heads",
-        "mean": "all heads",
-        "uniform": "all heads",
-        "cls": "no",
-        "self": "blocks",
-        "cls_row": "no",
+def test_inspect_says_where_edits_apply_and_which_fold(siglip):
+    edits = inspect(siglip)["edits"]
+    applies = {"cls": "no", "cls_row": "no", "self": "blocks", "keys": "blocks", "queries": "blocks"}
+    assert {name: entry["applies"] for name, entry in edits.items()} == {
+        name: applies.get(name, "all heads") for name in KINDS
     }
-    assert [name for name, entry in operators.items() if entry["folds"]] == ["zero", "mean", "uniform"]
+    foldable = {"zero", "mean", "scale", "shift", "spectral", "uniform", "temperature", "keys", "queries"}
+    assert {name for name, entry in edits.items() if entry["folds"]} == foldable
+    assert edits["keys"]["rows"] == {"L0": "folds", "L1": "folds"}
+    assert edits["self"]["rows"] == {"L0": "applies", "L1": "applies"}
 
 
 def test_inspect_costs_a_sweep_less_than_the_hook_loop():
@@ -72,7 +72,7 @@ def test_every_name_form_is_listed_and_every_example_has_a_known_form():
 
 def test_models_prints_every_form_and_whole_names(capsys, monkeypatch):
     monkeypatch.setattr("headwise.towers.describe._version", lambda package: None if package == "timm" else "1.0")
-    models()
+    models.__wrapped__()
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     for library in families():
         for form, meaning in library.forms.items():
@@ -82,9 +82,11 @@ def test_models_prints_every_form_and_whole_names(capsys, monkeypatch):
     assert "timm not installed: pip install 'headwise[timm]'" in lines
 
 
-def test_operators_in_inspect_are_those_that_masks_accept(siglip):
+def test_edits_in_inspect_are_those_that_heads_accept(siglip):
     tower = tower_of(siglip.module)
-    for name, entry in inspect(siglip)["operators"].items():
+    for name, entry in inspect(siglip)["edits"].items():
+        if KINDS[name].needs:
+            name += "(0.5)"
         if entry["applies"] == "all heads":
             for head in tower.grid:
                 tower.check_mask(Mask.suppress(tower.grid, [head], name))
