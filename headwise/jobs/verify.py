@@ -56,4 +56,4 @@ def verify(
 
 
 def _is_place(edits: str | Path) -> bool:
-    return isinstance(edits, Path) or (":L" not in edits and ":pool" not in edits)
+    return isinstance(edits, Path) or "=" not in edits or Path(edits).exists()

@@ -28,7 +28,7 @@ def test_a_finalist_becomes_a_mask_with_its_card_and_model(refined, pairs, run, 
     assert told["against"]["delta"] == pytest.approx(row["delta"])
     card = (tmp_path / "taken" / "README.md").read_text()
     assert "It was taken by hand" in card
-    assert finalist["mask"].split(":")[1].split(",")[0] in card
+    assert finalist["mask"].split("=")[0] in card
     assert (tmp_path / "taken" / "model" / "config.json").is_file()
 
 
