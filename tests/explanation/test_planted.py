@@ -18,7 +18,12 @@ def found(tmp_path_factory):
     texts.write_text("\n".join([WORD, *OTHERS]))
     model = planted_model()
     results = explain(
-        model, planted_pairs(model), folder / "out", texts=texts, mask=f"zero:{PLANTED},L0.H0", check_weights=False
+        model,
+        planted_pairs(model),
+        folder / "out",
+        texts=texts,
+        mask=f"{PLANTED}=zero, L0.H0=zero",
+        check_weights=False,
     )
     return results, folder / "out"
 
