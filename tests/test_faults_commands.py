@@ -41,7 +41,7 @@ def things(tmp_path_factory) -> Path:
     (folder / "mask").mkdir()
     for name, text in {
         "nested": "[" * 100_000,
-        "digits": '{"gates": [[' + HUGE + "]]}",
+        "digits": '{"grid": {"layers": [' + HUGE + "]}}",
         "list": "[]",
         "null": "null",
     }.items():
@@ -67,7 +67,7 @@ def values(folder: Path) -> list[str]:
              for name in ("nested.json", "digits.json", "good", "loop")]  # fmt: skip
     texts = ["", " ", "demo", "hf:", "hf:no/such", "hf:../x", "timm:", "open_clip:x", "~nouser/x", "x" * 300, "/" + "y/" * 3000, "a[/b]", "[/INST]",
              "\x1b[31m", "日本語", os.fsdecode(b"\xff"), "nan", "inf", "-inf", "-1", "0", "1e400", HUGE, f"{HUGE}GB", "0x1", "1,2", "L0.H0=zero",
-             f"zero:L{HUGE}.H0", "L0.H1=zero:", "identity", "cpu", "cuda:99", "auto", "float32", "genetic", "/dev/null", "/proc/self/mem", ".", "..",
+             f"L{HUGE}.H0=zero", "L0.H1=zero=", "L0.H0=scale(nan)", "L0.H0=spectral", "identity", "cpu", "cuda:99", "auto", "float32", "genetic", "/dev/null", "/proc/self/mem", ".", "..",
              "/", "{c}", "a?b=c&d", "wds:x?split=", "s3://x/y", "https://[::1", "http://", "file:///etc/passwd", "x://y", "--", "-h", "-"]  # fmt: skip
     return files + masks + forms + texts
 

@@ -205,15 +205,16 @@ def loads(text: str, where: str, arrays: Arrays | None = None) -> Fields:
     if not isinstance(provenance, dict):
         raise wrong("provenance", "an object")
     _check_beside(listed, arrays, where)
-    grid = Grid(tuple(layout["layers"]), layout.get("pool", 0))
-    found: dict[Head, Edit] = {}
+    field, found = "grid", dict[Head, Edit]()
     try:
+        grid = Grid(tuple(layout["layers"]), layout.get("pool", 0))
+        field = "edits"
         for name, written in edits.items():
             head = Head.parse(name)
             grid.row_of(head)
             found[head] = _with_arrays(Edit.parse(written), head, arrays if listed else None)
     except HeadwiseError as error:
-        raise HeadwiseError(f"{where}: the field 'edits' is wrong. {error}") from error
+        raise HeadwiseError(f"{where}: the field '{field}' is wrong. {error}") from error
     return Fields(grid, found, provenance)
 
 
@@ -275,7 +276,7 @@ def _checksum(data: Mapping[str, Any]) -> int:
 
 def _warn_of_newer(data: dict[str, Any], where: str) -> None:
     unknown = sorted(set(data) - KEYS)
-    number = data.get("format", FORMAT)
+    number = data.get("format", 1 if "gates" in data else FORMAT)  # 1: masks of one operator
     if type(number) is not int or number < 1:
         raise HeadwiseError(f"{where}: the field 'format' is {_short(number)}; it has to be a whole number from 1.")
     if number < FORMAT:

@@ -13,6 +13,7 @@ from functools import total_ordering
 
 from headwise.errors import HeadwiseError
 
+MOST = 1_000_000  # heads of a grid
 POOL = -1  # the layer number of attention-pooling heads: they come after every block, as gates[-1] does
 _NAME = re.compile(r"^(?:L(\d+)|(pool))\.H(\d+)$", re.IGNORECASE)
 
@@ -60,10 +61,17 @@ class Grid:
     Arguments:
         layers: heads per block, first block first.
         pool: heads of the attention pooling; they form one more row after the blocks.
+
+    Raises:
+        HeadwiseError: more heads than any model has: a table of them would fill the memory.
     """
 
     layers: tuple[int, ...]
     pool: int = 0
+
+    def __post_init__(self) -> None:
+        if sum(self.layers) + self.pool > MOST:
+            raise HeadwiseError(f"The grid has more than {MOST:,} heads; no model has so many.")
 
     @classmethod
     def spanned(cls, heads: Iterable[Head]) -> Grid:

@@ -17,7 +17,7 @@ from headwise.errors import HeadwiseError
 from headwise.jobs.export import export
 from headwise.towers import load
 
-EDITS = "zero:" + ",".join(f"L0.H{i}" for i in range(6)) + ",L5.H2"  # the first block loses its attention
+EDITS = ", ".join(f"L0.H{i}=zero" for i in range(6)) + ", L5.H2=zero"  # the first block loses its attention
 AFTER = {
     "hf": "embed = lambda: model.get_image_features(pixel_values=pixels)",
     "pruned": "embed = lambda: model.get_image_features(pixel_values=pixels)",
@@ -84,7 +84,7 @@ def test_a_pruned_folder_is_refused_by_headwise_itself(tmp_path):
 def test_doors_that_are_closed(tmp_path):
     for to, edits, words in (
         ("timm", EDITS, "cannot be written for timm"),
-        ("hf", "cls:L0.H0", "does not fold"),
+        ("hf", "L0.H0=cls", "does not fold"),
         ("pruned", "L0.H0=uniform", "nothing to prune"),
     ):
         with pytest.raises(HeadwiseError, match=words):

@@ -36,7 +36,7 @@ def demo():
 
 @pytest.mark.parametrize("precision", ["float16"])
 def test_a_mask_that_does_not_fold_is_graph(demo, pictures, tmp_path, precision):
-    mask = Mask.parse(demo.tower.grid, "cls:L0.H1,L5.H2=0.5")
+    mask = Mask.parse(demo.tower.grid, "L0.H1=cls, L5.H2=cls(0.5)")
     report = write_onnx(demo, mask, tmp_path, precision=precision, images=pictures, texts=TEXTS)
     assert report.mask == "graph"
     assert report.image_cosine >= 0.999
@@ -60,7 +60,7 @@ def test_open_clip_full_size(tmp_path, noise):
     open_clip = pytest.importorskip("open_clip")
     module = open_clip.create_model("ViT-B-32", pretrained=None).eval()
     model = wrap(module, name="open_clip:ViT-B-32")
-    mask = Mask.parse(model.tower.grid, "zero:" + ",".join(f"L3.H{i}" for i in range(12)) + ",L7.H1")
+    mask = Mask.parse(model.tower.grid, ", ".join(f"L3.H{i}=zero" for i in range(12)) + ", L7.H1=zero")
     report = write_onnx(model, mask, tmp_path, images=noise, texts=TEXTS)
     assert report.heads.startswith("13 heads cut out, 1 of 12 blocks without attention")
     from headwise.sums import write_sums
