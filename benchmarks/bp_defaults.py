@@ -27,8 +27,9 @@ import numpy as np
 import torch
 
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Pixels, Plan, embed, head_means, plan
+from headwise.evaluation.engine import Pixels, embed, head_means
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import Plan, plan
 from headwise.scoring.losses import captions
 from headwise.scoring.objectives import Retrieval
 from headwise.search.gradient import GradientSettings, learn_gates

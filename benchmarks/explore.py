@@ -20,7 +20,7 @@ import torch
 import headwise
 from headwise.data.cache import pixels
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import plan
+from headwise.evaluation.layout import plan
 from headwise.evaluation.streams import Streams
 from headwise.jobs.explore import prepare
 from headwise.jobs.report import finished

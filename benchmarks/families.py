@@ -30,6 +30,7 @@ from torch import nn
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.evaluation import engine
+from headwise.evaluation.layout import plan
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 
@@ -128,7 +129,7 @@ def compare(name: str, args: argparse.Namespace) -> dict:
     torch.manual_seed(0)
     tower = tower_of(FAMILIES[name]().eval().requires_grad_(False).to(args.device))
     size, grid = tower.resolution, tower.grid
-    layout = engine.plan(tower, dtype="float32", device=args.device)
+    layout = plan(tower, dtype="float32", device=args.device)
     images = torch.randn(args.images or layout.chunk, 3, size, size, device=args.device)  # (N, 3, R, R)
     masks = [Mask.suppress(grid, [head]) for head in swept_heads(grid, args.rows)]
     sampled = [masks[i] for i in spread(len(masks), args.heads)]

@@ -30,8 +30,9 @@ from torch import nn
 
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.engine import embed
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import plan
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Retrieval
 from headwise.search.anchors import Anchors, Guesses

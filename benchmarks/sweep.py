@@ -25,6 +25,7 @@ import torch
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.evaluation import engine
+from headwise.evaluation.layout import Plan, plan
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 
@@ -92,8 +93,8 @@ def compare(args: argparse.Namespace) -> dict:
     tower = tower_of(module)
     images = Noise(args.images)[0 : args.images].to(args.device)
     masks = {head: Mask.suppress(tower.grid, [head]) for head in tower.grid}
-    layouts = {"float32": engine.plan(tower, dtype="float32", device=args.device)}
-    layouts["bfloat16"] = engine.plan(tower, dtype="bfloat16", device=args.device)
+    layouts = {"float32": plan(tower, dtype="float32", device=args.device)}
+    layouts["bfloat16"] = plan(tower, dtype="bfloat16", device=args.device)
     hook_chunk = args.images if args.device != "cpu" else layouts["float32"].chunk
     best: dict[str, float] = {}
     found: dict[str, dict] = {}
@@ -120,11 +121,11 @@ def compare(args: argparse.Namespace) -> dict:
         "times faster than the hook loop": {n: round(best["hook loop"] / best[n], 2) for n in ("float32", "bfloat16")},
         "largest difference, float32": difference,
         "smallest cosine, bfloat16": cosine,
-        "auto precision here": engine.plan(tower, device=args.device).dtype,
+        "auto precision here": plan(tower, device=args.device).dtype,
     }
 
 
-def sweep(tower: Tower, images: torch.Tensor, masks: dict[Head, Mask], layout: engine.Plan) -> dict[Head, torch.Tensor]:
+def sweep(tower: Tower, images: torch.Tensor, masks: dict[Head, Mask], layout: Plan) -> dict[Head, torch.Tensor]:
     by_mask = dict(engine.embed(tower, images, list(masks.values()), layout))
     return {head: by_mask[mask] for head, mask in masks.items()}
 
@@ -141,7 +142,7 @@ def peak(args: argparse.Namespace) -> dict:
     """Peak memory of this process during a part of a sweep, above what it took before."""
     tower = tower_of(build(args.model))
     masks = [Mask.suppress(tower.grid, [head]) for head in tower.grid][-args.masks :]
-    layout = replace(engine.plan(tower, dtype="float32"))
+    layout = replace(plan(tower, dtype="float32"))
     list(engine.embed(tower, Noise(layout.chunk), masks, layout))  # one chunk: what a walk needs at the least
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in engine.embed(tower, Noise(args.images), masks, layout):

@@ -79,7 +79,7 @@ def test_lines_by_chance_end_with_a_sentence(things, run, monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     draw, commands, seen = random.Random(13), parameters(), set()
     bad = [value for value in values(things) if value not in ("demo", str(things / "good"))]
-    for number in range(300):
+    for number in range(360):  # some 15 a command
         name = draw.choice([*commands, "nonsense"])
         arguments, options = commands.get(name, ([], {}))
         asked = [] if draw.random() < 0.05 else [
@@ -87,8 +87,8 @@ def test_lines_by_chance_end_with_a_sentence(things, run, monkeypatch, tmp_path)
         ]  # fmt: skip
         for option, flag in draw.sample(sorted(options.items()), min(len(options), draw.choice([0, 0, 1, 2]))):
             asked += [option] if flag else [option, draw.choice(bad)]
-        if name == "transfer":  # its masks and data are options
-            asked += ["--mask", draw.choice(bad), "--on", draw.choice(bad)]
+        for option in {"transfer": ("--mask", "--on"), "take": ("--mask",), "verify": ("--edits",)}.get(name, ()):
+            asked += [option, draw.choice(bad)]  # these have to be there
         if "--out" in options and "--out" not in asked and draw.random() < 0.8:
             asked += ["-o", str(tmp_path / "out") if draw.random() < 0.5 else draw.choice(bad)]
         code, out, err = run(*name.split(), *asked)

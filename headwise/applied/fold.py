@@ -4,9 +4,9 @@
     temperature   W_q[h] ← τ·W_q[h], b_q[h] ← τ·b_q[h]; 0 is `uniform`: every score is equal
     keys          W_q[h] ← W_k[h], b_q[h] ← b_k[h];     queries  W_k[h] ← W_q[h], b_k[h] ← b_q[h]
 
-W_out (D, H·d), W_q, W_k (H·d, D), [h]: one head's d columns or rows; M_h (d, d), c_h (d). In: a tower and edits. Out: parameters with their
-new values, in float32. What does not fold exactly is refused, never approximated. Whether anything is written is not
-known here.
+W_out (D, H·d), W_q, W_k (H·d, D), [h]: one head's d columns or rows; M_h (d, d), c_h (d). In: a tower and edits. Out:
+parameters with their new values, in float32. What does not fold exactly is refused, never approximated. Whether
+anything is written is not known here.
 """
 
 from __future__ import annotations
@@ -66,14 +66,25 @@ def check_folds(tower: Tower, mask: Mask) -> None:
     Raises:
         HeadwiseError: the edits do not fold exactly into this tower's weights; the message says which would.
     """
+    for text, reason in _obstacles(tower, mask):
+        raise HeadwiseError(
+            f"{text} does not fold into the weights of {tower.family}: {reason}. Edits that fold into this model: "
+            f"{', '.join(tower.foldable) or 'none'}. Search with one of them, or apply these edits in place with "
+            "headwise.apply."
+        )
+
+
+def folds(tower: Tower, mask: Mask) -> bool:
+    """Whether the edits fold exactly into this tower's weights."""
+    return not any(True for _ in _obstacles(tower, mask))
+
+
+def _obstacles(tower: Tower, mask: Mask) -> Iterator[tuple[str, str]]:
+    """What does not fold, as `HEAD=letter`, and why."""
     for head, edit in mask.edits.items():
         for letter in edit.letters:
             if reason := _unfoldable(tower.blocks[mask.grid.row_of(head)], letter):
-                raise HeadwiseError(
-                    f"{head}={letter.text()} does not fold into the weights of {tower.family}: {reason}. Edits that fold "
-                    f"into this model: {', '.join(tower.foldable) or 'none'}. Search with one of them, or apply these "
-                    "edits in place with headwise.apply."
-                )
+                yield f"{head}={letter.text()}", reason
 
 
 def _unfoldable(block: Block, letter: Letter) -> str:
@@ -96,15 +107,6 @@ def _unfoldable(block: Block, letter: Letter) -> str:
     ):
         return "the block has no projection of queries of its own"
     return ""
-
-
-def folds(tower: Tower, mask: Mask) -> bool:
-    """Whether the edits fold exactly into this tower's weights."""
-    return not any(
-        _unfoldable(tower.blocks[mask.grid.row_of(head)], letter)
-        for head, edit in mask.edits.items()
-        for letter in edit.letters
-    )
 
 
 def check_plain(module: nn.Module) -> None:

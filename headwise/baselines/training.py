@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Pixels, Plan, embed, plan
+from headwise.evaluation.engine import Pixels, embed
+from headwise.evaluation.layout import Plan, plan
 from headwise.scoring.losses import Captions, value_of
 from headwise.search.gated import gather
 from headwise.search.training import EVALUATION_BATCH, split_off
@@ -129,7 +130,7 @@ class Fitted:
 
         Arguments:
             pixels: preprocessed images, (N, 3, R, R).
-            layout: chunk, precision and device (`engine.plan`); None: as the tower is.
+            layout: chunk, precision and device (`layout.plan`); None: as the tower is.
         """
         return self.image(embeddings_of(self.tower, pixels, layout))
 

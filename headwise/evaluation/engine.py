@@ -1,9 +1,10 @@
 """Edits → embeddings, sharing all work that they share: a depth-first walk over the trie of their rows.
 
-Masks sorted row by row form a trie. A node is (row, residual stream). Projections and the unedited attention run once per
-node; its children differ in the attention of the heads that attend otherwise, in what heads emit, and in `finish`. Nodes of one depth are stacked along the
-batch up to a memory budget, so that siblings run as one batch. Memory is depth × one stack of one chunk of
-images; embeddings go to a temporary file, so it does not grow with the number of images or masks.
+Masks sorted row by row form a trie. A node is (row, residual stream). Projections and the unedited attention run once
+per node; its children differ in the attention of the heads that attend otherwise, in what heads emit, and in `finish`.
+Nodes of one depth are stacked along the batch up to a memory budget, so that siblings run as one batch. Memory is
+depth × one stack of one chunk of images; embeddings go to a temporary file, so it does not grow with the number of
+images or masks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,13 +20,12 @@ import torch
 from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.edits.operators import Row, row_of
-from headwise.errors import HeadwiseError
-from headwise.evaluation.precision import faster
+from headwise.evaluation.layout import Plan
 from headwise.towers.base import Tower, evaluating, rows
+from headwise.towers.blocks import Block
 from headwise.towers.fits import check_fits
 
 Means = Sequence[torch.Tensor]  # per row of the grid: every head's mean output, (H, d) float32
-DTYPES = ("auto", "float32", "bfloat16")
 MASKS_PER_WALK = 48  # results reach the study after each walk; a walk repeats the identity's prefix once
 
 
@@ -35,94 +34,6 @@ class Pixels(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: slice, /) -> torch.Tensor: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a walk is laid out. All of it is part of a study's key: results depend on the last bits of it.
-
-    Arguments:
-        dtype: `float32` or `bfloat16`.
-        chunk: images per chunk.
-        stack: most nodes that run as one batch.
-        device: where the walk runs.
-    """
-
-    dtype: str = "float32"
-    chunk: int = 16
-    stack: int = 1
-    device: str = "cpu"
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The precision as torch names it."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
-
-
-def plan(
-    tower: Tower,
-    *,
-    dtype: str = "auto",
-    device: str = "cpu",
-    chunk: int | None = None,
-    budget: float | None = None,
-    cache_dir: Path | None = None,
-) -> Plan:
-    """A plan for this tower on this machine.
-
-    Arguments:
-        dtype: `auto`, `float32` or `bfloat16`; auto takes what is faster here (`precision.py`).
-        chunk: images per chunk, instead of what the budget allows.
-        budget: bytes for the activations of one stack; the walk holds about one stack per layer. By default
-            24 MB on a CPU (larger stacks fall out of its caches and are slower), 2 GB on a GPU.
-        cache_dir: where it is kept how fast this machine multiplies.
-
-    Raises:
-        HeadwiseError: an unknown dtype, a chunk of no image, or a device that this machine does not have.
-    """
-    check_plan(dtype, chunk)
-    check_device(device)
-    on_gpu = device.startswith("cuda")
-    if dtype == "auto":
-        dtype = faster(tower, device, cache_dir).dtype
-    size = 2 if dtype == "bfloat16" else 4
-    # one image at one node: residual stream in and out, q, k, v, z and the MLP's hidden layer
-    image = tower.tokens * max(block.width for block in tower.blocks) * 9 * size
-    budget = budget or (2e9 if on_gpu else 24e6)
-    chunk = chunk or _power_of_two(budget / image, most=64 if on_gpu else 32)
-    return Plan(dtype, chunk, _power_of_two(budget / (image * chunk), most=64), device)
-
-
-def check_plan(dtype: str, chunk: int | None) -> None:
-    """
-    Raises:
-        HeadwiseError: an unknown precision, or a chunk of no image.
-    """
-    if dtype not in DTYPES:
-        raise HeadwiseError(f"{dtype!r} is not a precision. Use auto, float32 or bfloat16.")
-    if chunk is not None and chunk < 1:
-        raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
-
-
-def check_device(device: str) -> None:
-    """
-    Raises:
-        HeadwiseError: torch does not know the device, or this machine does not have it.
-    """
-    try:
-        kind, index = torch.device(device).type, torch.device(device).index or 0
-    except RuntimeError as error:
-        raise HeadwiseError(f"{device!r} is not a device. Use cpu, cuda or cuda:1.") from error
-    if kind == "cuda" and index >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        raise HeadwiseError(f"Device {device!r} was asked for but torch finds no such CUDA GPU. Use --device cpu.")
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # torch knows kinds that this build or machine cannot compute on
-        raise HeadwiseError(f"torch cannot compute on device {device!r} here. Use --device cpu.") from error
-
-
-def _power_of_two(value: float, most: int) -> int:
-    return max(1, min(most, 1 << max(0, int(value).bit_length() - 1)))
 
 
 # ---- the trie
@@ -253,6 +164,44 @@ def _compiled(tower: Tower, root: Node) -> Rows:
     return found
 
 
+@dataclass(frozen=True)
+class _Before:
+    """The heads of n nodes before their edits."""
+
+    block: Block
+    queries: slice | None
+    settled: torch.Tensor  # (n, B, H, Q, d)
+    looks: tuple[torch.Tensor | None, ...] | None  # z, q, k, v, all queries, (n, B, H, ·, d); None: no child needs them
+
+    def edited(self, node: int, row: Row | None) -> torch.Tensor:
+        """Head outputs of a node under edits, (B, H, Q, d)."""
+        if row is None:
+            return self.settled[node]
+        if not row.looks:
+            return row.emit(self.settled[node], self.queries)
+        assert self.looks is not None
+        z, q, k, v, every = (None if one is None else one[node] for one in self.looks)
+        assert z is not None
+        assert q is not None
+        assert k is not None
+        assert v is not None
+        return self.block.edited(row, z, q, k, v, self.queries, every)
+
+
+def _before(
+    block: Block, x: torch.Tensor, edits: Sequence[Row | None], queries: slice | None, shape: tuple[int, int]
+) -> _Before:
+    """The residual streams x (n·B, N, D) of n nodes → their heads, and what these edits need of them."""
+    q, k, v = block.project(x, queries)  # (n·B, H, ·, d)
+    z = block.attention(q, k, v)  # (n·B, H, Q, d)
+    settled, looks = block.settle(z).unflatten(0, shape), None
+    if any(row is not None and row.looks for row in edits):
+        all_queries = queries is not None and any(row is not None and row.needs_all_queries for row in edits)
+        every = block.project(x)[0] if all_queries else None  # (n·B, H, N, d)
+        looks = tuple(None if one is None else one.unflatten(0, shape) for one in (z, q, k, v, every))
+    return _Before(block, queries, settled, looks)
+
+
 def _walk_chunk(tower: Tower, root: Node, images, stack: int, compiled: Rows) -> Iterator[tuple[int, torch.Tensor]]:
     """(mask, embeddings (B, E)) of one chunk of images."""
     size = len(images)
@@ -263,27 +212,19 @@ def _walk_chunk(tower: Tower, root: Node, images, stack: int, compiled: Rows) ->
             block, queries = tower.blocks[row], tower.queries(row)
             pairs = [(parent, child) for parent, node in enumerate(nodes) for child in node.children]
             edits = [compiled[row, child.edits] for _, child in pairs]
-            q, k, v = (t.unflatten(0, (len(nodes), size)) for t in block.project(x, queries))  # (n, B, H, ·, d)
-            z = block.attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))  # (n·B, H, Q, d)
-            z = z.unflatten(0, (len(nodes), size))  # (n, B, H, Q, d)
-            every = None
-            if queries is not None and any(one is not None and one.needs_all_queries for one in edits):
-                every = block.project(x)[0].unflatten(0, (len(nodes), size))  # (n, B, H, N, d)
+            before = _before(block, x, edits, queries, (len(nodes), size))
             x = rows(x, queries).unflatten(0, (len(nodes), size))  # (n, B, Q, D)
             for start in range(0, len(pairs), stack):
                 part = pairs[start : start + stack]
                 parents, children = [parent for parent, _ in part], [child for _, child in part]
-                z2 = torch.stack(
-                    [
-                        block.edited(one, z[p], q[p], k[p], v[p], queries, None if every is None else every[p])
-                        for p, one in zip(parents, edits[start : start + stack], strict=True)
-                    ]
+                z = torch.stack(
+                    [before.edited(p, one) for p, one in zip(parents, edits[start : start + stack], strict=True)]
                 )  # (m, B, H, Q, d)
                 x2 = x if parents == list(range(len(nodes))) else x[parents]  # (m, B, Q, D)
-                x2 = block.finish(x2.flatten(0, 1), z2.flatten(0, 1))  # (m·B, Q, D)
+                x2 = block.finish(x2.flatten(0, 1), z.flatten(0, 1))  # (m·B, Q, D)
                 if start + stack < len(pairs):
                     yield from descend(children, x2, row + 1)
-                else:  # no recursion for the last: it would keep q, k, v, z and x of every row below until it is done
+                else:  # no recursion for the last: it would keep the heads and x of every row below until it is done
                     nodes, x = children, x2
             row += 1
         e = tower.pool(x).unflatten(0, (len(nodes), size))  # (n, B, E)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Means, Pixels, Plan, embed, ffe, walks
+from headwise.evaluation.engine import Means, Pixels, embed, ffe, walks
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.scoring.objectives import Score
 from headwise.towers.base import Tower
@@ -44,7 +45,7 @@ class Evaluator:
     """Scores masks on one split; what the study already holds is not run again.
 
     Arguments:
-        tower, layout: what to run and how (`engine.plan`).
+        tower, layout: what to run and how (`layout.plan`).
         pixels: the split's images.
         objective: embeddings → score.
         study: where scores are kept; None keeps them in memory.

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from headwise.evaluation.engine import Pixels, Plan
+from headwise.evaluation.engine import Pixels
+from headwise.evaluation.layout import Plan
 from headwise.towers.base import Tower, evaluating, rows
 
 

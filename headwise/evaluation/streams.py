@@ -17,7 +17,8 @@ import torch
 from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.edits.operators import row_of
-from headwise.evaluation.engine import Pixels, Plan, with_means
+from headwise.evaluation.engine import Pixels, with_means
+from headwise.evaluation.layout import Plan
 from headwise.towers.base import Tower, evaluating, rows
 
 ROOM = 4e9  # bytes of streams

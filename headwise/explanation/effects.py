@@ -17,7 +17,8 @@ import torch
 from headwise.checked import array_checksum
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Means, Pixels, Plan, embed, walks
+from headwise.evaluation.engine import Means, Pixels, embed, walks
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.explanation.store import Arrays
 from headwise.scoring.objectives import Score

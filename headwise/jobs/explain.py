@@ -20,7 +20,7 @@ from headwise.data.splits import Splits, check_split_by, split
 from headwise.edits.edit import canonical
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import plan
+from headwise.evaluation.layout import plan
 from headwise.evaluation.study import Study
 from headwise.explanation import cards
 from headwise.explanation.effects import DONE

@@ -19,8 +19,8 @@ from headwise.data.pairs import Pairs
 from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import plan
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.layout import plan
 from headwise.evaluation.streams import Streams
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.reports.explanation import as_sweep
@@ -28,7 +30,7 @@ def measured_html(
     *,
     name: str,
     heads: Heads = NONE,
-    others: Sequence[tuple[str, str]] = (),
+    others: Sequence[tuple[str, Markup]] = (),
 ) -> str:
     """The page.
 

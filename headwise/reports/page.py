@@ -15,6 +15,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from markupsafe import Markup
+
 from headwise.edits.heads import Grid
 from headwise.reports import figures
 from headwise.reports.gallery import Gallery, as_json
@@ -52,7 +54,7 @@ def page_html(
     evaluations: Sequence[tuple[int, float]] = (),
     fitness: Mapping[str, float | None] | None = None,
     heads: Heads = NONE,
-    others: Sequence[tuple[str, str]] = (),
+    others: Sequence[tuple[str, Markup]] = (),
 ) -> str:
     """The page.
 
@@ -65,7 +67,7 @@ def page_html(
         evaluations: (heads, fitness) of every mask on the search split, in any order.
         fitness: mask as people read it → its fitness there.
         heads: what an explanation says of each.
-        others: (title, Markdown text) of a comparison, a transfer or a front in the same folder.
+        others: (title, HTML) of a comparison, a transfer or a front in the same folder.
 
     Raises:
         HeadwiseError: the results lack a field.

@@ -19,7 +19,8 @@ from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Means, Pixels, Plan, embed
+from headwise.evaluation.engine import Means, Pixels, embed
+from headwise.evaluation.layout import Plan
 from headwise.files import write_files
 from headwise.towers.base import Tower
 

@@ -3,8 +3,8 @@
     project(x (B, N, D)) → q (B, H, Q, d), k, v (B, H, N, d);   attention(q, k, v) → z (B, H, Q, d)
     settle(z) → z, scales and norms of the block's own;         finish(x, z) → (B, Q, D)
 
-In: the library's own modules; nothing is copied. A block does not know which edits are run: how its heads attend is changed
-before `settle`, what they emit after it (`edited`).
+In: the library's own modules; nothing is copied. A block does not know which edits are run: how its heads attend is
+changed before `settle`, what they emit after it (`edited`).
 """
 
 from __future__ import annotations

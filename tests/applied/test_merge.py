@@ -18,6 +18,7 @@ from headwise.edits.edit import KINDS, Edit, Letter
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
+from headwise.evaluation.layout import Plan
 from headwise.towers import load, wrap
 from headwise.towers.blocks import HeadWeights
 
@@ -157,7 +158,7 @@ def test_low_precision_folds_in_float32_and_restores(tower, dtype):
 
 
 def test_means_may_come_from_the_engine(tower, clip_module, images):
-    means = engine.head_means(tower, images, engine.Plan())
+    means = engine.head_means(tower, images, Plan())
     mask = Mask.suppress(tower.grid, HEADS, "mean")
     with live.apply(clip_module, engine.with_means(mask, means)):
         masked = embed(tower, images)

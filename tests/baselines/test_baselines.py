@@ -9,7 +9,8 @@ import torch
 from headwise.baselines import BASELINES, FitSettings, fit
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.engine import embed
+from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, value_of
 from headwise.scoring.metrics import recalls, retrieve
 from headwise.search.training import split_off

@@ -57,7 +57,7 @@ def clicked(browser, head: str) -> str:
 
 
 def test_it_begins_with_the_runs_choice_and_a_click_changes_it(page):
-    assert ",".join(CHOSEN) in page.text("#status")
+    assert all(f"{head}=uniform" in page.text("#status") for head in CHOSEN)
     assert "→" in page.text("#verdict")
     assert "L4.H0" in clicked(page, "L4.H0")
     assert "L4.H0" not in clicked(page, "L4.H0")  # on again
@@ -76,7 +76,7 @@ def test_a_slider_scales_a_head(page):
         "const s = document.querySelector('.scale input'); s.value = 0.5; s.dispatchEvent(new Event('input'));"
         "document.getElementById('status').textContent = ''"
     )
-    assert "L2.H2=0.5" in settled(page)
+    assert "L2.H2=scale(0.5)" in settled(page)
     assert page.text(".scale output") == "0.50"
 
 

@@ -3,9 +3,12 @@
 import pytest
 from conftest import write_pairs
 
+from headwise.edits.heads import Grid
+from headwise.edits.mask import Mask
 from headwise.jobs.explain import explain
 from headwise.jobs.report import report
 from headwise.jobs.sweep import sweep
+from headwise.jobs.transfer import transfer
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +62,16 @@ def test_an_explanation_opens_with_its_cards_and_no_complaint(browser, explained
     whole(browser, "explained")
 
 
-def test_a_table_alone_opens_without_a_map(browser, tmp_path):
-    (tmp_path / "transfer.md").write_text("# Transfer\n\n| mask | <b>found</b> on |\n", encoding="utf-8")
-    browser.open(report(tmp_path))
-    assert "<b>found</b> on" in browser.text("pre")
+def test_a_table_alone_opens_without_a_map(browser, pairs, tmp_path):
+    odd = tmp_path / "<b>odd</b> _mask_"
+    Mask.parse(Grid((6,) * 6), "L1.H2=zero").save_pretrained(odd)
+    transfer("demo", [odd], [pairs], tmp_path / "out")
+    browser.open(report(tmp_path / "out"))
+    rows = browser.run(
+        "return [...document.querySelectorAll('.told tbody tr td:first-child')].map((d) => d.textContent)"
+    )
+    assert rows == ["identity", "<b>odd</b> _mask_"]
+    assert browser.run("return document.querySelectorAll('.told b').length") == 0
+    assert browser.run("return document.querySelector('.told img').naturalWidth") > 0
     assert browser.driver.find_elements("css selector", "#heads") == []
     whole(browser, "table")

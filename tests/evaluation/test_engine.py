@@ -17,9 +17,10 @@ from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
+from headwise.evaluation.layout import Plan, plan
 from headwise.towers import tower_of
 
-PLAN = engine.Plan("float32", chunk=4, stack=3)
+PLAN = Plan("float32", chunk=4, stack=3)
 GRID = Grid((4, 4, 4))
 
 
@@ -161,6 +162,6 @@ def test_a_tower_on_a_gpu_is_not_copied_for_any_gpu(tower):
 def test_a_plan_for_a_missing_gpu_or_an_unknown_precision_is_an_error(tower, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(HeadwiseError, match="no such CUDA GPU"):
-        engine.plan(tower, device="cuda")
+        plan(tower, device="cuda")
     with pytest.raises(HeadwiseError, match="bfloat16"):
-        engine.plan(tower, dtype="int8")
+        plan(tower, dtype="int8")

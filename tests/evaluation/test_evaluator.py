@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Plan, ffe
+from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.scoring.objectives import Retrieval
 

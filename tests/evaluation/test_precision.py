@@ -5,8 +5,8 @@ import torch
 from conftest import write_pairs
 
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import plan
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.layout import plan
 from headwise.evaluation.precision import GAIN, Rates, faster, measured, timed
 from headwise.jobs.steps.bench import precision, prepare
 from headwise.jobs.steps.opening import Machine, load_model, read_pairs, whole

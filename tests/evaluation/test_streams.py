@@ -6,7 +6,8 @@ import torch
 from headwise.edits.arrays import Array
 from headwise.edits.edit import Edit, Letter
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Plan, embed, head_means, with_means
+from headwise.evaluation.engine import embed, head_means, with_means
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.streams import Stale, Streams
 
 LAYOUT = Plan(chunk=4)

@@ -17,7 +17,8 @@ from headwise.edits.edit import Edit, Letter
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Plan, embed, ffe
+from headwise.evaluation.engine import embed, ffe
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.scoring.objectives import Score
 from headwise.search.genetic import genetic

@@ -13,6 +13,7 @@ from headwise.data.read import read
 from headwise.demo import model_folder, pairs_file
 from headwise.edits.mask import Mask
 from headwise.evaluation import engine
+from headwise.evaluation.layout import Plan
 from headwise.towers import load
 
 
@@ -61,7 +62,7 @@ def test_pixels_and_image_embeddings_are_transformers_own(model, library, pictur
     with torch.no_grad():
         expected = own.get_image_features(pixel_values=pixels).pooler_output
     identity = Mask.identity(model.tower.grid)
-    out = dict(engine.embed(model.tower, ours, [identity], engine.Plan()))[identity]
+    out = dict(engine.embed(model.tower, ours, [identity], Plan()))[identity]
     assert (out - expected).abs().max() < 1e-5
 
 
@@ -81,7 +82,7 @@ def test_zero_on_every_head_is_zeroing_its_out_projection_columns(model, library
     own, _ = library
     pixels = torch.stack([model.preprocess(picture) for picture in pictures[:6]])
     masks = {head: Mask.suppress(model.tower.grid, [head]) for head in model.tower.grid}
-    found = dict(engine.embed(model.tower, pixels, list(masks.values()), engine.Plan()))
+    found = dict(engine.embed(model.tower, pixels, list(masks.values()), Plan()))
     for head, mask in masks.items():
         weight = own.vision_model.encoder.layers[head.layer].self_attn.out_proj.weight
         columns = slice(32 * head.index, 32 * head.index + 32)

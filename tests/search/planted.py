@@ -10,7 +10,8 @@ from conftest import small_clip
 
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import Means, embed, head_means, plan
+from headwise.evaluation.engine import Means, embed, head_means
+from headwise.evaluation.layout import plan
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
 

@@ -9,8 +9,9 @@ from synthetic import Counting, bits, score
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Plan, embed, ffe
+from headwise.evaluation.engine import embed, ffe
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.scoring.objectives import Retrieval
 from headwise.search.anchors import Anchors

@@ -9,8 +9,9 @@ from planted import HEAD, SCALE, planted
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.engine import embed
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, loss_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Classification, Retrieval

@@ -14,7 +14,8 @@ from headwise.edits.edit import KINDS, Edit
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.engine import embed
+from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, loss_of, value_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Prototypes

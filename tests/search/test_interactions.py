@@ -7,8 +7,8 @@ import pytest
 from planted import SCALE, spoiled
 
 from headwise.edits.mask import Mask
-from headwise.evaluation.engine import plan
 from headwise.evaluation.evaluator import Evaluator
+from headwise.evaluation.layout import plan
 from headwise.jobs.steps.searching import SEED_LOUDEST
 from headwise.scoring.objectives import Retrieval
 from headwise.search.anchors import Anchors, Guesses

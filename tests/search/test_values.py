@@ -11,7 +11,8 @@ from headwise.applied.fold import folded
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import embed, plan
+from headwise.evaluation.engine import embed
+from headwise.evaluation.layout import plan
 from headwise.evaluation.moments import head_moments
 from headwise.scoring.losses import captions, value_of
 from headwise.search.gated import frozen, under

@@ -12,6 +12,7 @@ from PIL import Image
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation import engine
+from headwise.evaluation.layout import Plan
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.opening import Machine
@@ -65,7 +66,7 @@ def test_the_score_is_that_of_class_means_made_by_hand(shapes, tmp_path):
     found = evaluate(model, shapes, mask, machine=Machine("float32", cache_dir=tmp_path / "cache"))
     pictures = [Image.open(shapes.parent / f"{i}.png").convert("RGB") for i in range(45)]
     pixels = torch.stack([model.preprocess(picture) for picture in pictures])
-    x = dict(engine.embed(model.tower, pixels, [mask], engine.Plan("float32")))[mask]
+    x = dict(engine.embed(model.tower, pixels, [mask], Plan("float32")))[mask]
     x = torch.nn.functional.normalize(x.double(), dim=1)
     right = 0
     for i in range(45):

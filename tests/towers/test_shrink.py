@@ -57,7 +57,8 @@ def test_the_librarys_own_methods_run_pruned(name):
 def test_mean_outputs_stay_in_the_bias(tower, images):
     """Operator mean: what a removed head emitted is kept, also in a block that loses its attention."""
     from headwise.applied.live import apply
-    from headwise.evaluation.engine import Plan, head_means, with_means
+    from headwise.evaluation.engine import head_means, with_means
+    from headwise.evaluation.layout import Plan
 
     mask = Mask.suppress(tower.grid, ["L1.H0", "L1.H1", "L1.H2", "L1.H3", "L2.H0"], "mean")
     mask = with_means(mask, head_means(tower, images, Plan()))

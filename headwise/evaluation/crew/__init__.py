@@ -19,7 +19,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.crew.crew import Crew, Launcher
 from headwise.evaluation.crew.processes import Processes
 from headwise.evaluation.crew.work import Spec, spec_of
-from headwise.evaluation.engine import Plan
+from headwise.evaluation.layout import Plan
 from headwise.towers.base import Model
 
 MOST = 4096

@@ -19,7 +19,8 @@ import torch
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError, cause
-from headwise.evaluation.engine import Means, Pixels, Plan, check_device, embed
+from headwise.evaluation.engine import Means, Pixels, embed
+from headwise.evaluation.layout import Plan, check_device
 from headwise.processor import machine, use_threads
 from headwise.scoring.objectives import Score
 from headwise.towers import NAMES, Model, load

@@ -19,9 +19,10 @@ from headwise.data.cache import PixelCache, pixels
 from headwise.data.pairs import Pairs
 from headwise.data.splits import Splits
 from headwise.evaluation.crew import Crew, Staff, hired
-from headwise.evaluation.engine import DTYPES, Means, Plan, check_device, check_plan, head_means, plan
+from headwise.evaluation.engine import Means, head_means
 from headwise.evaluation.evaluator import Evaluator, inline
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.layout import DTYPES, Plan, check_device, check_plan, plan
 from headwise.evaluation.moments import Moments, head_moments
 from headwise.evaluation.precision import Choice, faster
 from headwise.evaluation.profile import Profile
@@ -183,7 +184,7 @@ def prepare(
     Arguments:
         model, pairs, splits: what to work on.
         goal: what to maximise.
-        dtype, device, chunk: see `engine.plan`.
+        dtype, device, chunk: see `layout.plan`.
         study: the study's file; None keeps nothing.
         cache_dir: where preprocessed images and caption embeddings are kept between runs.
         cache_size: most bytes of preprocessed images to keep there; None: $HEADWISE_CACHE_SIZE, or no bound.

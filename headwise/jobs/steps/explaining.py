@@ -21,8 +21,9 @@ from headwise.edits.edit import unbound
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Plan, embed, ffe, head_means
+from headwise.evaluation.engine import embed, ffe, head_means
 from headwise.evaluation.evaluator import Objective
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.study import Study
 from headwise.explanation.associations import Associations, associate
 from headwise.explanation.attention import Looks, attention_maps, attention_statistics, patch_grid

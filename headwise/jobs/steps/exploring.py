@@ -24,7 +24,8 @@ from headwise.edits.edit import Edit
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Plan, with_means
+from headwise.evaluation.engine import with_means
+from headwise.evaluation.layout import Plan
 from headwise.evaluation.streams import Stale, Streams
 from headwise.explanation.examples import changed_queries
 from headwise.jobs.steps.tasks import Task

@@ -22,7 +22,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
 from headwise.evaluation.crew.work import named
-from headwise.evaluation.engine import check_device, check_plan
+from headwise.evaluation.layout import check_device, check_plan
 from headwise.evaluation.profile import Profile
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart

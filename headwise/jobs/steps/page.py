@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from headwise.checked import Damaged, read_results
 from headwise.data.pairs import Pairs
@@ -21,6 +22,7 @@ from headwise.jobs.steps.page_heads import FOLDER, explained_heads
 from headwise.reports.compare import comparison_text
 from headwise.reports.front import front_text
 from headwise.reports.gallery import Gallery, gallery
+from headwise.reports.markup import told
 from headwise.reports.page import PAGE_FILE, page_html
 from headwise.reports.transfer import transfer_text
 
@@ -70,8 +72,8 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
     return " ".join(reason for reason in (gone or why, heads.why) if reason)
 
 
-def others_in(folder: Path) -> list[tuple[str, str]]:
-    """Title and text of what compare, transfer and front left in a folder, of the numbers in their JSON files.
+def others_in(folder: Path) -> list[tuple[str, Markup]]:
+    """Title and HTML of what compare, transfer and front left in a folder, of the numbers in their JSON files.
 
     Raises:
         HeadwiseError: one cannot be read.
@@ -82,7 +84,7 @@ def others_in(folder: Path) -> list[tuple[str, str]]:
         if path.is_file():
             again = f"Run headwise {path.stem} again, or move it away."
             try:
-                found.append((title, text(read_results(path))))
+                found.append((title, told(text(read_results(path)), folder, title)))
             except (OSError, Damaged) as error:
                 raise HeadwiseError(f"{path} cannot be read ({error}). {again}") from error
             except (LookupError, TypeError, ValueError, AttributeError) as error:

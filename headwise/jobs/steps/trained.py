@@ -20,7 +20,8 @@ from headwise.baselines import FitSettings, Fitted, fit
 from headwise.baselines.training import embeddings_of
 from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.errors import HeadwiseError
-from headwise.evaluation.engine import Pixels, plan
+from headwise.evaluation.engine import Pixels
+from headwise.evaluation.layout import plan
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.scoring import stats
