@@ -16,8 +16,9 @@ import hashlib
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -50,9 +51,10 @@ from headwise.towers.base import Model, Tower
 
 BUDGET = 60.0  # FFE of a search, its sweep included, or of a training
 SIZES = {200: 150, 40: 30}  # search images → pick images
-TEST, OLD, ANCHORS = 500, 300, 200  # images
+TEST, OLD, ANCHORS = 400, 200, 200  # images
 EPOCHS = {False: 20, True: 15}  # without and with anchors, which double an epoch's cost
 LEARNED = ("scale", "spectral", "temperature", "shift", "scale+temperature")
+MASKS = ("mask", "alphabet")
 METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
 OTHERS = ("shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter")
 
@@ -167,7 +169,7 @@ def run(place: Place, method: str) -> list[Candidate]:
 # ---- one domain, size and seed
 
 
-def places(data: Path, work: Path, target: str, size: int, seed: int, model: Model) -> Place:
+def place_of(data: Path, work: Path, target: str, size: int, seed: int, model: Model) -> Place:
     """The test split is fixed; the seed draws the others from what is left."""
     path = target_pairs(data, work, target, {"search": 10**9, "pick": 10**9, "test": 10**9})
     pairs = headwise.read(path, split=None)
@@ -189,16 +191,17 @@ def places(data: Path, work: Path, target: str, size: int, seed: int, model: Mod
 
 
 def measure(place: Place, method: str) -> bytes:
-    """Identity and all candidates of a method on pick, test and old data, as a safetensors file."""
+    """Identity and all candidates of a method on the pick split, learned ones on test and old data as well, as a
+    safetensors file. Of masks only those that are chosen are scored there, by `ladder_page.py`: they are many."""
     began = time.process_time()
     keep = Mask.identity(place.bench.tower.grid)
     found = [Candidate("identity", 0, None, lambda ev: ev([keep])[0]), *run(place, method)]
     took = time.process_time() - began
     hits, rows = {}, [{"name": one.name, "values": one.values, "search": one.search} for one in found]
     for split, evaluate in evaluators(place).items():
-        scores = [one.score(evaluate) for one in found]
+        scores = [one.score(evaluate) for one in (found if split == "pick" or method not in MASKS else found[:1])]
         hits[split] = torch.from_numpy(np.stack([score.hits for score in scores]))  # (C, N, P)
-        for row, score in zip(rows, scores, strict=True):
+        for row, score in zip(rows, scores, strict=False):
             row[split] = [score.fitness, score.loss]
     return dump_tensors(hits, {"candidates": rows, "seconds": took})
 
@@ -212,14 +215,6 @@ def evaluators(place: Place) -> dict[str, Evaluator]:
     }
 
 
-def units(targets: list[str], sizes: list[int], seeds: int, methods: list[str]) -> Iterator[tuple[str, int, str, int]]:
-    for method in methods:
-        for size in sizes:
-            for seed in range(seeds):
-                for target in targets:
-                    yield method, size, target, seed
-
-
 def main(
     data: Annotated[Path, typer.Option(help="What recipes/demo/prepare.py made.")],
     work: Annotated[Path, typer.Option(help="Where the measurements are kept.")],
@@ -229,15 +224,16 @@ def main(
     seeds: Annotated[int, typer.Option(help="Draws of search and pick split.")] = 5,
 ) -> None:
     model = load_model("demo", Machine())
-    for name, images, domain, seed in units(
-        list(target or TARGETS), list(size or SIZES), seeds, list(method or METHODS)
-    ):
-        path = work / "ladder" / f"{domain}-{images}-seed{seed}-{name}.safetensors"
-        if path.exists():
-            continue
-        place = places(data, work, domain, images, seed, model)
-        write_files(path.parent, {path.name: measure(place, name)})
-        print(path.stem, flush=True)
+    for images, draw, domain in product(list(size or SIZES), range(seeds), list(target or TARGETS)):
+        folder = work / "ladder" / f"{domain}-{images}-seed{draw}"
+        place = None
+        for name in list(method or METHODS):
+            path = folder / f"{name}.safetensors"
+            if path.exists():
+                continue
+            place = place or place_of(data, work, domain, images, draw, model)
+            write_files(folder, {path.name: measure(place, name)})
+            print(folder.name, name, flush=True)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def test_a_table_alone_opens_without_a_map(browser, pairs, tmp_path):
     Mask.parse(Grid((6,) * 6), "L1.H2=zero").save_pretrained(tmp_path / "mask")
     transfer("demo", [tmp_path / "mask"], [odd], tmp_path / "out")
     browser.open(report(tmp_path / "out"))
-    first = browser.run("return [...document.querySelectorAll('.told tbody tr td:first-child')].map((d) => d.textContent)")
+    first = browser.run(
+        "return [...document.querySelectorAll('.told tbody tr td:first-child')].map((d) => d.textContent)"
+    )
     assert first == ["identity", "L1.H2=zero"]
     assert "<b>odd _pairs_" in browser.text(".told thead")
     assert browser.run("return document.querySelectorAll('.told b').length") == 0
