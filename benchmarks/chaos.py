@@ -47,7 +47,7 @@ COMMANDS = {  # the last one of each is spoilt and repeated, the others come bef
     "report": (
         f"{REFINE} --strategy greedy --width 1 --budget 9 --max-heads 1",
         EXPLAIN,
-        f"{COMPARE} --strategy logit --budget 6",
+        f"{COMPARE} --strategy logit --budget 9",
         "report {out} {pairs}",
     ),
 }
