@@ -68,6 +68,7 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "caption embeddings": "cache/texts/*",
     "verdict on images": "cache/checked/*",
     "read of the test split": "cache/reads/*/*",
+    "timed precision": "cache/precision/*",
     "mask": "out/head_mask.json",
     "merged weights": "out/model.safetensors",
     "weights of a refined model": "out/model/model.safetensors",
