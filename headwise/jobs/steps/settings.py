@@ -30,7 +30,7 @@ FORMER = {
     "race": "Racing saved nothing and is gone.",
 }
 SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
-RUNG_FFE = 42.0  # for each learned rung, where no budget is given
+RUNG_FFE = 22.0  # for each learned rung, where no budget is given
 MASK = "mask"  # the first rung: suppressing heads, AAT itself
 RULES = ("safe", "best")
 
