@@ -327,7 +327,9 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
     found["said"] = int(changed and any(word in last.printed for word in SAYS))
     if last.code == 0:
         left_out = found["said"] and whole.name == "report"
-        found["same" if now == whole.expected else "left out" if left_out else "silent"] = 1
+        pages = ["report.html"] if changed and whole.before else {*now, *whole.expected}  # a report writes nothing else
+        same = all(now.get(name) == whole.expected.get(name) for name in pages)
+        found["same" if same else "left out" if left_out else "silent"] = 1
     elif last.code == 1:
         found["refused"] = 1
     found["leftover"] = int(any(path.name.startswith(".headwise-") for path in trial.rglob("*")))
