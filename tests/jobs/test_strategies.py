@@ -105,7 +105,8 @@ def test_without_the_sweep_first_order_scores_rank_the_heads(everything, pairs, 
     results = refine(pairs, tmp_path / "out", *SMALL, "--strategy", ALL, "--no-sweep")
     assert results["sweep"] == []
     (first,) = results["first_order"]
-    assert first["rank_correlation"] is None
+    assert first["rank_correlation"]["heads"] == 12  # those that were run alone
+    assert -1 <= first["rank_correlation"]["loss"] <= 1
     assert results["ffe"]["first_order"] == 3  # one forward alone and one with its backward
     swept = {row["head"]: row["loss_delta"] for row in everything[1]["sweep"][OPERATORS.index("uniform")]["heads"]}
     ranked = sorted(first["heads"], key=lambda row: -row["score"])
@@ -126,6 +127,7 @@ def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatc
     shown = capsys.readouterr().out
     assert "first order" in shown
     assert "rank correlation" in shown
+    assert "Most promising of 360 heads × edits" in shown
 
 
 def test_labels_take_gradients_too(pairs, tmp_path):
