@@ -168,9 +168,10 @@ def parts(settings: Settings, done: int) -> float:
     without a budget, and so do learned rungs.
 
     Arguments:
-        done: edits searched and rungs learned so far, in their order.
+        done: edits searched, then all of them together where AAT-GA mixes them, and rungs learned so far.
     """
-    weights = [SEARCH_FFE] * len(settings.searching) + [RUNG_FFE] * len(settings.learning)
+    searches = len(settings.searching) + settings.mixes
+    weights = [SEARCH_FFE] * searches + [RUNG_FFE] * len(settings.learning)
     return sum(weights[done:]) / weights[done]
 
 

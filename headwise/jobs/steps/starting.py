@@ -107,7 +107,8 @@ def begin(
     masks = masks_of(heads)
     wanted_changes = set(settings.strategies) & {"greedy", "ga"}
     width = max(block.width for block in bench.tower.blocks)  # of an embedding, about
-    fits = len(heads) * len(evaluate.pixels) * width * 2 <= MOST_BYTES
+    together = len(settings.searching) if settings.mixes else 1  # whose changes are in memory at once
+    fits = len(heads) * len(evaluate.pixels) * width * 2 * together <= MOST_BYTES
     keep = Collector(grid, operator, heads, unmasked) if wanted_changes and fits else None
     with metered(bench.reporter, evaluate, title, evaluate.cost(masks)):
         evaluate.observe = keep
