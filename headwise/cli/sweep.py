@@ -25,14 +25,15 @@ from headwise.cli.options import (
 def sweep(
     model: ModelArgument,
     pairs: PairsArgument,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heads.png.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for sweep.json and heat maps.")] = None,
     operator: OneOperatorOption = "uniform",
     *,
     columns: Columns,
     aim: Aim,
     where: Crewed,
     first_order: Annotated[
-        bool, typer.Option("--first-order", help="First-order scores beside the sweep, from one gradient pass.")
+        bool,
+        typer.Option("--first-order", help="First-order scores of every head and every edit, from one gradient pass."),
     ] = False,
 ) -> None:
     """The effect of suppressing every single head, on all the pairs given."""
@@ -68,3 +69,8 @@ def sweep(
     console.print_table(title, headings, rows)
     if first:
         console.say(words.first_order_agreement(results["first_order"]))
+        table = results["first_order"]["table"]
+        promised = [(one["score"], one["head"], column["operator"]) for column in table for one in column["heads"]]
+        best = [(head, edit, f"{score:+.4f}") for score, head, edit in sorted(promised, key=lambda one: -one[0])[:8]]
+        title = f"Most promising of {len(promised)} heads × edits, to first order"
+        console.print_table(title, ("head", "edit", "loss falls by about"), best)

@@ -42,6 +42,7 @@ from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings, check_model
 from headwise.jobs.steps.tasks import Goal
+from headwise.jobs.steps.together import search_together
 from headwise.towers.probes import described
 
 if TYPE_CHECKING:
@@ -184,6 +185,11 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     for operator in settings.searching:
         left = budget.share(parts(settings, len(searched)))
         searched.append(search(bench, evaluate, operator, settings, left, searched))
+    if settings.mixes:
+        searched.append(
+            search_together(bench, evaluate, settings, budget.share(parts(settings, len(searched))), searched)
+        )
+        searched = [one.without_deltas() for one in searched]
     for rung in settings.learning:
         searched.append(learn(bench, evaluate, rung, settings, budget.share(parts(settings, len(searched)))))
     paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept)))

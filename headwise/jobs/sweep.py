@@ -11,13 +11,16 @@ from pathlib import Path
 from headwise.edits.edit import canonical, unbound
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import ffe
+from headwise.evaluation.evaluator import Evaluator
 from headwise.files import write_files
+from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.results import first_order_json, sweep_json
 from headwise.jobs.steps.starting import first_order as score_heads
 from headwise.jobs.steps.tasks import Goal
+from headwise.search.first_order import able, edits_of
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
 
@@ -37,9 +40,10 @@ def sweep(
     """The effect of suppressing every single head, on all the pairs given (nothing is held out).
 
     Arguments:
-        out: a folder for `sweep.json`, `heads.png` and the study; None writes nothing.
+        out: a folder for `sweep.json`, `heads.png`, `first_order.png` and the study; None writes nothing.
         operator: what a suppressed head emits.
-        first_order: first-order scores too (one gradient pass), with their rank correlation with the sweep.
+        first_order: first-order scores too, of every head and every edit (one gradient pass), with their rank
+            correlation with the sweep.
         others: as for `refine`.
 
     Returns:
@@ -48,7 +52,7 @@ def sweep(
     Raises:
         HeadwiseError: bad input of any kind.
     """
-    from headwise.reports.heatmap import heatmap_png
+    from headwise.reports.heatmap import first_order_png, heatmap_png
 
     reporter = reporter or usual()
     folder = Path(out) if out is not None else None
@@ -64,7 +68,7 @@ def sweep(
     with metered(
         bench.reporter, evaluate, f"Sweep ({operator})", ffe(bench.tower, [Mask.suppress(grid, [h]) for h in grid])
     ):
-        swept = run_sweep(evaluate, grid, operator)
+        swept = run_sweep(evaluate, grid, operator, able(bench.tower, operator))
     results = {
         "format": 1,
         "model": ready.name,
@@ -72,10 +76,24 @@ def sweep(
         "data": {"source": given.name, "images": len(given), "captions": given.text_count},
         "settings": {"objective": dict(bench.objective("search").spec)},
         "sweep": sweep_json(swept, seed=0),
-        "first_order": first_order_json(score_heads(bench, evaluate, operator), swept) if first_order else None,
+        "first_order": _table(bench, evaluate, swept) if first_order else None,
         "ffe": evaluate.spent,
     }
     if folder is not None:
-        picture = heatmap_png(results | {"model": bench.model_json(), "sweep": [results["sweep"]]})
-        write_files(folder, {"heads.png": picture, "sweep.json": dump(results)})
+        drawn = results | {"model": bench.model_json(), "sweep": [results["sweep"]]}
+        files = {"heads.png": heatmap_png(drawn), "sweep.json": dump(results)}
+        if first_order:
+            files["first_order.png"] = first_order_png(drawn, results["first_order"]["table"])
+        write_files(folder, files)
     return swept, Findings(results)
+
+
+def _table(bench: Bench, evaluate: Evaluator, swept: Sweep) -> dict:
+    """The scores of the swept edit beside exact ones, and those of every edit that the tower can have."""
+    first = score_heads(bench, evaluate, edits_of(bench.tower, [swept.operator]))
+    singles = [effect.found for effect in swept.heads]
+    rows = [
+        {"operator": edit, "heads": [{"head": str(head), "score": score} for head, score in scores.items()]}
+        for edit, scores in first.scores.items()
+    ]
+    return {**first_order_json(first, swept.operator, singles, swept.identity), "table": rows, "ffe": first.spent}

@@ -113,12 +113,7 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
         swept = [*results["sweep"], *results.get("first_order", [])] if chosen else []
         outlined = {sweep["operator"]: heads for sweep in swept}
         if not results["sweep"]:
-            scores = {
-                first["operator"]: {Head.parse(head["head"]): head["score"] for head in first["heads"]}
-                for first in results.get("first_order", [])
-            }
-            title = "First-order scores (no sweep was run): fall of the loss\non the search split, to first order, by this head alone"
-            return heat_map(scores, grid, chosen=outlined, title=title, unit="loss × 1000", factor=1000.0)
+            return first_order_png(results, results.get("first_order", []), outlined)
         effects = {
             sweep["operator"]: {Head.parse(head["head"]): head["delta"] for head in sweep["heads"]}
             for sweep in results["sweep"]
@@ -134,6 +129,34 @@ def heatmap_png(results: Mapping[str, Any]) -> bytes:
     split = "search split" if chosen else "pairs given"
     title = f"Change of {picture(measure)} on the {split}, in points,\nwhen this head alone is suppressed"
     return heat_map(effects, grid, chosen=outlined, shown=shown or None, title=title)
+
+
+def first_order_png(
+    results: Mapping[str, Any], table: Sequence[Mapping[str, Any]], chosen: Mapping[str, Iterable[Head]] | None = None
+) -> bytes:
+    """The table of first-order scores, heads × edits, a small map for each edit on one colour scale.
+
+    Arguments:
+        results: of them `model`, whose heads they are.
+        table: an entry for each edit: its `operator` and `heads`, each a `head` with a `score`.
+        chosen: operator → the heads to outline.
+
+    Returns:
+        A PNG. The same input gives the same bytes.
+
+    Raises:
+        HeadwiseError: no scores, or a head that the grid does not have.
+    """
+    scores = {one["operator"]: {Head.parse(head["head"]): head["score"] for head in one["heads"]} for one in table}
+    model = results["model"]
+    return heat_map(
+        scores,
+        Grid(tuple(model["layers"]), model.get("pool_heads", 0)),
+        chosen=chosen,
+        title="First-order scores, from one gradient pass: fall of the loss\nwhen this head alone has the edit",
+        unit="loss × 1000",
+        factor=1000.0,
+    )
 
 
 def _noise(effects: Mapping[str, Mapping[Head, float]], shown: Mapping[str, Iterable[Head]] | None) -> float:

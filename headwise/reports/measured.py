@@ -86,7 +86,9 @@ def _heads(sweep: Results | None, explanation: Results | None, heads: Heads) -> 
         assert explanation is not None
         one, where = as_sweep(explanation), "on the images for checking"
         found, main, grid = [one] if one else [], explanation["settings"]["fitness"] or "", grid_of(explanation)
-    return heads_shown(grid, sweeps_of({"sweep": found}), edited, main, heads, where=where, judged=False)
+    promised = (sweep.get("first_order") or {}).get("table", []) if sweep else []
+    shown = sweeps_of({"sweep": found, "first_order": promised})
+    return heads_shown(grid, shown, edited, main, heads, where=where, judged=False)
 
 
 def _edited(explanation: Results) -> dict[str, str]:

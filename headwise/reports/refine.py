@@ -83,7 +83,7 @@ def _summary(results: Results, sweep: Results) -> dict[str, Any]:
 def _first_order(first: Results) -> dict[str, Any]:
     heads = sorted(first["heads"], key=lambda head: -head["score"])
     harmful = sum(head["score"] > 0 for head in heads)
-    return {"operator": first["operator"], "total": len(heads), "harmful": harmful, "top": heads[:SHOWN_HEADS]}
+    return {**first, "total": len(heads), "harmful": harmful, "top": heads[:SHOWN_HEADS]}
 
 
 def _chosen_heads(results: Results) -> list[dict[str, Any]]:

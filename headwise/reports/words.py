@@ -287,11 +287,12 @@ def first_order_scores(first: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def first_order_agreement(first: Mapping[str, Any]) -> str:
-    """How far first-order scores agree with the sweep that was run, as a sentence."""
+    """How far first-order scores agree with exact runs of single heads, as a sentence."""
     rank = first["rank_correlation"]
     loss, fitness = ("undefined" if rank[name] is None else f"{rank[name]:.2f}" for name in ("loss", "fitness"))
+    count = f"{rank['heads']} heads" if "heads" in rank else "all heads"
     return (
-        f"First-order scores ({first['operator']}) rank the heads as the sweep does with a rank correlation of {loss} "
+        f"First-order scores ({first['operator']}) rank {count} as exact runs do with a rank correlation of {loss} "
         f"(by the loss) and {fitness} (by the metric that is maximised)."
     )
 

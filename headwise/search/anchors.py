@@ -1,6 +1,8 @@
 """Estimates that start from the nearest mask that was run, instead of from the unchanged model alone.
 
-ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       e, Δ: (N, E); A: the run mask with the fewest other heads
+ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       e, Δ: (N, E); A: the run mask with the fewest other choices
+
+S, A: sets of choices, a head with its edit. A head whose edit differs counts twice: one choice goes, one comes.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.search.deltas import HeadDeltas
+from headwise.search.alphabet import Choice, choices_of
+from headwise.search.deltas import Changes
 
 if TYPE_CHECKING:
     from headwise.scoring.objectives import Score
@@ -35,9 +37,9 @@ class Anchors:
             from the study.
     """
 
-    def __init__(self, changes: HeadDeltas, again: Embed):
+    def __init__(self, changes: Changes, again: Embed):
         self.changes, self._again = changes, again
-        self._anchors: dict[frozenset[Head], torch.Tensor] = {frozenset(): changes.identity}
+        self._anchors: dict[frozenset[Choice], torch.Tensor] = {frozenset(): changes.identity}
         self._seen: dict[str, torch.Tensor] = {}
 
     def observe(self, mask: Mask, embeddings: torch.Tensor) -> None:
@@ -53,33 +55,33 @@ class Anchors:
         masks = [mask for mask in masks if mask.size > 1]
         if any(mask.key not in self._seen for mask in masks):
             self._seen = {mask.key: embeddings.half() for mask, embeddings in self._again(masks)}
-        self._anchors.update({frozenset(mask.heads): self._seen[mask.key] for mask in masks})  # (N, E) float16 each
+        self._anchors.update({choices_of(mask): self._seen[mask.key] for mask in masks})  # (N, E) float16 each
         self._seen = {}
 
     def nearest(self, mask: Mask) -> int:
-        """Heads by which a mask differs from the nearest that was run."""
-        heads = frozenset(mask.heads)
-        return min(len(heads ^ anchor) for anchor in self._anchors)
+        """Choices by which a mask differs from the nearest that was run."""
+        choices = choices_of(mask)
+        return min(len(choices ^ anchor) for anchor in self._anchors)
 
     def distance(self, mask: Mask) -> int:
-        """How many heads' changes are added up without their interactions; 0 where the estimate is exact."""
+        """How many choices' changes are added up without their interactions; 0 where the estimate is exact."""
         return min(max(0, mask.size - 1), self.nearest(mask))
 
     def embeddings(self, mask: Mask) -> torch.Tensor:
-        """Estimated embeddings of a binary mask, (N, E) float32.
+        """Estimated embeddings of a mask, (N, E) float32.
 
         Raises:
             HeadwiseError: heads whose changes are not known.
         """
-        heads, nearest = frozenset(mask.heads), self.nearest(mask)
-        anchors = [anchor for anchor in self._anchors if len(heads ^ anchor) == nearest]
-        weights = dict.fromkeys(heads, float(len(anchors)))
+        choices, nearest = choices_of(mask), self.nearest(mask)
+        anchors = [anchor for anchor in self._anchors if len(choices ^ anchor) == nearest]
+        weights = dict.fromkeys(choices, float(len(anchors)))
         total = torch.zeros_like(self.changes.identity)  # (N, E)
         for anchor in anchors:
             total += self._anchors[anchor]
-            for head in anchor:
-                weights[head] = weights.get(head, 0.0) - 1.0
-        return self.changes.moved(total / len(anchors), {h: w / len(anchors) for h, w in weights.items() if w})
+            for choice in anchor:
+                weights[choice] = weights.get(choice, 0.0) - 1.0
+        return self.changes.moved(total / len(anchors), {c: w / len(anchors) for c, w in weights.items() if w})
 
 
 class Guesses:

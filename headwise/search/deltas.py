@@ -15,19 +15,58 @@ from pathlib import Path
 import torch
 
 from headwise.checked import Damaged, load_tensors, metadata
-from headwise.edits.edit import canonical
+from headwise.edits.edit import Edit, canonical
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Means, Pixels, embed
 from headwise.evaluation.layout import Plan
 from headwise.files import write_files
+from headwise.search.alphabet import Choice
 from headwise.towers.base import Tower
 
 
+class Changes:
+    """Embeddings of the unchanged model, (N, E) float32, and what single heads with their edits add to them.
+
+    `rows`: head and edit → its change, (N, E) float16.
+    """
+
+    grid: Grid
+    identity: torch.Tensor
+    rows: Mapping[Choice, torch.Tensor]
+
+    def moved(self, embeddings: torch.Tensor, weights: Mapping[Choice, float]) -> torch.Tensor:
+        """Embeddings (N, E) float32 plus the weighted changes of heads, in place.
+
+        Raises:
+            HeadwiseError: heads whose changes are not known.
+        """
+        for choice, weight in sorted(weights.items(), key=lambda item: (item[0][0], item[0][1].order)):
+            if choice not in self.rows:
+                head, edit = choice
+                raise HeadwiseError(
+                    f"The change by {head}={edit} was not collected. Collect it, or leave the head out."
+                )
+            embeddings.add_(self.rows[choice].float(), alpha=weight)
+        return embeddings
+
+
+class Joined(Changes):
+    """The changes by several edits together.
+
+    Arguments:
+        parts: those of each, of one model and one split.
+    """
+
+    def __init__(self, parts: Sequence[Changes]):
+        self.grid, self.identity = parts[0].grid, parts[0].identity
+        self.rows = {choice: row for part in parts for choice, row in part.rows.items()}
+
+
 @dataclass(frozen=True, eq=False)
-class HeadDeltas:
-    """Changes of the embeddings by every single head; the changes of a mask's heads are added up.
+class HeadDeltas(Changes):
+    """Changes of the embeddings by every single head with one edit; the changes of a mask's heads are added up.
 
     Arguments:
         grid: the heads.
@@ -54,23 +93,13 @@ class HeadDeltas:
                 f"The changes were collected for the edit {self.operator} on {self.grid}; these are {mask.kinds} on "
                 f"{mask.grid}."
             )
-        return self.moved(self.identity.clone(), dict.fromkeys(mask.heads, 1.0))
-
-    def moved(self, embeddings: torch.Tensor, weights: Mapping[Head, float]) -> torch.Tensor:
-        """Embeddings (N, E) float32 plus the weighted changes of heads, in place.
-
-        Raises:
-            HeadwiseError: heads whose changes are not known.
-        """
-        for head, weight in sorted(weights.items()):
-            if head not in self._place:
-                raise HeadwiseError(f"The change by {head} was not collected. Collect it, or leave the head out.")
-            embeddings.add_(self.changes[self._place[head]].float(), alpha=weight)
-        return embeddings
+        return self.moved(self.identity.clone(), dict.fromkeys(mask.edits.items(), 1.0))
 
     @cached_property
-    def _place(self) -> dict[Head, int]:
-        return {head: i for i, head in enumerate(self.heads)}
+    def rows(self) -> dict[Choice, torch.Tensor]:  # type: ignore[override]
+        """Head and edit → its change, (N, E) float16."""
+        edit = Edit.parse(self.operator)
+        return {(head, edit): change for head, change in zip(self.heads, self.changes, strict=True)}
 
     def save(self, path: Path | str, key: str = "") -> None:
         """Write them to a safetensors file with a checksum, whole or not at all.

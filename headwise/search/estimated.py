@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.search.alphabet import Alphabet, Choice, toggled
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Evaluate, Found, Left, affordable, best_of, purse
 from headwise.search.genetic import genetic
@@ -130,19 +131,19 @@ class Estimated:
 def estimated(
     evaluate: Evaluate,
     grid: Grid,
-    operator: str,
+    operator: str | Sequence[str],
     anchors: Anchors,
     objective: Callable[[torch.Tensor], Score],
     settings: GeneticSettings,
     estimates: EstimateSettings = DEFAULTS,
     *,
-    ranking: Sequence[Head] = (),
+    ranking: Sequence[Head | Choice] = (),
     seeds: Sequence[Mask] = (),
-    heads: Sequence[Head] = (),
+    heads: Sequence[Head | Choice] = (),
     left: Left | None = None,
     progress: Callable[[Round], None] | None = None,
 ) -> Estimated:
-    """Search binary masks for the highest fitness with few exact evaluations. The answer is the best exact result.
+    """Search masks for the highest fitness with few exact evaluations. The answer is the best exact result.
 
     Arguments:
         evaluate: exact scores on the search split.
@@ -151,7 +152,8 @@ def estimated(
         anchors: estimated embeddings; they have to observe what `evaluate` runs, or to run it again.
         objective: embeddings → score, the same that `evaluate` uses.
         estimates: how estimates are used.
-        heads: those that may be suppressed, all with an estimate; empty: all of them.
+        heads: those that may be suppressed (of several edits with their edits), all with an estimate; empty: all of
+            them.
         progress: called after each round.
 
     Raises:
@@ -177,23 +179,23 @@ def estimated(
         last = compared[-estimates.window :]
         return spearman([a for a, _ in last], [b for _, b in last]) if len(last) >= LEAST else math.nan
 
-    allowed = set(heads or grid)
-    ranking = [head for head in ranking if head in allowed]
-    singles = [Mask.suppress(grid, [head], operator) for head in ranking[: estimates.batch]]
-    most = settings.max_heads or grid.size
-    fits = [m for m in seeds if m.size <= most and m.bare() == Mask.suppress(grid, m.heads, operator)]
-    given = [mask for mask in fits if set(mask.heads) <= allowed]
+    alphabet = Alphabet(grid, operator, heads)
+    allowed, most = set(alphabet.allowed), settings.max_heads or grid.size
+    ranking = [item for item in ranking if alphabet.number(item) in allowed]
+    singles = [alphabet.mask([alphabet.number(item)]) for item in ranking[: estimates.batch]]
+    given = [mask for mask in seeds if mask.size <= most and alphabet.numbers(mask) is not None]
     known = list({mask.key: mask for mask in (Mask.identity(grid), *singles, *given)}.values())
     can_spend = remaining()
     if not learn(known):
         raise HeadwiseError(f"AAT-GA: a budget of {can_spend:.1f} FFE does not pay for a single mask. Raise it.")
     breeder = Breeder(grid, operator, replace(settings, seed=settings.seed * 1009 + 7), ranking, heads)
-    probes = [breeder.mask(genome) for genome in breeder.fresh(estimates.probes, [breeder.genome(m) for m in known])]
+    tried = [numbers for mask in known if (numbers := alphabet.numbers(mask)) is not None]
+    probes = [breeder.mask(genome) for genome in breeder.fresh(estimates.probes, tried)]
     paid = learn(probes)
     history: list[Round] = []
     best, stale, why = best_of(found.values()), 0, "budget" if paid < len(probes) else ""
     while not why and not agreement() < estimates.agreement:
-        _explore(surrogate, grid, operator, settings, estimates, len(history), ranking, sorted(allowed), found)
+        _explore(surrogate, alphabet, operator, settings, estimates, len(history), ranking, found)
         masks = surrogate.promising(estimates.batch, estimates.optimism, exclude=found)
         paid = learn(masks)
         previous, best = best, best_of(found.values())
@@ -243,13 +245,12 @@ def estimated(
 
 def _explore(
     surrogate: Surrogate,
-    grid: Grid,
-    operator: str,
+    alphabet: Alphabet,
+    operator: str | Sequence[str],
     settings: GeneticSettings,
     estimates: EstimateSettings,
     number: int,
-    ranking: Sequence[Head],
-    heads: Sequence[Head],
+    ranking: Sequence[Head | Choice],
     found: dict[str, Found],
 ) -> None:
     """A genetic search on the estimates, then climbs from its best mask and from the best exact result.
@@ -261,20 +262,21 @@ def _explore(
     inner = replace(estimates.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found.values(), key=lambda item: item.order)[:few]
     seeds = [*(item.mask for item in parents), *surrogate.promising(few, 0.0, exclude={})]
+    allowed, grid = [alphabet.choices[number] for number in alphabet.allowed], alphabet.grid
     # not restless: it should look near what was run, where estimates are good
-    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=heads, restless=False)
-    singles = [Mask.suppress(grid, [head], operator) for head in heads]
+    genetic(surrogate, grid, operator, inner, ranking=ranking, seeds=seeds, heads=allowed, restless=False)
+    singles = [alphabet.mask([number]) for number in alphabet.allowed]
     most = settings.max_heads or grid.size
     _climb(surrogate, surrogate.promising(1, 0.0, exclude={})[0], singles, most)
     _climb(surrogate, parents[0].mask, singles, most)
 
 
 def _climb(surrogate: Surrogate, mask: Mask, singles: Sequence[Mask], most: int) -> None:
-    """Flip the head that raises the prediction most, until none does."""
+    """Flip the head, on, to another edit or off, that raises the prediction most, until none does."""
     better: Mask | None = mask
     while better is not None:
         mask, value = better, surrogate.predict(better)
-        nearby = [flipped for flipped in (mask ^ single for single in singles) if flipped.size <= most]
+        nearby = [flipped for flipped in (toggled(mask, single) for single in singles) if flipped.size <= most]
         better = max(nearby, key=lambda near: (surrogate.predict(near), -near.size, near.key), default=None)
         if better is not None and surrogate.predict(better) <= value:
             better = None

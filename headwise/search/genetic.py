@@ -1,10 +1,10 @@
-"""AAT-GA: a genetic search over binary masks, without gradients.
+"""AAT-GA: a genetic search over masks, without gradients: of one edit, or of an alphabet of which each head has its own.
 
-    maximise f(m) over m ∈ {0, 1}^H       m_h = 1: head h is suppressed; f: exact fitness on the search split
+    maximise f(m) over m ∈ {keep, letter …}^H       m_h: what is done to head h; f: exact fitness on the search split
 
 A generation of P masks makes the next: tournaments choose parents, crossover (head by head, or whole layers) and
 mutation make children, the E best survive. Implements the technique of AAT (arXiv 2507.00537), which names a genetic
-algorithm over attention masks; the operators and sizes are this library's own (`genome.py`, docs/defaults.md).
+algorithm over binary attention masks; more letters, the operators and sizes are this library's own (`genome.py`, docs/defaults.md).
 `estimated.py` is the same search with most masks estimated instead of run.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.search.alphabet import Choice
 from headwise.search.contract import Evaluate, Found, Left, Order, affordable, best_of, purse
 from headwise.search.genome import DEFAULTS, Breeder, GeneticSettings, Genome
 
@@ -71,30 +72,31 @@ class Genetic:
 def genetic(
     evaluate: Evaluate,
     grid: Grid,
-    operator: str,
+    operator: str | Sequence[str],
     settings: GeneticSettings = DEFAULTS,
     *,
-    ranking: Sequence[Head] = (),
+    ranking: Sequence[Head | Choice] = (),
     seeds: Sequence[Mask] = (),
-    heads: Sequence[Head] = (),
+    heads: Sequence[Head | Choice] = (),
     left: Left | None = None,
     restless: bool = True,
     progress: Callable[[Generation], None] | None = None,
 ) -> Genetic:
-    """Search binary masks for the highest fitness.
+    """Search masks for the highest fitness.
 
     Each generation is one evaluate call, and no mask is evaluated twice.
 
     Arguments:
         evaluate: exact scores on the search split.
         grid: the heads of the model (the pooling row is searched like the others).
-        operator: what a suppressed head emits.
+        operator: what may be done to a head: one edit, or several of which each changed head has one.
         settings: every setting of the search.
-        ranking: heads, the most harmful first (`Sweep.ranking`, or a cheaper ranking); empty: no head is preferred.
+        ranking: heads, the most harmful first (`Sweep.ranking`, or a cheaper ranking); of several edits heads with their
+            edits; empty: no head is preferred.
         seeds: masks to start from besides identity, the best single heads and the best heads together, such as
             the path of the greedy search. Masks of another operator, soft masks and masks that are too large are
             left out.
-        heads: those that may be suppressed; empty: all of them.
+        heads: those that may be suppressed, of several edits with their edits; empty: all of them.
         left: FFE that may still be spent, besides the settings' own budget.
         restless: twice as many immigrants where two generations brought nothing better.
         progress: called after each generation.

@@ -1,7 +1,7 @@
-"""Binary masks as genomes: how a genetic search makes its first population and its offspring.
+"""Masks as genomes: how a genetic search makes its first population and its offspring.
 
-In: a ranking of the heads, seeds, an archive of sort keys. Out: genomes (the numbers of suppressed heads, ascending)
-that are not in the archive. Every draw comes from one generator. It never evaluates a mask; `genetic.py`,
+In: a ranking of the heads, or of heads with edits, seeds, an archive of sort keys. Out: genomes (the numbers of the
+choices that a mask consists of, ascending) that are not in the archive. Every draw comes from one generator. It never evaluates a mask; `genetic.py`,
 `estimated.py` and `fronts.py` do.
 """
 
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
 from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.search.alphabet import Alphabet, Choice
 from headwise.search.contract import Order
 
-Genome = tuple[int, ...]  # the suppressed heads, numbered in the order of the grid, ascending
+Genome = tuple[int, ...]  # choices of an alphabet, at most one a head, ascending: with one edit the suppressed heads
 ATTEMPTS = 60  # draws for one new child before giving it up
 
 
@@ -31,7 +32,8 @@ class GeneticSettings:
         tournament: how many masks compete to become a parent.
         uniform: probability of uniform crossover: every head from either parent.
         block: probability of layer-block crossover: every layer whole from either parent. The rest are clones.
-        flip: after crossover each head flips with this probability; 0: one divided by the number of heads.
+        flip: after crossover each head flips with this probability; 0: one divided by the number of heads. With several
+            edits it flips each of them: on, in place of another one, or off.
         one_head: probability that exactly one head flips instead.
         swap: probability that instead a suppressed head trades places with a kept one.
         elites: best masks that survive unchanged.
@@ -90,62 +92,69 @@ DEFAULTS = GeneticSettings()
 
 
 class Breeder:
-    """Draws genomes; every draw comes from one generator, so that a seed fixes all of them."""
+    """Draws genomes; every draw comes from one generator, so that a seed fixes all of them.
+
+    Arguments:
+        grid: the heads of the model.
+        edits: what a head may carry: one edit, or several.
+        settings: of the search.
+        ranking: heads, or heads with edits, the best first; empty: none is preferred.
+        allowed: what may be chosen, in the same form; empty: everything.
+    """
 
     def __init__(
         self,
         grid: Grid,
-        operator: str,
+        edits: str | Sequence[str],
         settings: GeneticSettings,
-        ranking: Sequence[Head],
-        heads: Sequence[Head] = (),
+        ranking: Sequence[Head | Choice],
+        allowed: Sequence[Head | Choice] = (),
     ):
-        self.grid, self.operator, self.settings = grid, operator, settings
+        self.grid, self.settings = grid, settings
         self.random = random.Random(settings.seed)
-        self.heads = list(grid)
-        number = {head: i for i, head in enumerate(self.heads)}
+        self.alphabet = alphabet = Alphabet(grid, edits, allowed)
         self.row = [row for row, count in enumerate(grid.rows) for _ in range(count)]  # of each head
-        allowed = {number[head] for head in heads or grid}
-        self.allowed = sorted(allowed)
-        ranked = [number[head] for head in ranking if number[head] in allowed]
+        self.allowed = alphabet.allowed
+        able = set(self.allowed)
+        ranked = [number for number in map(alphabet.number, ranking) if number in able]
         self.ranking = ranked or self.random.sample(self.allowed, len(self.allowed))
         self.good = self.ranking[: max(2, math.ceil(settings.good * len(self.ranking)))] if ranking else self.ranking
-        self.most = min(len(self.allowed), settings.max_heads or grid.size)
+        self.heads = len({alphabet.head(number) for number in self.allowed})  # that may be changed
+        self.most = min(self.heads, settings.max_heads or grid.size)
 
     def mask(self, genome: Genome) -> Mask:
-        """The mask that suppresses a genome's heads."""
-        return Mask.suppress(self.grid, [self.heads[i] for i in genome], self.operator)
+        """The mask of a genome's choices."""
+        return self.alphabet.mask(genome)
 
-    def genome(self, mask: Mask) -> Genome:
-        """The heads that a mask suppresses, as a genome."""
-        edits = [edit for row in mask.table for edit in row]
-        return tuple(i for i, edit in enumerate(edits) if not edit.keeps)
+    def _one_a_head(self, numbers: Iterable[int]) -> list[int]:
+        """The first choice of every head."""
+        first: dict[int, int] = {}
+        for number in numbers:
+            first.setdefault(self.alphabet.head(number), number)
+        return list(first.values())
 
     # ---- the first population
 
     def first_population(self, seeds: Sequence[Mask]) -> list[Genome]:
         """Identity, the seeds, the best single heads, the best heads together, then random combinations."""
         size = self.settings.population
-        fits = [self.genome(mask) for mask in seeds if self._own(mask)]
+        fits = [genome for mask in seeds if (genome := self.alphabet.numbers(mask)) is not None]
         chosen: dict[Genome, None] = {(): None}
         chosen.update(dict.fromkeys(genome for genome in fits if len(genome) <= self.most))
         chosen.update(dict.fromkeys((i,) for i in self.ranking[: max(1, size // 4)]))
-        together = (tuple(sorted(self.ranking[:k])) for k in range(2, min(self.most, len(self.ranking)) + 1))
+        best = self._one_a_head(self.ranking)
+        together = (tuple(sorted(best[:k])) for k in range(2, min(self.most, len(best)) + 1))
         chosen.update(dict.fromkeys(islice(together, size // 4)))
         first = list(chosen)[:size]
         return first + self._new(size - len(first), dict.fromkeys(first), self.combination)
 
-    def _own(self, mask: Mask) -> bool:
-        fits = mask.grid == self.grid and mask.bare() == self.mask(self.genome(mask))
-        return fits and set(self.genome(mask)) <= set(self.allowed)
-
     def combination(self) -> Genome:
         """A few good heads; small combinations and heads from the top of the ranking come more often."""
-        most = min(self.most, len(self.good))
+        most = min(self.most, len(self._one_a_head(self.good)))
         count = round(math.exp(self.random.uniform(0, math.log(most + 0.49))))
         # weighted sampling without replacement (Efraimidis and Spirakis 2006), weight 1/sqrt(rank)
         draw = [(self.random.random() ** math.sqrt(rank + 1), i) for rank, i in enumerate(self.good)]
-        return tuple(sorted(i for _, i in sorted(draw, reverse=True)[: max(1, count)]))
+        return tuple(sorted(self._one_a_head(i for _, i in sorted(draw, reverse=True))[: max(1, count)]))
 
     def fresh(self, count: int, known: Sequence[Genome]) -> list[Genome]:
         """Random combinations that are not among the known."""
@@ -197,25 +206,35 @@ class Breeder:
 
     def _cross(self, one: Genome, two: Genome) -> Genome:
         kind = self.random.random()
+        ones, twos = ({self.alphabet.head(number): number for number in genome} for genome in (one, two))
         if kind < self.settings.uniform:
-            return tuple(i for i in sorted({*one, *two}) if i in (one if self.random.random() < 0.5 else two))
-        if kind < self.settings.uniform + self.settings.block:
-            source = [self.random.random() < 0.5 for _ in self.grid.rows]
-            return tuple(i for i in sorted({*one, *two}) if i in (one if source[self.row[i]] else two))
-        return one
+            source = {head: self.random.random() < 0.5 for head in sorted({*ones, *twos})}
+        elif kind < self.settings.uniform + self.settings.block:
+            rows = [self.random.random() < 0.5 for _ in self.grid.rows]
+            source = {head: rows[self.row[head]] for head in sorted({*ones, *twos})}
+        else:
+            return one
+        chosen = ((ones if first else twos).get(head) for head, first in source.items())
+        return tuple(number for number in chosen if number is not None)
 
     def mutate(self, genome: Genome) -> Genome:
         """Flip one head, swap a suppressed head for a kept one, or flip every head with a small probability."""
-        kind, total = self.random.random(), len(self.allowed)
+        kind, head = self.random.random(), self.alphabet.head
+        genes = {head(number): number for number in genome}
         if kind < self.settings.one_head:
-            flips = {self.random.choice(self.allowed)}
-        elif kind < self.settings.one_head + self.settings.swap and 0 < len(genome) < total:
-            kept = [i for i in self.allowed if i not in genome]
-            flips = {self.random.choice(genome), self.random.choice(kept)}
+            flips = [self.random.choice(self.allowed)]
+        elif kind < self.settings.one_head + self.settings.swap and 0 < len(genome) < self.heads:
+            kept = [i for i in self.allowed if head(i) not in genes]
+            flips = [self.random.choice(genome), self.random.choice(kept)]
         else:
-            rate = self.settings.flip or 1 / total
-            flips = {i for i in self.allowed if self.random.random() < rate}
-        return tuple(sorted(flips.symmetric_difference(genome)))
+            rate = self.settings.flip or 1 / len(self.allowed)
+            flips = [i for i in self.allowed if self.random.random() < rate]
+        for number in flips:
+            if genes.get(head(number)) == number:
+                del genes[head(number)]
+            else:
+                genes[head(number)] = number
+        return tuple(sorted(genes.values()))
 
     def _fit(self, genome: Genome) -> Genome:
         """The genome with random heads kept again until it is no larger than allowed."""

@@ -1,8 +1,8 @@
-"""Which two heads to suppress at once, from what the sweep already knows of each: no FFE.
+"""Which two heads to change at once, from what the sweep already knows of each: no FFE.
 
     cancel(a, b) = ‖Δ_a‖ + ‖Δ_b‖ − ‖Δ_a + Δ_b‖       loud(a, b) = ‖Δ_a‖ · ‖Δ_b‖
 
-Δ_h, (N, E): what suppressing h alone adds to the embeddings of all images. Two heads that write nearly the same with
+Δ_h, (N, E): what the edit of h alone adds to the embeddings of all images. Two heads that write nearly the same with
 opposite signs look useful one by one, because suppressing either sets the other free: their Δ point away from each
 other. Two of which either is enough to drown the picture look harmless one by one, yet both move the embeddings most.
 Sums of Δ as estimates of a pair (`anchors.py`) find neither where a LayerNorm saturates. This library's own.
@@ -12,50 +12,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 
 import torch
 
+from headwise.edits.edit import Edit
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
-from headwise.search.deltas import HeadDeltas
+from headwise.search.alphabet import Choice
+from headwise.search.deltas import Changes
 
 
 class Pairs:
     """Proposes pairs of heads on top of a mask.
 
     Arguments:
-        changes: of every single head, (heads, N, E).
+        changes: of every single head, by one edit or several.
     """
 
-    def __init__(self, changes: HeadDeltas):
+    def __init__(self, changes: Changes):
         self.changes = changes
+        self.choices: tuple[Choice, ...] = tuple(changes.rows)
 
     @cached_property
     def norms(self) -> torch.Tensor:
-        """‖Δ_h‖ of each head, (H) float64."""
+        """‖Δ_h‖ of each choice, (H) float64."""
         return self._inner.diagonal().sqrt()
 
     @cached_property
     def _inner(self) -> torch.Tensor:
         """⟨Δ_a, Δ_b⟩, (H, H) float64."""
-        flat = self.changes.changes.flatten(1)  # (H, N·E) float16
+        flat = [row.flatten() for row in self.changes.rows.values()]  # H of (N·E) float16
         inner = torch.zeros(len(flat), len(flat), dtype=torch.float64)  # (H, H)
-        for part in flat.split(1 << 16, dim=1):
-            block = part.float()
+        for start in range(0, len(flat[0]), 1 << 16):
+            block = torch.stack([row[start : start + (1 << 16)] for row in flat]).float()
             inner += (block @ block.T).double()
         return inner
 
     @cached_property
-    def ranked(self) -> tuple[tuple[Head, Head], ...]:
-        """All pairs of heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
-        heads, inner, norm = self.changes.heads, self._inner, self.norms
+    def ranked(self) -> tuple[tuple[Choice, Choice], ...]:
+        """All pairs of choices of two heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
+        choices, inner, norm = self.choices, self._inner, self.norms
         both = (inner.diagonal()[:, None] + inner.diagonal()[None] + 2 * inner).clamp_min(0).sqrt()  # (H, H)
         cancel = norm[:, None] + norm[None] - both  # (H, H)
-        pairs = list(combinations(range(len(heads)), 2))
+        pairs = [(a, b) for a, b in combinations(range(len(choices)), 2) if choices[a][0] != choices[b][0]]
         orders = [sorted(pairs, key=lambda p, by=by: (-float(by[p]), p)) for by in (cancel, norm[:, None] * norm[None])]
         in_turn = dict.fromkeys(pair for both in zip(*orders, strict=True) for pair in both)
-        return tuple((heads[a], heads[b]) for a, b in in_turn)
+        return tuple((choices[a], choices[b]) for a, b in in_turn)
 
     def __call__(self, mask: Mask, count: int) -> Sequence[Mask]:
         """The mask with two more heads each, at most `count` of them."""
@@ -64,16 +67,14 @@ class Pairs:
         for pair in self.ranked:
             if len(found) == count:
                 break
-            if not taken & set(pair):
-                found.append(mask | Mask.suppress(self.changes.grid, pair, self.changes.operator))
+            if not taken & {head for head, _ in pair}:
+                found.append(mask | Mask.of(self.changes.grid, dict(pair)))
         return found
 
     def loudest(self, sizes: Iterable[int]) -> Sequence[Mask]:
         """For each size the heads with the largest ‖Δ_h‖, together: harm that many heads share is loud in each."""
-        norms, heads = self.norms.tolist(), self.changes.heads
-        loud = sorted(range(len(heads)), key=lambda i: (-norms[i], i))
-        return [
-            Mask.suppress(self.changes.grid, [heads[i] for i in loud[:size]], self.changes.operator)
-            for size in sizes
-            if size <= len(heads)
-        ]
+        norms = self.norms.tolist()
+        loud: dict[Head, Edit] = {}
+        for i in sorted(range(len(norms)), key=lambda i: (-norms[i], i)):
+            loud.setdefault(*self.choices[i])
+        return [Mask.of(self.changes.grid, dict(islice(loud.items(), size))) for size in sizes if size <= len(loud)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headwise.edits.mask import Mask
+from headwise.search.alphabet import choices_of
 from headwise.search.anchors import Anchors
 from headwise.search.contract import Found
 
@@ -31,8 +32,8 @@ class Guess:
     Arguments:
         mask: whose.
         fitness, loss: of the estimated embeddings; exact where the mask was run.
-        distance: heads whose interactions the estimate leaves out; 0: exact.
-        nearest: heads between the mask and the nearest that was run.
+        distance: choices whose interactions the estimate leaves out; 0: exact.
+        nearest: choices between the mask and the nearest that was run.
     """
 
     mask: Mask
@@ -101,7 +102,7 @@ class Surrogate:
         before = sorted(self._guesses.values(), key=lambda guess: (-guess.fitness, guess.mask.size, guess.mask.key))
         self._guesses = {}
         for guess in before[:REMEMBERED]:
-            if any((guess.mask ^ anchor).size <= guess.nearest for anchor in run):
+            if any(len(choices_of(guess.mask) ^ choices_of(anchor)) <= guess.nearest for anchor in run):
                 self._look(guess.mask)  # anew
             else:
                 self._guesses[guess.mask.key] = guess

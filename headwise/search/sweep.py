@@ -8,6 +8,7 @@ gains is as interesting as what it costs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -67,18 +68,20 @@ class Sweep:
         return best_of(effect.found for effect in self.heads)
 
 
-def sweep(evaluate: Evaluate, grid: Grid, operator: str) -> Sweep:
+def sweep(evaluate: Evaluate, grid: Grid, operator: str, heads: Sequence[Head] = ()) -> Sweep:
     """Evaluate identity and every single head, in one call so that they share their work.
 
     Arguments:
         evaluate: exact scores on the search split.
         grid: the heads of the model.
         operator: what a suppressed head emits.
+        heads: those that can have the edit, in the order of the grid; empty: all of them.
     """
-    masks = [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)]
+    heads = tuple(heads or grid)
+    masks = [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in heads)]
     identity, *scores = evaluate(masks)
     effects = [
         HeadEffect(head, Found(mask, score), score.fitness - identity.fitness, score.loss - identity.loss)
-        for head, mask, score in zip(grid, masks[1:], scores, strict=True)
+        for head, mask, score in zip(heads, masks[1:], scores, strict=True)
     ]
     return Sweep(grid, canonical(operator), identity, tuple(effects))

@@ -61,7 +61,9 @@ def test_a_sweep_becomes_its_heat_map(swept, few, run, tmp_path):
     folder = shutil.copytree(swept, tmp_path / "heads")
     text, found = written(run, folder), json.loads((swept / "sweep.json").read_text())
     shown = page_data(folder)
-    (panel,) = shown["sweeps"]
+    panel, *promised = shown["sweeps"]
+    assert len(promised) == 9  # what first-order scores say of the other edits
+    assert not any(one["exact"] for one in promised)
     assert {head: one["value"] for head, one in panel["heads"].items()} == {
         one["head"]: one["delta"] for one in found["sweep"]["heads"]
     }

@@ -46,7 +46,7 @@ def alone(folder: Path, split: str) -> float:
         (8.0, {}, False),
         (13.0, {"strategies": ("bp",)}, False),
         (30.0, {"strategies": ("ga",)}, True),
-        (45.0, {"strategies": STRATEGIES, "operators": ("zero", "mean")}, True),
+        (80.0, {"strategies": STRATEGIES, "operators": ("zero", "mean")}, True),
         (70.0, {"exact": True, "finalists": 3}, True),
     ],
 )

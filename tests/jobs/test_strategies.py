@@ -47,10 +47,12 @@ def everything(pairs, tmp_path_factory):
 def test_every_strategy_runs_with_every_operator_and_all_compete(everything):
     _, results = everything
     ran = [(one["operator"], one["name"]) for one in results["strategies"]]
-    assert ran == [(operator, name) for operator in OPERATORS for name in ALL.split(",")]
+    alone = [(operator, name) for operator in OPERATORS for name in ALL.split(",") if name != "ga"]
+    assert ran == [*alone, (", ".join(OPERATORS), "ga")]  # AAT-GA gives every head its own
     for one in results["strategies"]:
+        letters = tuple(edit for operator in one["operator"].split(", ") for edit in EDITS[operator])
         assert one["best"] == "identity" or all(
-            edit.split("=")[1].startswith(EDITS[one["operator"]]) for edit in one["best"].split(", ")
+            edit.split("=")[1].startswith(letters) for edit in one["best"].split(", ")
         )
     assert len(results["sweep"]) == 3
     rows = {row["what"] for row in results["test"]}
@@ -105,7 +107,8 @@ def test_without_the_sweep_first_order_scores_rank_the_heads(everything, pairs, 
     results = refine(pairs, tmp_path / "out", *SMALL, "--strategy", ALL, "--no-sweep")
     assert results["sweep"] == []
     (first,) = results["first_order"]
-    assert first["rank_correlation"] is None
+    assert first["rank_correlation"]["heads"] == 12  # those that were run alone
+    assert -1 <= first["rank_correlation"]["loss"] <= 1
     assert results["ffe"]["first_order"] == 3  # one forward alone and one with its backward
     swept = {row["head"]: row["loss_delta"] for row in everything[1]["sweep"][OPERATORS.index("uniform")]["heads"]}
     ranked = sorted(first["heads"], key=lambda row: -row["score"])
@@ -119,6 +122,15 @@ def test_without_the_sweep_first_order_scores_rank_the_heads(everything, pairs, 
     assert "No sweep was run" in capsys.readouterr().out
 
 
+def test_one_gradient_pass_serves_all_edits(pairs, tmp_path):
+    results = refine(
+        pairs, tmp_path / "out", "--budget", "60", "--controls", "2", "--operator", "uniform,scale(1.5)", "--no-sweep"
+    )
+    assert [first["operator"] for first in results["first_order"]] == ["uniform", "scale(1.5)"]
+    assert results["ffe"]["first_order"] == 3
+    assert [(one["operator"], one["name"]) for one in results["strategies"]][-1] == ("uniform, scale(1.5)", "ga")
+
+
 def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["headwise", "sweep", "demo", str(pairs), "--first-order"])
     with pytest.raises(SystemExit):
@@ -126,6 +138,7 @@ def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatc
     shown = capsys.readouterr().out
     assert "first order" in shown
     assert "rank correlation" in shown
+    assert "Most promising of 360 heads × edits" in shown
 
 
 def test_labels_take_gradients_too(pairs, tmp_path):

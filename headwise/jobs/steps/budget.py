@@ -21,6 +21,7 @@ from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.settings import RUNG_FFE, SEARCH_FFE, Settings
 from headwise.search.contract import Left
+from headwise.search.first_order import able
 from headwise.search.gated import trained_cost
 from headwise.search.values import ALPHAS
 
@@ -126,7 +127,8 @@ def picking(finalists: int, kept: int) -> float:
 def starting_cost(bench: Bench, operator: str) -> float:
     """FFE of the sweep."""
     grid = bench.tower.grid
-    return ffe(bench.tower, [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in grid)])
+    singles = (Mask.suppress(grid, [head], operator) for head in able(bench.tower, operator))
+    return ffe(bench.tower, [Mask.identity(grid), *singles])
 
 
 def least(settings: Settings, kept: int) -> float:
@@ -166,9 +168,10 @@ def parts(settings: Settings, done: int) -> float:
     without a budget, and so do learned rungs.
 
     Arguments:
-        done: edits searched and rungs learned so far, in their order.
+        done: edits searched, then all of them together where AAT-GA mixes them, and rungs learned so far.
     """
-    weights = [SEARCH_FFE] * len(settings.searching) + [RUNG_FFE] * len(settings.learning)
+    searches = len(settings.searching) + settings.mixes
+    weights = [SEARCH_FFE] * searches + [RUNG_FFE] * len(settings.learning)
     return sum(weights[done:]) / weights[done]
 
 

@@ -136,13 +136,18 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
             start = FIRST_ORDER + min(1 + SHARED * heads, (part - FIRST_ORDER) / 2)
             add(f"first-order scores, first heads ({operator})", start, start, start, heads, sizes["search"])
         rest = part - start
-        for k, name in enumerate(settings.strategies):
-            share = rest / (len(settings.strategies) - k)
+        for k, name in enumerate(settings.alone):
+            share = rest / (len(settings.alone) - k)
             about, scores = expected(bench, settings, name, share)
             add(f"{name} ({operator})", about, share, about, scores, sizes["search"])
             rest -= about
         left -= part - rest
-    for i, rung in enumerate(settings.learning, len(settings.searching)):
+    if settings.mixes:
+        part = left / parts(settings, len(settings.searching))
+        about, scores = expected(bench, settings, "ga", part)
+        add(f"ga ({', '.join(settings.searching)})", about, part, about, scores, sizes["search"])
+        left -= about
+    for i, rung in enumerate(settings.learning, len(settings.searching) + settings.mixes):
         part = left / parts(settings, i)
         about = learning_cost(settings, part)
         add(f"learning {rung}", about, part, about, CANDIDATES, sizes["search"])

@@ -20,6 +20,7 @@ from headwise.jobs.steps.searching import Searched, number
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
 from headwise.scoring.objectives import Score
+from headwise.search.contract import Found
 from headwise.search.first_order import FirstOrder, agreement
 from headwise.search.sweep import Sweep
 
@@ -90,7 +91,11 @@ def results_json(
             "objective": bench.objective("search").spec,
         },
         "sweep": [sweep_json(r.start.sweep, settings.seed) for r in searched if r.start.sweep],
-        "first_order": [first_order_json(r.start.first, r.start.sweep) for r in searched if r.start.first],
+        "first_order": [
+            first_order_json(r.start.first, r.start.operator, r.start.singles, r.start.identity)
+            for r in searched
+            if r.start.first
+        ],
         "strategies": [
             {"operator": r.start.operator, "name": s.name, "best": str(s.best.mask), "ffe": s.ffe, **s.facts}
             for r in searched
@@ -147,8 +152,8 @@ def _gap(chosen: Finalist, identity: Finalist, row: dict, pick_se: float) -> dic
 
 
 def _first_order_ffe(searched: Sequence[Searched]) -> dict[str, float]:
-    spent = [r.start.first.spent for r in searched if r.start.first]
-    return {"first_order": sum(spent)} if spent else {}
+    tables = {id(r.start.first): r.start.first for r in searched if r.start.first}  # edits share one
+    return {"first_order": sum(first.spent for first in tables.values())} if tables else {}
 
 
 def sweep_json(swept: Sweep, seed: int) -> dict:
@@ -167,14 +172,19 @@ def sweep_json(swept: Sweep, seed: int) -> dict:
     }
 
 
-def first_order_json(first: FirstOrder, swept: Sweep | None) -> dict:
-    """First-order scores as plain JSON values, with their rank correlation with the sweep where there is one."""
-    rank = agreement(first, swept) if swept else None
+def first_order_json(first: FirstOrder, edit: str, singles: Sequence[Found], identity: Score) -> dict:
+    """First-order scores of one edit as plain JSON values, with their rank correlation with exact ones.
+
+    Arguments:
+        singles: heads that were run alone with the edit.
+        identity: score of the model as it is.
+    """
+    rank = agreement(first, edit, singles, identity)
     return {
-        "operator": first.operator,
+        "operator": edit,
         "loss": first.loss,
-        "heads": [{"head": str(head), "score": score} for head, score in first.scores.items()],
-        "rank_correlation": rank and {name: number(value) for name, value in rank.items()},
+        "heads": [{"head": str(head), "score": score} for head, score in first.scores[edit].items()],
+        "rank_correlation": {name: number(value) for name, value in rank.items()} if rank["heads"] else None,
     }
 
 

@@ -1,4 +1,5 @@
-"""The searches of one operator on the search split: what they start from, then every strategy that was asked for.
+"""The searches of one operator on the search split: what they start from, then every strategy that was asked for
+(`together.py`: AAT-GA over several operators).
 
 What is left of the budget is divided evenly among the strategies still to come; what one does not spend is the next
 one's.
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 from headwise.checked import Damaged, load_tensors
+from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
@@ -23,10 +25,11 @@ from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start, begin, exact, scratch
 from headwise.scoring.losses import loss_of
+from headwise.search.alphabet import Choice
 from headwise.search.anchors import Anchors, Guesses
 from headwise.search.contract import Found, Left, affordable, best_of
+from headwise.search.deltas import Changes
 from headwise.search.gated import trained_cost
-from headwise.search.genome import GeneticSettings
 from headwise.search.pairs import Pairs
 
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
@@ -71,6 +74,10 @@ class Searched:
     strategies: tuple[Strategy, ...]
     unmasked: torch.Tensor | None = None
 
+    def without_deltas(self) -> Searched:
+        """Without the heads' changes, which fill memory."""
+        return replace(self, start=replace(self.start, deltas=None))
+
     def candidates(self) -> Iterator[tuple[str, Found]]:
         """Every mask worth comparing on the pick split, and what found it."""
         if self.start.singles:
@@ -87,8 +94,8 @@ def search(
     left: Left,
     before: Sequence[Searched] = (),
 ) -> Searched:
-    """What the searches start from, then every strategy of the settings, in their order; later ones start from what
-    earlier ones found.
+    """What the searches start from, then every strategy that searches with one edit, in the order of the settings; later
+    ones start from what earlier ones found.
 
     Arguments:
         bench: from `headwise.jobs.steps.bench.prepare`.
@@ -98,13 +105,16 @@ def search(
         left: FFE that all of this may still spend (`budget.Budget.share`).
         before: what the same evaluator found with other operators.
     """
-    start = begin(bench, evaluate, operator, settings, left, before[0].unmasked if before else None)
+    unmasked = before[0].unmasked if before else None
+    known = next((one.start.first for one in before if one.start.first), None)
+    start = begin(bench, evaluate, operator, settings, left, unmasked, known)
     done: list[Strategy] = []
-    for i, name in enumerate(settings.strategies):
-        part = divided(left, lambda: evaluate.spent, len(settings.strategies) - i)
+    for i, name in enumerate(settings.alone):
+        part = divided(left, lambda: evaluate.spent, len(settings.alone) - i)
         done.append(RUN[name](bench, evaluate, start, settings, part, done))
     unmasked = start.deltas.identity if start.deltas else None
-    return Searched(replace(start, deltas=None), tuple(done), unmasked)
+    found = Searched(start, tuple(done), unmasked)
+    return found if settings.mixes else found.without_deltas()
 
 
 def _greedy(
@@ -136,53 +146,54 @@ def _genetic(
     bench: Bench, evaluate: Evaluator, start: Start, settings: Settings, left: Left, done: list[Strategy]
 ) -> Strategy:
     """AAT-GA; on estimates unless every mask is to be run, or the heads' changes are not known."""
-    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
-    seeds = [found.mask for strategy in done for found in strategy.masks]
-    if start.deltas:
-        pairs = Pairs(start.deltas)
-        best = best_of([*start.singles, *(found for strategy in done for found in strategy.masks)]).mask
-        seeds += [*pairs(Mask.identity(start.grid), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
-        seeds += pairs.loudest(SEED_LOUDEST)
-    with metered(bench.reporter, evaluate, f"AAT-GA ({start.operator})", None):
-        if settings.exact or not start.deltas:
-            return _exact(evaluate, start, options, seeds, left)
-        return _estimated(evaluate, start, settings, options, seeds, left)
+    found = [item for strategy in done for item in strategy.masks]
+    heads = start.deltas.heads if start.deltas else start.ranking
+    edits, changes = start.operator, start.deltas
+    return evolve(bench, evaluate, edits, start.ranking, heads, changes, start.singles, found, settings, left)
 
 
-def _exact(evaluate: Evaluator, start: Start, options: GeneticSettings, seeds: Sequence[Mask], left: Left) -> Strategy:
-    from headwise.search.genetic import genetic
-
-    found = genetic(evaluate, start.grid, start.operator, options, ranking=start.ranking, seeds=seeds, left=left)
-    return Strategy("ga", found.front, found.ffe, {"why": found.why, "generations": len(found.history)})
-
-
-def _estimated(
+def evolve(
+    bench: Bench,
     evaluate: Evaluator,
-    start: Start,
+    edits: str | Sequence[str],
+    ranking: Sequence[Head | Choice],
+    allowed: Sequence[Head | Choice],
+    changes: Changes | None,
+    singles: Sequence[Found],
+    before: Sequence[Found],
     settings: Settings,
-    options: GeneticSettings,
-    seeds: Sequence[Mask],
     left: Left,
 ) -> Strategy:
-    from headwise.search.estimated import estimated
+    """AAT-GA with one edit or several.
 
-    assert start.deltas is not None
-    anchors = Anchors(start.deltas, evaluate.embeddings)
-    evaluate.observe = anchors.observe
-    found = estimated(
-        evaluate,
-        start.grid,
-        start.operator,
-        anchors,
-        evaluate.objective,
-        options,
-        settings.estimates,
-        ranking=start.ranking,
-        seeds=seeds,
-        heads=start.deltas.heads,
-        left=left,
-    )
-    evaluate.observe = None
+    Arguments:
+        edits: what a head may carry.
+        ranking, allowed: as `search.genetic.genetic`; with changes, those that have them.
+        changes: by each of the allowed; None: every mask is run.
+        singles: heads that were run alone.
+        before: what searches found before: seeds.
+    """
+    from headwise.search.estimated import estimated
+    from headwise.search.genetic import genetic
+
+    grid = bench.tower.grid
+    options = replace(settings.genetic, seed=settings.seed, max_heads=settings.max_heads)
+    seeds = [found.mask for found in before]
+    if changes:
+        pairs = Pairs(changes)
+        best = best_of([*singles, *before]).mask
+        seeds += [*pairs(Mask.identity(grid), SEED_PAIRS), *pairs(best.bare(), SEED_PAIRS)]
+        seeds += pairs.loudest(SEED_LOUDEST)
+    given = {"ranking": ranking, "seeds": seeds, "heads": allowed, "left": left}
+    name = edits if isinstance(edits, str) else ", ".join(edits)
+    with metered(bench.reporter, evaluate, f"AAT-GA ({name})", None):
+        if settings.exact or not changes:
+            plain = genetic(evaluate, grid, edits, options, **given)
+            return Strategy("ga", plain.front, plain.ffe, {"why": plain.why, "generations": len(plain.history)})
+        anchors = Anchors(changes, evaluate.embeddings)
+        evaluate.observe = anchors.observe
+        found = estimated(evaluate, grid, edits, anchors, evaluate.objective, options, settings.estimates, **given)
+        evaluate.observe = None
     facts: dict[str, object] = {
         "why": found.why,
         "estimated": found.estimated,

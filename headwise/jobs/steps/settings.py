@@ -49,7 +49,8 @@ class Settings:
     """How to search and select. The defaults were chosen by measurement: docs/defaults.md.
 
     Arguments:
-        operators: what suppressed heads emit; with several, the pick split decides.
+        operators: what suppressed heads emit; with several, the pick split decides, and AAT-GA mixes them: every head
+            has its own.
         strategies: searches to run, of `STRATEGIES`; each later one starts from what the earlier ones found.
         budget: most FFE of everything before the test split: what the searches start from, the searches, finalists
             on the pick split and on kept domains. None: the sweep, and `SEARCH_FFE` more for each operator.
@@ -119,6 +120,16 @@ class Settings:
     def searching(self) -> tuple[str, ...]:
         """The edits that masks are searched with; none where there is no rung of masks."""
         return self.operators if MASK in self.rungs else ()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether AAT-GA searches all edits together, in place of each alone."""
+        return len(self.searching) > 1 and "ga" in self.strategies
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The strategies that search with each edit alone."""
+        return tuple(name for name in self.strategies if name != "ga") if self.mixes else self.strategies
 
     @property
     def learning(self) -> tuple[str, ...]:

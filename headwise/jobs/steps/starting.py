@@ -26,7 +26,7 @@ from headwise.scoring.losses import loss_of
 from headwise.scoring.objectives import Score
 from headwise.search.contract import Found, Left, affordable, best_of
 from headwise.search.deltas import Collector, HeadDeltas, collect
-from headwise.search.first_order import FirstOrder
+from headwise.search.first_order import FirstOrder, able
 from headwise.search.first_order import first_order as score_heads
 from headwise.search.sweep import Sweep, sweep
 from headwise.towers.base import Tower
@@ -44,7 +44,7 @@ class Start:
         ranking: heads, the most harmful first: the sweep's order, or that of the first-order scores.
         singles: heads that were evaluated alone: all of them, or the first of the ranking.
         sweep: None where it was skipped.
-        first: first-order scores, where there is no sweep.
+        first: first-order scores of all the run's edits, where there is no sweep.
         deltas: how heads change the embeddings, for estimates and pairs; None where they would not fit into memory.
         ffe: of identity and `singles`.
     """
@@ -77,19 +77,21 @@ def begin(
     settings: Settings,
     left: Left,
     unmasked: torch.Tensor | None = None,
+    known: FirstOrder | None = None,
 ) -> Start:
     """The sweep; where it is not wanted or not paid for, first-order scores and the first heads of their ranking.
 
     Arguments:
         bench, evaluate, operator, settings, left: as `searching.search`.
         unmasked: embeddings of the unchanged model, (N, E), where a former operator's search knows them.
+        known: first-order scores that a former operator's search has, of this operator too.
     """
     grid = bench.tower.grid
 
     def masks_of(heads: Sequence[Head]) -> list[Mask]:
         return [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in heads)]
 
-    first, heads, title = None, tuple(grid), f"Sweep ({operator})"
+    first, heads, title = None, tuple(able(bench.tower, operator)), f"Sweep ({operator})"
     sweeping = settings.sweep
     if settings.sweep and (cost := evaluate.cost(masks_of(heads))) > (can_spend := left()):
         sweeping = False
@@ -98,25 +100,26 @@ def begin(
             "the search."
         )
     if not sweeping:
-        first = first_order(bench, evaluate, operator)
-        wanted = first.ranking[: max(settings.width, math.ceil(SINGLES_SHARE * grid.size))]
+        first = known or first_order(bench, evaluate, (operator, *settings.searching))
+        wanted = first.ranking(canonical(operator))[: max(settings.width, math.ceil(SINGLES_SHARE * grid.size))]
         paid = affordable(evaluate, masks_of(wanted), max(left() / 2, evaluate.cost(masks_of(wanted[:1]))))
         title, heads = f"First heads of the ranking ({operator})", wanted[: max(1, len(paid) - 1)]
     masks = masks_of(heads)
     wanted_changes = set(settings.strategies) & {"greedy", "ga"}
     width = max(block.width for block in bench.tower.blocks)  # of an embedding, about
-    fits = len(heads) * len(evaluate.pixels) * width * 2 <= MOST_BYTES
+    together = len(settings.searching) if settings.mixes else 1  # whose changes are in memory at once
+    fits = len(heads) * len(evaluate.pixels) * width * 2 * together <= MOST_BYTES
     keep = Collector(grid, operator, heads, unmasked) if wanted_changes and fits else None
     with metered(bench.reporter, evaluate, title, evaluate.cost(masks)):
         evaluate.observe = keep
         identity, *scores = evaluate(masks)
         evaluate.observe = None
-    swept = sweep(evaluate, grid, operator) if sweeping else None
+    swept = sweep(evaluate, grid, operator, heads) if sweeping else None
     return Start(
         grid=grid,
         operator=canonical(operator),
         identity=identity,
-        ranking=swept.ranking if swept else first.ranking if first else (),
+        ranking=swept.ranking if swept else first.ranking(canonical(operator)) if first else (),
         singles=tuple(Found(mask, score) for mask, score in zip(masks[1:], scores, strict=True)),
         sweep=swept,
         first=first,
@@ -157,16 +160,15 @@ def _changes(bench: Bench, evaluate: Evaluator, keep: Collector) -> HeadDeltas:
     return deltas
 
 
-def first_order(bench: Bench, evaluate: Evaluator, operator: str) -> FirstOrder:
-    """First-order scores on the evaluator's split; what they cost is added to what it spent."""
+def first_order(bench: Bench, evaluate: Evaluator, edits: Sequence[str]) -> FirstOrder:
+    """First-order scores of these edits on the evaluator's split; what they cost is added to what it spent."""
     tower = exact(bench)
-    with metered(bench.reporter, evaluate, f"First-order scores ({operator})", None):
+    with metered(bench.reporter, evaluate, "First-order scores", None):
         first = score_heads(
             tower,
             evaluate.pixels,
             loss_of(bench.objective("search"), tower.device),
-            operator,
-            means=evaluate.means,
+            edits,
             chunk=evaluate.layout.chunk,
             progress=evaluate.progress,
         )
