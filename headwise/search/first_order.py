@@ -139,8 +139,8 @@ def agreement(first: FirstOrder, exact: Sweep) -> dict[str, float]:
     heads = [effect.head for effect in exact.heads]
     if first.operator != exact.operator or set(heads) != set(first.scores):
         raise HeadwiseError(
-            f"First-order scores of {len(first.scores)} heads (operator {first.operator}) cannot be compared with a "
-            f"sweep of {len(heads)} (operator {exact.operator})."
+            f"First-order scores of {len(first.scores)} heads (edit {first.operator}) cannot be compared with a "
+            f"sweep of {len(heads)} (edit {exact.operator})."
         )
     scores = [first.scores[head] for head in heads]
     return {
