@@ -30,7 +30,7 @@ from headwise.shipping.prune import pruned
 from headwise.staging import temporary
 from headwise.towers import tower_of
 from headwise.towers.base import Tower
-from headwise.towers.onnx import session
+from headwise.towers.sessions import session
 
 SIZES = {  # width, layers, heads, MLP, patch
     "B/32": (768, 12, 12, 3072, 32),
@@ -98,7 +98,7 @@ def forms(tower: Tower, mask: Mask, work: Path, int8: bool) -> dict[str, tuple[R
 
 def _onnx(path: Path) -> Run:
     opened = session(path)
-    return lambda images: opened.run(None, {"images": images.numpy()})
+    return lambda images: opened.answer({"images": images.numpy()})
 
 
 def measure(found: dict[str, tuple[Run, str]], images: torch.Tensor, rounds: int, clock: Callable[[], float]) -> dict:

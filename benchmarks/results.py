@@ -1,4 +1,4 @@
-"""docs/results.md: every method, every operator and every transfer, on the packaged model and all its target domains.
+"""docs/results.md: every method, every edit and every transfer, on the packaged model and all its target domains.
 
     python recipes/demo/prepare.py all --out DATA
     python benchmarks/results.py --data DATA --work WORK          continues where it stopped
@@ -152,9 +152,9 @@ def page(targets: list[str], found: dict[str, dict], operators: dict[str, dict],
         ]
     lines += [
         "",
-        "## Every operator, on every target",
+        "## Every edit, on every target",
         "",
-        "Greedy search of at most three heads with each operator; change of mean recall on the test split in points, "
+        "Greedy search of at most three heads with each edit; change of mean recall on the test split in points, "
         "picked (95 % interval) / by search.",
         "",
         *operators_table(targets, operators),
@@ -210,7 +210,7 @@ def summary(targets: list[str], found: dict[str, dict], operators: dict[str, dic
         means[name] = sum(deltas) / len(deltas)
     ranked = sorted(means, key=lambda name: -means[name])
     out.append(
-        "- Operators, mean picked change over the targets: "
+        "- Edits, mean picked change over the targets: "
         + ", ".join(f"{name} {change(means[name])}" for name in ranked)
         + "."
     )
@@ -218,7 +218,7 @@ def summary(targets: list[str], found: dict[str, dict], operators: dict[str, dic
 
 
 def operators_table(targets: list[str], operators: dict[str, dict]) -> list[str]:
-    lines = ["| operator | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
+    lines = ["| edit | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
     for name in OPERATORS:
         cells = []
         for target in targets:

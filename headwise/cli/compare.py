@@ -1,7 +1,7 @@
 """compare on the command line: options → CompareSettings → `jobs.compare` → a table of methods.
 
 In: arguments. Out: printed rows, or compare.json on standard output. Every search and baseline has one name for all
-its operators.
+its edits.
 """
 
 from __future__ import annotations

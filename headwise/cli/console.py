@@ -203,7 +203,7 @@ def print_comparison(results: Mapping, folder: object) -> None:
                 f"{row['trained']:,}",
             )
         )
-    columns = ("method", "operator", "heads", "change", "95 % interval", "p", "by search", "FFE", "trained")
+    columns = ("method", "edit", "heads", "change", "95 % interval", "p", "by search", "FFE", "trained")
     measure = words.metric_name(results["settings"]["fitness"])
     print_table(f"Test split: change of {measure}, points", columns, rows)
     for sentence in findings(results):
@@ -213,11 +213,13 @@ def print_comparison(results: Mapping, folder: object) -> None:
 
 def print_transfer(results: Mapping, folder: object) -> None:
     """The matrix of a transfer, and the mask that serves all data best."""
+    from headwise.reports.edit_lists import against
     from headwise.reports.transfer import best_sentence
 
+    first = results["masks"][0]["mask"]
     rows = [
         (
-            words.shortened(row["mask"]),
+            against(row["mask"], first, "the first"),
             words.short_name(row["found_on"]),
             *(f"{words.change(c['delta'])} ({words.interval(c['interval'])})" for c in row["test"]),
         )

@@ -35,10 +35,12 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", help="onnx, torch, pruned, hf, open_clip, timm, sentence-transformers, safetensors-delta."
+            "--to", help="onnx, openvino, torch, pruned, hf, open_clip, timm, sentence-transformers, safetensors-delta."
         ),
     ] = "onnx",
-    precision: Annotated[str, typer.Option("--precision", help="Of ONNX files: float32, float16 or int8.")] = "float32",
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of onnx: float32, float16 or int8; of openvino: float32 or float16.")
+    ] = "float32",
     prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Cut out heads that the edits remove.")] = True,
     on: Annotated[
         str | None, typer.Option("--on", help="Pairs to compare on; int8 is calibrated on them and held to its recall.")

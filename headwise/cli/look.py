@@ -39,7 +39,7 @@ data = typer.Typer(
 def inspect(
     model: ModelArgument, device: DeviceOption = "auto", as_json: JsonOption = False, *, loading: Loading
 ) -> None:
-    """What a model is made of: heads, tokens, pooling, which operators apply and fold, what a sweep costs."""
+    """What a model is made of: heads, tokens, pooling, which edits apply and fold, what a sweep costs."""
     from headwise.cli import console
     from headwise.jobs.inspect import inspect as describe
 

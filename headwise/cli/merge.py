@@ -28,7 +28,7 @@ def merge(
     mask: Annotated[str, typer.Argument(help="A mask's folder, or text such as L10.H3=zero, L11.H0=zero.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The model folder to write.")],
     means_from: Annotated[
-        str | None, typer.Option("--means-from", help="Operator mean: pairs to compute the constants on.")
+        str | None, typer.Option("--means-from", help="Edits mean: pairs to compute the constants on.")
     ] = None,
     check_weights: CheckOption = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former merge.")] = False,

@@ -78,7 +78,7 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         help="Most FFE (passes of the whole tower over a split) of everything before the test split; by default the "
-        "sweep and 100 more for each operator.",
+        "sweep and 100 more for each edit.",
     ),
 ]
 MinutesOption = Annotated[

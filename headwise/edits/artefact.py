@@ -281,7 +281,7 @@ def _warn_of_newer(data: dict[str, Any], where: str) -> None:
         raise HeadwiseError(f"{where}: the field 'format' is {_short(number)}; it has to be a whole number from 1.")
     if number < FORMAT:
         raise HeadwiseError(
-            f"{where} has format {number}, of a mask with one operator; this headwise reads format {FORMAT}, edits per "
+            f"{where} has format {number}, of a mask with one edit for all heads; this headwise reads format {FORMAT}, edits per "
             "head. Search again, or write the edits as text: L4.H0=zero, L3.H2=scale(1.4)."
         )
     if unknown or number > FORMAT:
@@ -314,9 +314,14 @@ def _short(value: Any) -> str:
 # ---- the hub
 
 
+def is_hub_id(text: object) -> bool:
+    """Whether a text is the name of a hub's repository, `org/name`."""
+    return isinstance(text, str) and bool(_HUB_ID.fullmatch(text))
+
+
 def _download(source: str, revision: str | None) -> Path:
     repository = source.removeprefix("hf:")
-    if not _HUB_ID.fullmatch(repository):
+    if not is_hub_id(repository):
         raise HeadwiseError(f"There are no edits at {source}: no such folder. Give a folder that holds {MASK_FILE}.")
     from huggingface_hub import hf_hub_download
 
@@ -345,7 +350,7 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
     """
     lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
     reference = base_model.removeprefix("hf:")
-    if base_model.startswith("hf:") and _HUB_ID.fullmatch(reference) and not Path(reference).exists():
+    if base_model.startswith("hf:") and is_hub_id(reference) and not Path(reference).exists():
         lines += [f"base_model: {yaml(reference)}", *(["base_model_relation: finetune"] if merged else [])]
     if merged:
         lines += ["pipeline_tag: zero-shot-image-classification"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from headwise.edits import artefact
+from headwise.edits import artefact, hub
 from headwise.edits.arrays import Array
 from headwise.edits.edit import KEEP, Edit, Letter
 from headwise.edits.heads import Grid, Head
@@ -137,6 +137,45 @@ class Mask:
             HeadwiseError: the folder cannot be written, or the provenance is not JSON. Then the folder is as it was.
         """
         return artefact.save(self, folder, card=card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload head edits",
+        licence: str = "",
+        card: str | None = None,
+    ) -> str:
+        """Put the edits and a card into a repository of the hub; `from_pretrained(repo_id)` gets them.
+
+        Arguments:
+            repo_id: `org/name`; the repository is made where it is missing.
+            private: make it private where it is made.
+            token: None: the one that the hub's client finds (`hf auth login`, HF_TOKEN).
+            revision: a branch, made where it is missing.
+            commit_message: one line.
+            licence: an identifier for the card, such as `mit`; empty: the base model's applies.
+            card: the text of the card; None writes one that says how to apply the edits in each library.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HeadwiseError: no such name, no right, no network, or a provenance that is not JSON.
+        """
+        return hub.push(
+            self,
+            repo_id,
+            licence=licence,
+            text=card,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
 
     def bare(self) -> Mask:
         """Without provenance: what a search compares."""

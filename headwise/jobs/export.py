@@ -34,12 +34,14 @@ from headwise.jobs.steps.progress import Reporter, usual
 from headwise.shipping.card import export_card
 from headwise.shipping.doors import DOORS, write_door
 from headwise.shipping.onnx import check_precision, write_onnx
+from headwise.shipping.openvino import check_openvino, to_openvino
 from headwise.sums import SUMS_FILE, write_sums
 from headwise.towers.base import Model
 from headwise.towers.fits import check_fits, check_functions, check_present
 from headwise.wording import option
 
-FORMS = ("onnx", "torch", *DOORS)
+GRAPHS = ("onnx", "openvino")  # networks that their own library runs
+FORMS = (*GRAPHS, "torch", *DOORS)
 COMPARED = 48  # pictures that an export is compared on, evenly spread over the data
 CALIBRATED = 512  # and that int8 is calibrated on
 
@@ -84,7 +86,7 @@ def export(
         out: the folder to write.
         edits: a mask, a folder that holds one, or text such as `L10.H3=zero`; None: the model as it is.
         to: one of `FORMS`.
-        precision: of ONNX files: `float32`, `float16` or `int8`.
+        precision: `onnx`: `float32`, `float16` or `int8`; `openvino`: of the stored weights, `float32` or `float16`.
         prune: cut out the heads that the edits remove, where they fold.
         on: pairs like those that the model will see: the export is compared on their pictures, int8 is calibrated on
             their search split and held to its recall on the pick split. None: the packaged drawings; not for int8.
@@ -102,10 +104,14 @@ def export(
     if to not in FORMS:
         raise HeadwiseError(f"{to!r} is not a form to export to. Use one of: {', '.join(FORMS)}.")
     check_precision(precision)
+    if to == "openvino":
+        check_openvino(precision)
     check_keywords(columns)
-    if to != "onnx" and (precision != "float32" or on is not None):
+    if to not in GRAPHS and (precision != "float32" or on is not None):
         set_alone = option("precision", precision) if precision != "float32" else option("on", "PAIRS")
-        raise HeadwiseError(f"{set_alone} is for ONNX files alone. Leave it out, or write {option('to', 'onnx')}.")
+        raise HeadwiseError(
+            f"{set_alone} is for {' and '.join(GRAPHS)} alone. Leave it out, or write {option('to', 'onnx')}."
+        )
     if on is None and (given := asked_for(columns)):
         raise HeadwiseError(f"{option(given[0])} says how {option('on')} is read, and no pairs were given there.")
     if precision == "int8" and on is None:
@@ -121,10 +127,12 @@ def export(
     check_fits(ready.tower, mask, check_weights=check_weights)
     check_functions(ready, mask, check_weights=check_weights)
     with new_folder(place) as partial:
-        if to != "onnx":
+        if to not in GRAPHS:
             facts, sentence = write_door(ready, mask, partial, to, prune=prune)
         else:
-            facts, sentence = _onnx(ready, mask, partial, precision, prune, on, most_loss, machine, reporter, columns)
+            facts, sentence = _graphs(
+                ready, mask, partial, to, precision, prune, on, most_loss, machine, reporter, columns
+            )
         card = export_card(to, ready.name, mask, facts, licence=licence)
         (partial / CARD_FILE).write_text(card, encoding="utf-8")
         write_sums(partial)
@@ -157,10 +165,11 @@ def check_place(place: Path, overwrite: bool) -> None:
         raise HeadwiseError(f"{place} also holds {extra[0]}, which is not of the export. Give a new folder.")
 
 
-def _onnx(
+def _graphs(
     model: Model,
     mask: Mask,
     folder: Path,
+    to: str,
     precision: str,
     prune: bool,
     on: PairsLike | None,
@@ -169,22 +178,25 @@ def _onnx(
     reporter: Reporter,
     columns: Mapping[str, object],
 ) -> tuple[dict[str, object], str]:
-    """ONNX files, compared, and for int8 scored; the facts and a sentence."""
+    """ONNX or OpenVINO files, compared, and for int8 scored; the facts and a sentence."""
     pairs = read_pairs("demo" if on is None else on, reporter, columns)
     splits = split(pairs) if precision == "int8" else None  # nothing is read of its test split
     checked = _spread(range(len(pairs)) if splits is None else splits.pick, COMPARED)
     searched = [] if splits is None else _spread(splits.search, CALIBRATED)
+    images, texts = _pictures(model, pairs, checked, machine, reporter), _texts(model, pairs, checked)
     report = write_onnx(
         model,
         mask,
         folder,
-        precision=precision,
+        precision=precision if to == "onnx" else "float32",
         prune=prune,
-        images=_pictures(model, pairs, checked, machine, reporter),
-        texts=_texts(model, pairs, checked),
+        images=images,
+        texts=texts,
         calibration=_pictures(model, pairs, searched, machine, reporter) if searched else None,
         calibration_texts=_texts(model, pairs, searched) if searched else (),
     )
+    if to == "openvino":
+        report = to_openvino(model, folder, report, precision=precision, images=images, texts=texts)
     facts: dict[str, object] = asdict(report)
     if splits is None:
         return facts, report.sentence

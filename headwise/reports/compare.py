@@ -56,7 +56,7 @@ def comparison_text(results: Mapping[str, Any]) -> str:
 def comparison_table(results: Mapping[str, Any]) -> str:
     """The rows as a Markdown table."""
     domains = [f"{short_name(d['source'])}, picked / by search" for d in results["data"]["keep_domain"]]
-    head = ["method", "operator", "heads", "test, %", "picked", "95 % interval", "p", "by search", "seeds' range"]
+    head = ["method", "edit", "heads", "test, %", "picked", "95 % interval", "p", "by search", "seeds' range"]
     head += ["overlap", "FFE", "minutes", "trained", "inference", *domains]
     lines = [_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
     base = results["rows"][0]

@@ -99,7 +99,7 @@ def _about(results: Mapping) -> list[str]:
     return [
         f"{markdown(results['model']['name'])} ({results['model']['family']}, {results['model']['pooling']} pooling) on "
         f"{markdown(data['source'])}: {data['label_images']:,} images for labelling, {data['check_images']:,} others for checking. "
-        f"A head is removed with operator {code(settings['operator'])}.{mask}"
+        f"A head is removed with the edit {code(settings['operator'])}.{mask}"
     ]
 
 

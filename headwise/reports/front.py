@@ -11,6 +11,7 @@ from typing import Any
 
 from headwise.plain import code, markdown, picture
 from headwise.reports.drawing import drawing
+from headwise.reports.edit_lists import against
 from headwise.reports.kept import COLUMNS as KEPT_COLUMNS
 from headwise.reports.kept import kept_rows, table, with_error
 from headwise.reports.words import (
@@ -51,6 +52,8 @@ def shown_rows(results: Results) -> list[tuple[str, ...]]:
     """A row a point, in the order of `COLUMNS`; a test column only where the test split was read."""
     rows = []
     tested = results["chosen"]
+    longest = max(results["points"], key=lambda point: point["size"])["mask"]
+    first = (tested["mask"], "the chosen") if tested and tested["size"] else (longest, "the longest")
     for point in results["points"]:
         search, pick, chosen = point["search"], point["pick"], point["chosen"]
         test = change(tested["test"]["delta"]) if chosen else ""
@@ -62,7 +65,7 @@ def shown_rows(results: Results) -> list[tuple[str, ...]]:
             row[2:2] = [change(min(search["kept"]))]
             row[4:4] = [with_error(pick["kept"][worst], pick["kept_se"][worst])]
             row.append(kept_test)
-        rows.append((point["mask"] + mark, *row))
+        rows.append((against(point["mask"], *first) + mark, *row))
     if all(point["size"] for point in results["points"]):  # identity is beaten; shown because it is what you have
         mark = " ← chosen" if tested and not tested["size"] else ", not on the front"
         rows.append(("identity" + mark, "0", *[change(0.0)] * (len(COLUMNS[results["kind"]]) - 2)))
@@ -126,7 +129,7 @@ def front_text(results: Results) -> str:
         lines += _tested(results)
     ffe = ", ".join(f"{name} {value:.1f}" for name, value in results["ffe"].items())
     lines += [
-        f"{counted(results['evaluated'], 'mask')} of {grid_of(results)} were tried, operator "
+        f"{counted(results['evaluated'], 'mask')} of {grid_of(results)} were tried, edit "
         f"{markdown(results['settings']['operator'])}; NSGA-II stopped by: {markdown(results['why'])}. Cost in FFE (passes of the image "
         f"tower over the split in question): {ffe}. headwise {results['headwise_version']}.",
         "",

@@ -12,6 +12,7 @@ from typing import Any
 
 from headwise.plain import code, markdown, picture
 from headwise.reports.drawing import drawing
+from headwise.reports.edit_lists import against
 from headwise.reports.heatmap import COLOURS
 from headwise.reports.words import change, claim, counted, interval, metric_name, p_equals, p_value, points, short_name
 
@@ -39,12 +40,11 @@ def transfer_text(results: Mapping[str, Any]) -> str:
         "|---|---|" + "---:|" * (len(head) - 2),
         "| identity |  | " + " | ".join(points(one["score"]) + " %" for one in data) + " | 0.00 | 0.00 |",
     ]
-    for row in results["masks"]:
+    for number, row in enumerate(results["masks"]):
+        name = against(row["mask"], results["masks"][0]["mask"], "the first") if number else row["mask"]
         cells = [f"{change(c['delta'])} ({interval(c['interval'])}; p {p_value(c['p'])})" for c in row["test"]]
         means = [change(_mean(row, split)) for split in ("pick", "test")]
-        lines.append(
-            "| " + " | ".join([markdown(row["mask"]), markdown(short_name(row["found_on"])), *cells, *means]) + " |"
-        )
+        lines.append("| " + " | ".join([markdown(name), markdown(short_name(row["found_on"])), *cells, *means]) + " |")
     lines += ["", markdown(best_sentence(results)), ""]
     lines += ["Data sets:", ""]
     lines += [

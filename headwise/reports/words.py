@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
 from headwise.plain import Markdown, code, literal, markdown
+from headwise.reports.edit_lists import FEW, against, shortened
 from headwise.scoring.stats import FEWEST_CHANGED, claimed
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ METRICS = {
     "fitness": "weighted mean of the parts' fitness",
 }
 LONGEST_NAME = 40
-FEW = 6  # edits that are named in a sentence
 _RECALL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 
 
@@ -241,12 +241,6 @@ def verdict(results: Results) -> str:
     return f"{found} {claim_sentence(after)}"
 
 
-def shortened(mask: str) -> str:
-    """Edits as a text; of many the first three, and how many more."""
-    parts = mask.split(", ")
-    return mask if len(parts) <= FEW else f"{', '.join(parts[:3])} and {len(parts) - 3} more"
-
-
 def few_edits(chosen: Results) -> str:
     """The heads with what is done to them; of many the first, and how many more."""
     pairs = [f"{head} {edit}" for head, edit in chosen["edits"].items()]
@@ -341,6 +335,7 @@ def _environment(html: bool) -> Environment:
         finalize=None if html else markdown,  # every value that a template shows; what is Markdown by its type stays
     )
     environment.filters.update(
+        against=against,
         shortened=shortened,
         points=points,
         change=change,

@@ -6,16 +6,16 @@ test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from headwise.edits.artefact import OWN_CARD, card_header
+from headwise.edits.hub import listed, origin
 from headwise.edits.mask import Mask
 from headwise.plain import code, markdown, yaml
 
-UNSAID = ("functions", "seen")  # of a mask's provenance: numbers for checks, images to recognise
 WHAT = {
     "onnx": "ONNX files of a refined CLIP",
+    "openvino": "OpenVINO files of a refined CLIP",
     "torch": "A pruned image tower as a torch program",
     "pruned": "A pruned CLIP",
     "hf": "A refined CLIP for transformers",
@@ -26,6 +26,7 @@ WHAT = {
 }
 LIBRARY = {
     "onnx": "onnx",
+    "openvino": "openvino",
     "torch": "pytorch",
     "pruned": "transformers",
     "safetensors-delta": "safetensors",
@@ -35,6 +36,11 @@ SNIPPETS = {
 
 image = onnxruntime.InferenceSession("image.onnx")
 embeddings = image.run(None, {"images": pixels})[0]  # pixels (B, 3, R, R) float32, preprocessed as onnx.json says
+""",
+    "openvino": """import openvino  # it reports its imports to its makers; `opt_in_out --opt_out` ends that
+
+image = openvino.Core().compile_model("image.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+embeddings = image({"images": pixels})[0]  # pixels (B, 3, R, R) float32, preprocessed as onnx.json says
 """,
     "torch": """import torch
 
@@ -104,8 +110,7 @@ def export_card(door: str, base: str, mask: Mask, facts: Mapping[str, object], *
         if mask.is_identity
         else f"Edited heads ({mask.size} of {mask.grid.size}): {code(str(mask))}. Layers and heads count from 0."
     )
-    origin = {key: value for key, value in mask.provenance.items() if key not in UNSAID}
-    rows = [f"- {markdown(key.replace('_', ' '))}: {_text(value)}" for key, value in {**facts, **origin}.items()]
+    rows = [*listed(facts), *origin(mask)]
     licence_line = (
         f"Licence: {markdown(licence)}." if licence else "The licence of the base model applies; see its own card."
     )
@@ -135,87 +140,6 @@ def export_card(door: str, base: str, mask: Mask, facts: Mapping[str, object], *
             "",
         ]
     )
-
-
-APPLYING = {  # how edits are applied to their base model, for each library that loads it
-    "transformers": """import headwise
-from transformers import AutoModel, AutoProcessor
-
-model, processor = AutoModel.from_pretrained({base}), AutoProcessor.from_pretrained({base})
-with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
-    features = model.get_image_features(**processor(images=images, return_tensors="pt"))
-""",
-    "sentence-transformers": """import headwise
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer({base})
-with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
-    embeddings = model.encode(images)
-""",
-    "open_clip": """import headwise
-import open_clip
-
-model, _, preprocess = open_clip.create_model_and_transforms({architecture}, pretrained={tag})
-with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
-    features = model.encode_image(pixels)
-""",
-    "headwise": """import headwise
-
-model = headwise.load({base})
-with headwise.apply(model, headwise.Mask.from_pretrained({edits})):
-    features = model.tower.encode(pixels)
-""",
-}
-
-
-def mask_card(mask: Mask, place: str, *, licence: str = "") -> str:
-    """The README of edits alone: how to apply them in each library, where they come from, their limits.
-
-    Arguments:
-        mask: the edits.
-        place: what `Mask.from_pretrained` takes: `org/name`, or a folder.
-        licence: an identifier of the hub; empty: the base model's applies.
-    """
-    base = str(mask.provenance.get("base_model", "demo"))
-    library, _, reference = base.partition(":")
-    architecture, _, tag = reference.partition("/")
-    names = {"hf": ("transformers", "sentence-transformers"), "open_clip": ("open_clip",)}.get(library, ("headwise",))
-    values = {"edits": repr(place), "architecture": repr(architecture), "tag": repr(tag)}
-    blocks = []
-    for name in names:
-        said = values | {"base": repr(base if name == "headwise" else reference)}
-        blocks += [f"With {name}:", "", "```python", APPLYING[name].format(**said).rstrip(), "```", ""]
-    lines = card_header(base).splitlines()
-    header = "\n".join(["---", *([f"license: {yaml(licence)}"] if licence else []), *lines[1:]])
-    origin = {key: value for key, value in mask.provenance.items() if key not in UNSAID}
-    return "\n".join(
-        [
-            header,
-            "",
-            f"# Head edits of {markdown(base)}",
-            "",
-            f"Edited heads ({mask.size} of {mask.grid.size}): {code(str(mask))}. Layers and heads count from 0. No parameter "
-            "was trained; the base model is not part of this repository.",
-            "",
-            *blocks,
-            "For good, in any library or as ONNX: `headwise export`.",
-            "",
-            "## Facts",
-            "",
-            *[f"- {markdown(key.replace('_', ' '))}: {_text(value)}" for key, value in origin.items()],
-            "",
-            "## Limits",
-            "",
-            "The heads were chosen for the data above, which is named by its hash. On other data the change may be nothing or "
-            "a loss: measure it with `headwise evaluate`. "
-            + (f"Licence: {markdown(licence)}." if licence else "The licence of the base model applies."),
-            "",
-        ]
-    )
-
-
-def _text(value: object) -> str:
-    return markdown(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 __all__ = ["OWN_CARD", "SNIPPETS", "export_card"]

@@ -1,12 +1,13 @@
-"""A CLIP of transformers as a CLIP of open_clip: the same numbers under other names.
+"""A CLIP of transformers as a CLIP of open_clip, and the other way round: the same numbers under other names.
 
-In: a transformers model (folded) and its processor. Out: a `local-dir` of open_clip. Whether it computes the same is found
-out by whoever asks: activation, epsilon, preprocessing and tokenizer are told to open_clip as far as it has words.
+In: a model (folded) of one library and its processor. Out: the other library's folder. Whether it computes the same is found
+out by whoever asks: activation, epsilon, preprocessing and tokenizer are told as far as the other library has words.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,15 @@ def write_open_clip(module: Any, processor: Any, folder: Path) -> None:
         )
     state = {name: tensor.detach().float().cpu() for name, tensor in module.state_dict().items()}
     config = _config(module.config)
+    rows = table(module.config.vision_config.num_hidden_layers, module.config.text_config.num_hidden_layers)
     if module.config.text_config.vocab_size != OWN_VOCABULARY:
         config["text_cfg"]["hf_tokenizer_name"] = "."  # of the folder itself, where open_clip looks for it
         processor.tokenizer.save_pretrained(folder)
-    tensors = {name: tensor.contiguous().clone() for name, tensor in _renamed(state).items()}
+    packed = {
+        ours: (torch.cat([state[name] for name in theirs]) if theirs[1:] else state[theirs[0]], turned)
+        for ours, theirs, turned in rows
+    }
+    tensors = {name: (tensor.T if turned else tensor).contiguous().clone() for name, (tensor, turned) in packed.items()}
     save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     content = {"model_cfg": config, "preprocess_cfg": _preprocess(processor.image_processor.to_dict())}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -92,34 +98,32 @@ def _preprocess(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """transformers' names → open_clip's; projections are transposed, q, k and v packed."""
-    found = {
-        "logit_scale": state["logit_scale"],
-        "visual.class_embedding": state["vision_model.embeddings.class_embedding"],
-        "visual.conv1.weight": state["vision_model.embeddings.patch_embedding.weight"],
-        "visual.positional_embedding": state["vision_model.embeddings.position_embedding.weight"],
-        "visual.proj": state["visual_projection.weight"].T,
-        "token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
-        "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
-        "text_projection": state["text_projection.weight"].T,
-    }
+Row = tuple[str, tuple[str, ...], bool]
+
+
+def table(vision_layers: int, text_layers: int) -> Iterator[Row]:
+    """open_clip's name, transformers' names that are packed in it along the first axis, and whether it is transposed."""
+    yield "logit_scale", ("logit_scale",), False
+    yield "visual.class_embedding", ("vision_model.embeddings.class_embedding",), False
+    yield "visual.conv1.weight", ("vision_model.embeddings.patch_embedding.weight",), False
+    yield "visual.positional_embedding", ("vision_model.embeddings.position_embedding.weight",), False
+    yield "visual.proj", ("visual_projection.weight",), True
+    yield "token_embedding.weight", ("text_model.embeddings.token_embedding.weight",), False
+    yield "positional_embedding", ("text_model.embeddings.position_embedding.weight",), False
+    yield "text_projection", ("text_projection.weight",), True
     norms = {
-        "vision_model.pre_layrnorm": "visual.ln_pre",
-        "vision_model.post_layernorm": "visual.ln_post",
-        "text_model.final_layer_norm": "ln_final",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+        "ln_final": "text_model.final_layer_norm",
     }
-    for tower, prefix in (("vision_model", "visual.transformer"), ("text_model", "transformer")):
-        layers = {name.split(".")[3] for name in state if name.startswith(f"{tower}.encoder.layers.")}
-        for layer in layers:
-            norms |= {
-                f"{tower}.encoder.layers.{layer}.{ours}": f"{prefix}.resblocks.{layer}.{theirs}"
-                for ours, theirs in LAYER.items()
-            }
+    towers = (("visual.transformer", "vision_model", vision_layers), ("transformer", "text_model", text_layers))
+    for ours, theirs, layers in towers:
+        for number in range(layers):
+            block, layer = f"{ours}.resblocks.{number}", f"{theirs}.encoder.layers.{number}"
+            norms |= {f"{block}.{own}": f"{layer}.{other}" for other, own in LAYER.items()}
             for kind in ("weight", "bias"):
-                packed = [state[f"{tower}.encoder.layers.{layer}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
-                found[f"{prefix}.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(packed)
+                packed = tuple(f"{layer}.self_attn.{one}_proj.{kind}" for one in "qkv")
+                yield f"{block}.attn.in_proj_{kind}", packed, False
     for ours, theirs in norms.items():
         for kind in ("weight", "bias"):
-            found[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
-    return found
+            yield f"{ours}.{kind}", (f"{theirs}.{kind}",), False

@@ -23,12 +23,15 @@ from headwise.errors import HeadwiseError
 from headwise.shipping.convert import write_open_clip
 from headwise.shipping.edited import folded_copy, folds, plain_copy
 from headwise.shipping.prune import program, pruned, pruned_module
-from headwise.shipping.verify import verify
+from headwise.shipping.to_hf import check_parts, write_hf
+from headwise.shipping.verify import on_drawings, verify
 from headwise.staging import temporary
-from headwise.towers import library, tower_of
+from headwise.towers import hf_load, library, load, open_clip_load, tower_of
 from headwise.towers.base import Model
 from headwise.towers.onnx_base import WEIGHTS
+from headwise.towers.overrides import Overrides
 from headwise.towers.stored import stored
+from headwise.towers.tools import need
 
 SAME = {"hf": "hf", "open_clip": "open_clip", "timm": "timm", "sentence-transformers": "sentence_transformers"}
 TEMPLATE = Path(__file__).with_name("modeling.py.txt")
@@ -73,17 +76,25 @@ def _folder(model: Model, mask: Mask, folder: Path, to: str) -> Facts:
     elif own == "hf" and to == "open_clip":
         with temporary() as work:
             merge(model, mask, work / "hf", check_weights=False)
-            again, processor = _transformers(work / "hf")
+            again, processor, *_ = hf_load.load(str(work / "hf"), Overrides())
             write_open_clip(again, processor, folder)
+    elif own == "open_clip" and to == "hf":
+        check_parts(model.module, model.name)
+        with temporary() as work:
+            merge(model, mask, work / "own", check_weights=False)
+            found = open_clip_load.load(need("open_clip", "open-clip"), f"local-dir:{work / 'own'}", "cpu", Overrides())
+            write_hf(found, folder, model.name)
     else:
         raise HeadwiseError(
             f"{model.name} is a model of {own.replace('_', '-')}, which cannot be written for {to}. Its own library's "
             "folder, onnx, torch and safetensors-delta are open to it; transformers' CLIP also to open_clip and "
-            "sentence-transformers."
+            "sentence-transformers, open_clip's CLIP to hf."
         )
     (folder / CARD_FILE).unlink(missing_ok=True)
     write_into(mask, folder)
     checks = verify(folder, model, mask)
+    if own != SAME[to]:
+        checks.append(on_drawings(load(str(folder)), model, mask))
     if failed := [check for check in checks if not check.passed]:
         raise HeadwiseError(
             f"What was written for {to} is not the live model: "
@@ -91,7 +102,7 @@ def _folder(model: Model, mask: Mask, folder: Path, to: str) -> Facts:
             + ". It was not kept."
         )
     said = {check.name: check.said for check in checks if check.name not in ("files", "edits")}
-    return {"checks": said}, "; ".join(said[name] for name in ("images", "texts") if name in said) + "."
+    return {"checks": said}, "; ".join(said[name] for name in ("images", "texts", "drawings") if name in said) + "."
 
 
 def _merged(model: Model, mask: Mask, folder: Path) -> None:
@@ -106,20 +117,10 @@ def _merged(model: Model, mask: Mask, folder: Path) -> None:
 
 
 def _sentence_transformers(model: Model, mask: Mask, folder: Path) -> None:
-    from headwise.towers.tools import need
-
     library = need("sentence_transformers", "sentence-transformers")
     with temporary() as work:
         merge(model, mask, work / "hf", check_weights=False)
         library.SentenceTransformer(str(work / "hf"), device="cpu", local_files_only=True).save(str(folder))
-
-
-def _transformers(folder: Path) -> tuple[Any, Any]:
-    from headwise.towers import hf_load
-    from headwise.towers.overrides import Overrides
-
-    module, processor, *_ = hf_load.load(str(folder), Overrides())
-    return module, processor
 
 
 def _delta(model: Model, mask: Mask, folder: Path, to: str) -> Facts:

@@ -27,8 +27,9 @@ from headwise.shipping.graphs import ImageGraph
 from headwise.shipping.onnx_graph import PRECISIONS, describe, lower, write_graph
 from headwise.shipping.prune import pruned
 from headwise.towers.base import Model
-from headwise.towers.onnx import BASE, FORMAT, IMAGE_FILE, MANIFEST, TEXT_BATCH, TEXT_FILE, run, session
+from headwise.towers.onnx import BASE, FORMAT, IMAGE_FILE, MANIFEST, TEXT_BATCH, TEXT_FILE
 from headwise.towers.probes import described
+from headwise.towers.sessions import run, session
 from headwise.towers.text_graph import text_graph
 from headwise.version import __version__
 

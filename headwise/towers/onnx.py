@@ -1,4 +1,4 @@
-"""An ONNX folder that headwise wrote, run by onnxruntime: a model to evaluate, without heads to edit.
+"""An ONNX or OpenVINO folder that headwise wrote, run by its own library: a model to evaluate, without heads to edit.
 
     onnx.json, image.onnx, text.onnx, base/ (the library's own processor and tokenizer files, no weights)
 
@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -28,9 +27,10 @@ from headwise.towers.configs import read_config
 from headwise.towers.onnx_base import Tokens, outside
 from headwise.towers.overrides import Overrides
 from headwise.towers.probes import near, pixels_sketch, tokens_key
-from headwise.towers.tools import need
+from headwise.towers.sessions import Session, run, session
 
 MANIFEST, IMAGE_FILE, TEXT_FILE, BASE = "onnx.json", "image.onnx", "text.onnx", "base"
+RUNTIMES = {"onnxruntime": ("ONNX", ".onnx"), "openvino": ("OpenVINO", ".xml")}  # what runs it → its name, its files
 FORMAT = 1
 TEXT_BATCH = 64
 
@@ -45,6 +45,7 @@ class Manifest:
         functions: sketches of preprocessing and tokenizer (`towers/probes.py`).
         context: captions are cut at so many tokens; None: no text tower.
         content: all of it.
+        runtime: what runs it, a key of `RUNTIMES`.
     """
 
     resolution: int
@@ -52,6 +53,7 @@ class Manifest:
     functions: Mapping[str, object]
     context: int | None
     content: Mapping[str, Any]
+    runtime: str = "onnxruntime"
 
 
 class OnnxRow(Block):
@@ -79,15 +81,15 @@ class OnnxRow(Block):
 
 
 def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = None) -> Model:
-    """A folder that `headwise export --to onnx` wrote.
+    """A folder that `headwise export --to onnx` or `--to openvino` wrote.
 
     Arguments:
         reference: the folder.
-        device: where the embeddings go; onnxruntime computes on the CPU.
+        device: where the embeddings go; the network runs on the CPU.
         overrides: none; they are in the files.
 
     Raises:
-        HeadwiseError: onnxruntime is not installed; files missing or damaged; the library here prepares pictures or
+        HeadwiseError: what runs it is not installed; files missing or damaged; the library here prepares pictures or
             texts otherwise than the one at the export.
     """
     folder, name = Path(reference), f"onnx:{reference}"
@@ -99,8 +101,9 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
     base = folder / BASE
     preprocess, tokens = outside(base, manifest.resolution, manifest.context, name)
     _check_functions(manifest, preprocess, tokens, name)
-    image = session(folder / IMAGE_FILE)
-    text = session(folder / TEXT_FILE) if manifest.context is not None and tokens is not None else None
+    files = [(folder / file).with_suffix(RUNTIMES[manifest.runtime][1]) for file in (IMAGE_FILE, TEXT_FILE)]
+    image = session(files[0])
+    text = session(files[1]) if manifest.context is not None and tokens is not None else None
     content, tower = manifest.content, _tower(image, manifest, digest, device)
     return Model(
         name=name,
@@ -111,7 +114,7 @@ def load(reference: str, *, device: str = "cpu", overrides: Overrides | None = N
         save=partial(_refuse_saving, name),
         encode_texts=None if text is None or tokens is None else partial(_encode_texts, text, tokens.encode),
         tokenize=None if tokens is None else tokens.encode,
-        text_hash=sums.get(TEXT_FILE, ""),
+        text_hash=sums.get(files[1].name, ""),
         logit_scale=float(content.get("logit_scale", 100.0)),
         logit_bias=float(content.get("logit_bias", 0.0)),
         loss=str(content.get("loss", "softmax")),
@@ -137,35 +140,19 @@ def read_manifest(folder: Path) -> Manifest:
             dict(content["functions"]),
             None if text is None else int(text["context"]),
             content,
+            _runtime(content, path),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HeadwiseError(f"{path} is not what headwise writes: {cause(error)}. Export the model again.") from error
 
 
-def session(path: Path) -> Any:
-    """onnxruntime's session of a file on the CPU, with as many threads as torch has.
-
-    Raises:
-        HeadwiseError: onnxruntime is not installed, or the file is not one that it runs.
-    """
-    ort = need("onnxruntime", "onnx")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises kinds of its own
-        raise HeadwiseError(f"onnxruntime cannot run {path}: {cause(error)}. Export the model again.") from error
+def _runtime(content: Mapping[str, Any], path: Path) -> str:
+    if (found := content.get("runtime", "onnxruntime")) not in RUNTIMES:
+        raise HeadwiseError(f"{path}: nothing here runs {found!r}. Known: {', '.join(RUNTIMES)}.")
+    return str(found)
 
 
-def run(opened: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """What a session makes of inputs by name, (B, E) float32."""
-    wanted = {one.name for one in opened.get_inputs()}
-    feed = {name: value.detach().cpu().numpy() for name, value in inputs.items() if name in wanted}
-    return torch.from_numpy(np.asarray(opened.run(None, feed)[0], np.float32))
-
-
-def _tower(opened: Any, manifest: Manifest, digest: bytes, device: str) -> Tower:
+def _tower(opened: Session, manifest: Manifest, digest: bytes, device: str) -> Tower:
     """The opaque tower. Its one parameter is the files' digest: other files are other weights."""
     holder = nn.Module()
     holder.digest = nn.Parameter(torch.tensor(list(digest), dtype=torch.float32, device=device), requires_grad=False)
@@ -190,13 +177,13 @@ def _tower(opened: Any, manifest: Manifest, digest: bytes, device: str) -> Tower
             resolution=manifest.resolution,
             pooling="inside the network",
             class_token=False,
-            family=f"ONNX {manifest.content.get('precision', '')}".strip(),
+            family=f"{RUNTIMES[manifest.runtime][0]} {manifest.content.get('precision', '')}".strip(),
         )
 
     return build(nn.ModuleList([holder]))
 
 
-def _encode_texts(opened: Any, encode: Callable, texts: Sequence[str]) -> torch.Tensor:
+def _encode_texts(opened: Session, encode: Callable, texts: Sequence[str]) -> torch.Tensor:
     """Texts → embeddings (T, E), float32, not normalised."""
     batches = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
     return torch.cat([run(opened, encode(batch)) for batch in batches])

@@ -144,8 +144,13 @@ def wrap(module: Any, processor, *, name: str = "") -> Model:
 
 
 def _as_it_is(module: Any, config: dict) -> dict:
-    """An architecture's configuration with what a model was made otherwise: its image size, context and activation."""
+    """An architecture's configuration with what a model was made otherwise: its image size, context, activation, a text tower
+    in a part of its own, a bias of logits."""
     visual = visual_of(module)
+    if hasattr(module, "text"):
+        config["custom_text"] = True
+    if getattr(module, "logit_bias", None) is not None:
+        config.setdefault("init_logit_bias", -10.0)  # the weights have the value
     if is_native_vit(visual):
         config["vision_cfg"]["image_size"] = visual.image_size[0]
         activation = getattr(visual.transformer.resblocks[0].mlp, "gelu", None)

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -70,6 +71,13 @@ def scored(bench, masks, path, launcher, **options):
 @pytest.fixture(scope="module")
 def expected(bench, tmp_path_factory):
     return scored(bench, many(bench), tmp_path_factory.mktemp("one") / "s.sqlite", inline)
+
+
+def test_the_work_folder_is_the_users_own(crew):
+    """What workers are given is pickled, so nobody else may write it, nor read the embeddings."""
+    assert stat.S_IMODE(crew.folder.stat().st_mode) == 0o700
+    assert crew.folder.stat().st_uid == os.getuid()
+    assert (crew.folder / "token").is_file()
 
 
 def test_three_workers_write_the_bytes_of_one_process(bench, crew, expected, tmp_path):

@@ -16,7 +16,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def local_hub(folder: Path) -> Iterator[str]:
-    """A hub whose repositories are folders below this one; its address."""
+    """A hub whose repositories are folders below this one; its address. What it was asked is kept in `asked.jsonl` there; the
+    token `hf_none` has no rights."""
 
     class Hub(BaseHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
@@ -33,12 +34,22 @@ def local_hub(folder: Path) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            if token == "hf_none":
+                self.answer({"error": "You have no right to write here"}, 403)
+                return
+            with (folder / "asked.jsonl").open("a") as asked_file:
+                lines = [json.loads(line) for line in body.splitlines()]
+                about = [line for line in lines if line.get("key") != "file"]
+                asked_file.write(json.dumps({"path": self.path, "token": token, "about": about}) + "\n")
             parts = self.path.partition("?")[0].strip("/").split("/")
             if parts[1:] == ["repos", "create"]:
                 asked = json.loads(body)
                 name = f"{asked.get('organization') or 'me'}/{asked['name']}"
                 (folder / name).mkdir(parents=True, exist_ok=True)
                 self.answer({"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": "1"})
+            elif "branch" in parts:
+                self.answer({"success": True})
             elif parts[1:] == ["validate-yaml"]:
                 self.answer({"errors": [], "warnings": []})
             elif parts[4] == "preupload":

@@ -149,7 +149,7 @@ def check_budget(settings: Settings, kept: int) -> None:
     fewest = least(settings, kept)
     if settings.budget is not None and settings.budget < fewest:
         raise HeadwiseError(
-            f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each operator and one "
+            f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each edit and one "
             f"finalist take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
         )
 

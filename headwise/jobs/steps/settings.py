@@ -100,7 +100,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.operators:
-            raise HeadwiseError("No operator was given. Give one or more, such as uniform,zero.")
+            raise HeadwiseError("No edit was given. Give one or more, such as uniform,zero.")
         object.__setattr__(self, "operators", tuple(dict.fromkeys(map(canonical, self.operators))))
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
