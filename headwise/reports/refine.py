@@ -11,6 +11,7 @@ from typing import Any
 
 from headwise.files import write_files
 from headwise.plain import argument, json_text
+from headwise.reports.beside import beside
 from headwise.reports.heatmap import heatmap_png
 from headwise.reports.kept import kept_section
 from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
@@ -59,6 +60,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         finalists=lambda: finalists_of(results),
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
+        beside=lambda: beside(results),
         kept_section=lambda: kept_section(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=argument,

@@ -111,6 +111,7 @@ class Bench:
             "skipped": pairs.skipped,
             **({"cut": asdict(cut)} if (cut := self.task.cut) and cut.texts else {}),
             "equal_captions": {"rule": pairs.equal_captions, "captions": pairs.repeated},
+            **self.task.told,
             **({"parts": self._parts()} if pairs.parts else {}),
         }
 
@@ -131,6 +132,7 @@ class Bench:
                     "weight": part.weight,
                     "task": self.task.parts[k].kind,
                     "fitness": self.task.parts[k].fitness,
+                    **self.task.parts[k].told,
                     "splits": splits,
                 }
             )

@@ -1,0 +1,28 @@
+"""What the report, the card and the terminal say of what a run was given beside its pairs: distractors, anchors.
+
+In: results as `results.json` holds them. Out: sentences; none where nothing was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headwise.reports.words import Results, counted
+
+
+def beside(results: Results) -> list[str]:
+    """A sentence on distractors, and one on anchors, where a run had any."""
+    found = [distractors_sentence(told)] if (told := results["data"].get("distractors")) else []
+    for part in results["data"].get("parts", ()):
+        if told := part.get("distractors"):
+            found.append(f"{part['name']}: {distractors_sentence(told)}")
+    return found
+
+
+def distractors_sentence(told: Mapping[str, Any]) -> str:
+    """How many texts that belong to no image are among what images search."""
+    sentence = f"{counted(told['texts'], 'distractor')} of {told['source']} are among the texts that images search"
+    if told["dropped"]:
+        sentence += f"; {told['dropped']:,} more are captions themselves and were left out"
+    return sentence + "."
