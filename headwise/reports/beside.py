@@ -17,7 +17,18 @@ def beside(results: Results) -> list[str]:
     for part in results["data"].get("parts", ()):
         if told := part.get("distractors"):
             found.append(f"{part['name']}: {distractors_sentence(told)}")
+    if held := results.get("anchors"):
+        found.append(anchors_sentence(held))
     return found
+
+
+def anchors_sentence(held: Mapping[str, Any]) -> str:
+    """What learned rungs were held to, and how far the choice of the run moved it."""
+    moved = f"the run's choice moved them by {held['moved']:.4f}" if held["moved"] else "the run's choice leaves them"
+    return (
+        f"Learned rungs were held to where the model puts {counted(held['images'], 'anchor image')} of {held['source']} "
+        f"(weight {held['weight']:g}); {moved} (mean of 1 − cosine)."
+    )
 
 
 def distractors_sentence(told: Mapping[str, Any]) -> str:

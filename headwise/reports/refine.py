@@ -36,8 +36,14 @@ def write_report(results: Results, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     text = report_text(results, name=folder.resolve().name, merged=(folder / "model").is_dir())
-    write_files(folder, {HEATMAP_FILE: heatmap_png(results), REPORT_FILE: text})
+    picture = {HEATMAP_FILE: heatmap_png(results)} if mapped(results) else {}
+    write_files(folder, {**picture, REPORT_FILE: text})
     return folder / REPORT_FILE
+
+
+def mapped(results: Results) -> bool:
+    """Whether heads were scored one by one, so that there is a map of them; learned rungs alone do not need it."""
+    return bool(results["sweep"] or results.get("first_order"))
 
 
 def report_text(results: Results, *, name: str = "refined", merged: bool = True) -> str:
@@ -54,6 +60,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         folder=name,
         merged=merged,
         heatmap=HEATMAP_FILE,
+        mapped=mapped(results),
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
         unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),
