@@ -12,6 +12,7 @@ from headwise.baselines.training import FitSettings, Fitted
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions, check_images
+from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
 __all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
@@ -31,6 +32,7 @@ def fit(
     captions: Captions,
     settings: FitSettings | None = None,
     *,
+    anchors: Anchors | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Train one baseline on the search split.
@@ -41,6 +43,7 @@ def fit(
         pixels: the split's images, (N, 3, R, R).
         captions: of the split, from `headwise.scoring.losses.captions`, on the tower's device.
         settings: see `FitSettings`.
+        anchors: images whose embeddings should stay where they are, as for learned edits (`search/training.py`).
         progress: called after each epoch with its share of the most epochs.
 
     Raises:
@@ -50,4 +53,4 @@ def fit(
         raise HeadwiseError(f"{name!r} is not a baseline. There are: {', '.join(BASELINES)}.")
     check_images(captions, len(pixels))
     train = import_module(f"headwise.baselines.{name}").fit
-    return train(tower, pixels, captions, settings or FitSettings(), progress=progress)
+    return train(tower, pixels, captions, settings or FitSettings(), anchors=anchors, progress=progress)

@@ -15,10 +15,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, moved_of, same, train
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
 from headwise.scoring.losses.contract import unit
+from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 1e-3
@@ -30,6 +31,7 @@ def fit(
     captions: Captions,
     settings: FitSettings,
     *,
+    anchors: Anchors | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`. The map is e + W·e on embeddings e of length 1, W from 0.
@@ -52,6 +54,7 @@ def fit(
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=settings.weight_decay,
+        moved=anchors and moved_of(anchors, lambda numbers: _mapped(anchors.embeddings[numbers], image)),
         progress=progress,
     )
     image_map = image.detach()

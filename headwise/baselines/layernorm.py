@@ -16,6 +16,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
 from headwise.search.gated import gather
+from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 1e-3
@@ -27,6 +28,7 @@ def fit(
     captions: Captions,
     settings: FitSettings,
     *,
+    anchors: Anchors | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`.
@@ -48,6 +50,7 @@ def fit(
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=0.0,  # these values lie around 1 and 0: decay would not pull them towards the model's own
+        anchors=anchors,
         progress=progress,
     )
     return fitted_tower("layernorm", tuned, captions, parameters, trained)

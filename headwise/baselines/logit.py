@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
+from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
 from headwise.scoring.metrics import MOST_SCALE
+from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
 LEARNING_RATE = 0.05
@@ -29,13 +31,16 @@ def fit(
     captions: Captions,
     settings: FitSettings,
     *,
+    anchors: Anchors | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`. The softmax loss does not depend on a bias, so only the scale is trained there.
 
     Raises:
-        HeadwiseError: bad input.
+        HeadwiseError: bad input, or anchors.
     """
+    if anchors is not None:
+        raise HeadwiseError("The logit scale moves no image: anchors have nothing to hold.")
     began = time.perf_counter()
     memory = captions.on("cpu")
     known = embeddings_of(tower, pixels)  # (N, E)

@@ -17,6 +17,7 @@ from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_to
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
+from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def fit(
     captions: Captions,
     settings: FitSettings,
     *,
+    anchors: Anchors | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """As `headwise.baselines.fit`.
@@ -50,6 +52,7 @@ def fit(
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=settings.weight_decay,
+        anchors=anchors,
         progress=progress,
     )
     for name, layer in layers.items():

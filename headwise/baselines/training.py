@@ -22,10 +22,11 @@ from headwise.evaluation.engine import Pixels, embed
 from headwise.evaluation.layout import Plan, plan
 from headwise.scoring.losses import Captions, value_of
 from headwise.search.gated import gather
-from headwise.search.training import EVALUATION_BATCH, split_off
+from headwise.search.training import EVALUATION_BATCH, Anchors, split_off
 from headwise.towers.base import Tower, evaluating, rows
 
 Progress = Callable[[float], None]
+Penalty = Callable[[int, torch.Generator], torch.Tensor]  # of so many anchors, drawn with the generator
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def train(
     *,
     learning_rate: float,
     weight_decay: float,
+    moved: Penalty | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Lower the contrastive loss with AdamW; the best epoch's values are left in the parameters.
@@ -190,6 +192,7 @@ def train(
         memory: the captions, as the parameters have them now.
         images: how many the split has.
         learning_rate: where the settings leave it open.
+        moved: what is added to the loss of a batch for moving as many anchors.
         progress: called after each epoch with its share of the most epochs.
 
     Raises:
@@ -208,8 +211,9 @@ def train(
         for numbers in order.tensor_split(steps):
             captions = memory()
             value = value_of(captions, forward(numbers), numbers.to(captions.texts.device))
+            pay = value if moved is None else value + moved(len(numbers), generator).to(value)
             adam.zero_grad()
-            value.backward()
+            pay.backward()
             if any(parameter.grad is None for parameter in parameters):
                 raise HeadwiseError(
                     "Some of the values to train take no part in the embeddings: the model does not run its modules "
@@ -236,6 +240,22 @@ def train(
     return Trained(tuple(history), best, time.perf_counter() - began)
 
 
+def moved_of(anchors: Anchors, forward: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
+    """λ · s · mean(1 − cos) of anchors drawn anew at every step.
+
+    Arguments:
+        forward: numbers of anchors (B,) → embeddings (B, E), as the model in training makes them.
+    """
+
+    def penalty(count: int, generator: torch.Generator) -> torch.Tensor:
+        numbers = torch.randperm(len(anchors.embeddings), generator=generator)[:count]
+        e = forward(numbers).float()  # (B, E)
+        before = anchors.embeddings[numbers].to(e.device)
+        return anchors.weight * (1 - nn.functional.cosine_similarity(e, before)).mean()
+
+    return penalty
+
+
 @torch.no_grad()
 def _judge(forward, memory: Callable[[], Captions], held_out: torch.Tensor) -> float | None:
     """The loss of the images that are not trained on."""
@@ -255,13 +275,14 @@ def train_tower(
     *,
     learning_rate: float,
     weight_decay: float,
+    anchors: Anchors | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """`train` for parameters inside a tower of one's own; afterwards none of it asks for gradients."""
     for parameter in parameters:
         parameter.requires_grad_(True)
 
-    def forward(numbers: torch.Tensor) -> torch.Tensor:
+    def forward(numbers: torch.Tensor, pixels: Pixels = pixels) -> torch.Tensor:
         return walk(tower, gather(tower, pixels, numbers), settings)
 
     with evaluating(tower.parts):
@@ -273,6 +294,7 @@ def train_tower(
             settings,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            moved=anchors and moved_of(anchors, lambda numbers: forward(numbers, anchors.pixels)),
             progress=progress,
         )
     for parameter in parameters:

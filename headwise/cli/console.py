@@ -16,7 +16,7 @@ from rich.table import Table
 
 from headwise.cli.telling import PLAIN, err
 from headwise.plain import json_text, line, terminal
-from headwise.reports import kept, words
+from headwise.reports import beside, kept, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -114,6 +114,8 @@ def _notes(one: Mapping) -> list[str]:
         notes.append(f"{searched['images']:,} images that the mask was searched or picked on: {what}")
     if equal.get("captions"):
         notes.append(f"{equal['captions']:,} captions equal those of another image: {equal['rule']} (--equal-captions)")
+    if told := one.get("distractors"):
+        notes.append(beside.distractors_sentence(told))
     if one.get("test_reads_cache", 0) > 1:
         notes.append(f"these images have been read for {one['test_reads_cache']} different masks of this model")
     return notes
@@ -157,7 +159,8 @@ def print_refined(results: Mapping, folder: object) -> None:
         say("No sweep was run; first-order scores ranked the heads.")
     if results["kept"]:
         print_table(kept.kept_sentence(results), kept.COLUMNS, kept.kept_rows(results["kept"]["domains"]))
-    for sentence in (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ())):
+    told = (words.power_sentence(results), words.reads_sentence(results), *results.get("warnings", ()))
+    for sentence in (*beside.beside(results), *told):
         if sentence:
             say(sentence)
     say(f"Written to {folder}: report.html, report.md, heads.png, head_mask.json, results.json, model/")

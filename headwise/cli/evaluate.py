@@ -5,6 +5,7 @@ In: a model and one or more sources. Out: a table, or clip_benchmark's JSON (a l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,11 @@ from headwise.cli.options import (
     ModelArgument,
     SplitColumns,
 )
+
+
+def foreign(one: Mapping) -> dict[str, int]:
+    """The distractors among what images search, where there are any."""
+    return {"distractors": one["distractors"]["texts"]} if "distractors" in one else {}
 
 
 @grouped
@@ -85,11 +91,20 @@ def evaluate(
             dataset=one["dataset"],
             model=one["model"],
             task=one["task"],
-            gallery={"images": one["images"], "captions": one["captions"]},
+            gallery={"images": one["images"], "captions": one["captions"], **foreign(one)},
         )
         | {
             key: one[key]
-            for key in ("mask", "overrides", "reference", "searched", "test_reads_cache", "equal_captions", "against")
+            for key in (
+                "mask",
+                "overrides",
+                "reference",
+                "searched",
+                "test_reads_cache",
+                "equal_captions",
+                "distractors",
+                "against",
+            )
             if key in one
         }
         for one in found

@@ -135,6 +135,14 @@ FitnessOption = Annotated[
 TemplatesOption = Annotated[
     str | None, typer.Option("--templates", help="Labels: openai80, openai7, siglip, plain, or a file.")
 ]
+DistractorsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--distractors",
+        help="Captions: a file of texts, one a line, that belong to no image and join the captions as wrong answers; or "
+        "phrases, the list that is shipped.",
+    ),
+]
 ClassNamesOption = Annotated[str | None, typer.Option("--class-names", help="Labels: imagenet, or a file.")]
 ImageSizeOption = Annotated[
     int | None, typer.Option("--image-size", help="Pixels a side; the model's positions are interpolated.")
@@ -224,13 +232,14 @@ class Aim:
     fitness: FitnessOption = "auto"
     templates: TemplatesOption = None
     class_names: ClassNamesOption = None
+    distractors: DistractorsOption = None
 
     @property
     def goal(self) -> Goal:
         """What is to be maximised, as the jobs take it."""
         from headwise.jobs.steps.tasks import Goal
 
-        return Goal(self.fitness, self.templates, self.class_names)
+        return Goal(self.fitness, self.templates, self.class_names, self.distractors)
 
 
 @dataclass(frozen=True)

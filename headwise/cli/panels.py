@@ -11,7 +11,7 @@ PANELS = {
         "out", "mask", "edits", "to", "base", "on", "operator", "rungs", "budget", "max_minutes", "dry_run", "keep_domain",
         "against", "prune", "explain", "config", "as_json",
     ),
-    "What to maximise": ("fitness", "templates", "class_names", "max_loss"),
+    "What to maximise": ("fitness", "templates", "class_names", "distractors", "anchor", "anchor_weight", "max_loss"),
     "Search": (
         "strategy", "no_sweep", "first_order", "exact", "max_heads", "width", "population", "generations", "patience", "tournament",
         "elites", "flip", "gates", "learning_rate", "epochs", "batch", "penalty", "keep_soft", "recompute", "autocast",

@@ -80,6 +80,17 @@ def refine(
     ] = False,
     autocast: Annotated[bool, typer.Option("--autocast", help="AAT-BP: run the tower in bfloat16.")] = False,
     keep_domain: KeepOption = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            "--anchor",
+            help="Old images, a folder or a source whose captions are not read: learned rungs are held to where the model "
+            "puts them.",
+        ),
+    ] = None,
+    anchor_weight: Annotated[
+        float | None, typer.Option("--anchor-weight", help="How much: the penalty's weight; 1 by default.")
+    ] = None,
     max_loss: Annotated[
         float | None, typer.Option("--max-loss", help="Most points a kept domain may lose on its pick split; 0.5.")
     ] = None,
@@ -132,6 +143,8 @@ def refine(
             "--gates, --learning-rate, --epochs, --batch, --penalty, --keep-soft, --recompute and --autocast are about "
             "AAT-BP; add bp to --strategy."
         )
+    if anchor_weight is not None and anchor is None:
+        raise HeadwiseError("--anchor-weight says how much anchors count; give some with --anchor.")
     if max_loss is not None and not keep_domain:
         raise HeadwiseError("--max-loss limits what a kept domain may lose; give one with --keep-domain.")
     if width is not None and "greedy" not in chosen:
@@ -139,7 +152,7 @@ def refine(
     base = Settings()
     settings = replace(
         base,
-        **given({"max_loss": max_loss, "width": width}),
+        **given({"max_loss": max_loss, "width": width, "anchor_weight": anchor_weight}),
         operators=names(operator),
         strategies=names(strategy),
         rungs=names(rungs),
@@ -166,6 +179,7 @@ def refine(
         machine=where.machine,
         split_by=split_by,
         keep=keep_domain or (),
+        anchor=anchor,
         dry_run=dry_run,
         explain=explain,
         reporter=where.reporter,

@@ -47,6 +47,7 @@ class Wanted:
 
     Arguments:
         loose: roles whose column was named for several sources: one that lacks it has its own, which is guessed.
+        bare: the images alone are wanted; captions, labels, splits and groups need not be there and are not read.
     """
 
     image: str | None = None
@@ -55,6 +56,7 @@ class Wanted:
     group: str | None = None
     label: str | None = None
     loose: frozenset[str] = frozenset()
+    bare: bool = False
 
     @property
     def strict(self) -> Wanted:
@@ -85,6 +87,8 @@ def choose(found: Sequence[str], wanted: Wanted, where: str) -> Columns:
     image = _one(found, wanted.image, IMAGE, "image", where)
     if image is None:
         raise _unknown("image", found, where)
+    if wanted.bare:
+        return Columns(image)
     asked = [name.strip() for name in (wanted.caption or "").split(",") if name.strip()]
     captions = tuple(str(_one(found, name, (), "caption", where)) for name in asked)
     label = None if captions and wanted.label is None else _one(found, wanted.label, LABEL, "label", where)

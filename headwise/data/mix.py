@@ -20,7 +20,7 @@ from headwise.errors import HeadwiseError
 KIND = "mix:"
 MOST = 1e9  # the largest weight
 COLUMNS = ("image", "caption", "split", "group", "label", "images")
-GOAL = ("fitness", "templates", "class_names")
+GOAL = ("fitness", "templates", "class_names", "distractors")
 KNOWN = ("source", "name", "weight", "split_by", *COLUMNS, *GOAL)
 
 

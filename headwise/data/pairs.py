@@ -58,7 +58,7 @@ class Part:
         pairs: its own images, captions or labels.
         weight: its share of the fitness, relative to the others.
         split_by: how it is split, as `headwise.data.splits.split` takes it.
-        goal: its own `fitness`, `templates` and `class_names`, where they were given.
+        goal: its own `fitness`, `templates`, `class_names` and `distractors`, where they were given.
     """
 
     name: str

@@ -7,7 +7,7 @@ In: a name, or an object in memory, and which columns are what. Out: `Pairs`. Th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from inspect import Parameter, signature
@@ -20,7 +20,7 @@ from headwise.data.mix import KIND, read_mix
 from headwise.data.pairs import Pairs
 from headwise.data.records import rows_of
 from headwise.data.remote import nothing_kept
-from headwise.data.rows import Table
+from headwise.data.rows import Row, Table
 from headwise.data.sources import open_named
 from headwise.data.workers import Progress
 from headwise.errors import HeadwiseError
@@ -91,7 +91,9 @@ def read(
     )
 
 
-def read_beside(source: object, columns: Mapping[str, object], *, progress: Progress | None = None) -> Pairs:
+def read_beside(
+    source: object, columns: Mapping[str, object], *, bare: bool = False, progress: Progress | None = None
+) -> Pairs:
     """Another source of a command, beside the one that its options are about.
 
     A column that was named counts where this source has it; else its own are guessed. What follows its name
@@ -99,6 +101,7 @@ def read_beside(source: object, columns: Mapping[str, object], *, progress: Prog
 
     Arguments:
         columns: keywords of `read`: columns, remote, skip_bad, equal_captions; `images` is the first source's alone.
+        bare: the images alone are wanted, so that a folder of them will do; captions are not read.
 
     Raises:
         HeadwiseError: as `read`.
@@ -107,7 +110,7 @@ def read_beside(source: object, columns: Mapping[str, object], *, progress: Prog
     options = {name: value for name, value in columns.items() if name not in (*ROLES, "images")}
     asked = {role: columns.get(role) for role in ROLES}
     asked = {role: name for role, name in asked.items() if name is not None}
-    wanted = Wanted(**asked, loose=frozenset(asked))  # type: ignore[arg-type]
+    wanted = Wanted(**asked, loose=frozenset(asked), bare=bare)  # type: ignore[arg-type]
     return _read_as(source, wanted, progress=progress, **options)  # type: ignore[arg-type]
 
 
@@ -133,6 +136,7 @@ def _read_as(
 
     def one(source: object, wanted: Wanted, images: str | None) -> Pairs:
         table = open_source(source, wanted, images=images, remote=remote, name=name)
+        table = images_alone(table) if wanted.bare else table
         return assemble(
             table,
             skip_bad=skip_bad,
@@ -171,7 +175,7 @@ def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one:
     """A source with `one`, or every part of a mixture."""
     if not isinstance(source, str) or not source.startswith(KIND):
         return one(source, wanted, images)
-    if wanted.strict != Wanted() or images is not None:
+    if replace(wanted.strict, bare=False) != Wanted() or images is not None:
         raise HeadwiseError(f"{source} is a mixture: name columns and folders in the file, for each part its own.")
 
     far = is_remote(source)
@@ -186,7 +190,7 @@ def _read(source: object, wanted: Wanted, images: str | None, remote: bool, one:
                 )
         if far and not is_remote(name) and not name.startswith("hf:"):
             raise HeadwiseError(f"{source} is remote and names {name}, a file of this machine; it may not.")
-        return one(name, Wanted(**own), folder)  # type: ignore[arg-type]  # columns alone
+        return one(name, Wanted(**own, bare=wanted.bare), folder)  # type: ignore[arg-type]  # columns alone
 
     return read_mix(source, part)
 
@@ -210,6 +214,16 @@ def open_source(
 
     table = rows_of(read_object(source, name or f"{type(source).__name__} in memory"), wanted)
     return replace(table, images=images_in_memory(images or "", remote))
+
+
+def images_alone(table: Table) -> Table:
+    """The same images, all of one class, without anything that is said of them."""
+
+    def rows() -> Iterator[Row]:
+        for row in table.rows:
+            yield Row(row.origin, row.names, row.fetch, key=row.key, id=row.id, label=0, problem=row.problem)
+
+    return replace(table, rows=rows(), class_names=("image",), templates=None, kind=None)
 
 
 def asked_for(keywords: Mapping[str, object]) -> list[str]:

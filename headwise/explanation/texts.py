@@ -174,12 +174,7 @@ def read_texts(path: str | Path) -> list[str]:
     Raises:
         HeadwiseError: the file cannot be read, or has fewer than two different texts.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise HeadwiseError(f"The texts file {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise HeadwiseError(f"The texts file {path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    lines = lines_of(path, "texts")
     texts = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
     if len(texts) < 2:
         what = "is empty" if not texts else f"has one text alone ({texts[0]!r})"
@@ -187,6 +182,23 @@ def read_texts(path: str | Path) -> list[str]:
             f"The texts file {path} {what}. A label is a choice between texts: give two or more, one a line."
         )
     return texts
+
+
+def lines_of(path: str | Path, what: str) -> list[str]:
+    """The lines of a file of texts.
+
+    Arguments:
+        what: the file is called so in messages.
+
+    Raises:
+        HeadwiseError: it cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise HeadwiseError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise HeadwiseError(f"The {what} file {path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
 
 
 def candidates(captions: Sequence[Sequence[str]], own: Sequence[str] = ()) -> Candidates:

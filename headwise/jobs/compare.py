@@ -124,6 +124,7 @@ def compare(
             "split_how": splits.how,
             "split_hash": splits.hash,
             "equal_captions": {"rule": given.equal_captions, "captions": given.repeated},
+            **bench.task.told,
             "splits": {name: len(bench.indices(name)) for name in ("search", "pick", "test")},
             "keep_domain": [{"source": d.pairs.name, "images": len(d.pairs)} for d in domains],
         },

@@ -18,7 +18,7 @@ from headwise.evaluation.engine import with_means
 from headwise.jobs.explain import explain_bench
 from headwise.jobs.steps.artefacts import write_artefacts
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import check_budget, open_budget, parts
+from headwise.jobs.steps.budget import anchoring_cost, check_budget, open_budget, parts
 from headwise.jobs.steps.choosing import _means, pick, read_test, remember_test
 from headwise.jobs.steps.clean import seen_by
 from headwise.jobs.steps.findings import Findings, Picture
@@ -28,6 +28,7 @@ from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
+    anchor_images,
     check_folder,
     kept_benches,
     load_model,
@@ -40,7 +41,7 @@ from headwise.jobs.steps.prospects import power_json, say_before, warnings
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
-from headwise.jobs.steps.settings import Settings, check_model
+from headwise.jobs.steps.settings import Settings, check_anchor, check_model
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.together import search_together
 from headwise.towers.probes import described
@@ -92,6 +93,7 @@ def refine(
     machine: Machine | None = None,
     split_by: str = "auto",
     keep: Sequence[PairsLike] = (),
+    anchor: PairsLike | None = None,
     dry_run: bool = False,
     explain: bool = False,
     reporter: Reporter | None = None,
@@ -109,6 +111,8 @@ def refine(
         machine: precision, device, cache.
         split_by: see `headwise.data.splits.split`.
         keep: pairs of other domains, on whose pick split the mask may lose at most `settings.max_loss` points.
+        anchor: old images, a folder or a source whose captions are not read: a penalty on how far their embeddings
+            move, `settings.anchor_weight` times the model's logit scale, while learned rungs are learned.
         dry_run: measure how fast the model runs here and say what each stage would cost; nothing is searched or
             written, the mask is identity and the results are the plan (`planning.plan_json`).
         explain: write what every head does, and whether the chosen ones differ, into `explanation/`; needs `out`.
@@ -121,7 +125,8 @@ def refine(
     began = time.monotonic()
     reporter, settings = reporter or usual(), settings or Settings()
     check_split_by(split_by)
-    check_budget(settings, len(keep))
+    check_anchor(anchor is not None, settings)
+    check_budget(settings, len(keep), anchor is not None)
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_folder(folder)
@@ -139,6 +144,8 @@ def refine(
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     domains = kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by, columns)
     bench = with_kept(bench, domains)
+    if anchor is not None:
+        bench = replace(bench, anchored=anchor_images(anchor, given, ready, machine, reporter, columns))
     if dry_run:
         say_before(bench)
         speed = timing(bench)
@@ -181,6 +188,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     evaluate.means = _means(bench, settings.searching)
     if evaluate.means is not None:
         evaluate.spent += 1.0  # the pass that the constants are the means of
+    evaluate.spent += anchoring_cost(bench)
     searched: list[Searched] = []
     for operator in settings.searching:
         left = budget.share(parts(settings, len(searched)))
@@ -192,7 +200,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         searched = [one.without_deltas() for one in searched]
     for rung in settings.learning:
         searched.append(learn(bench, evaluate, rung, settings, budget.share(parts(settings, len(searched)))))
-    paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept)))
+    paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept), bool(bench.anchored)))
     picked = pick(bench, searched, paid)
     reads = {"study": remember_test(bench, picked.chosen.mask)}
     reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask])

@@ -73,7 +73,7 @@ def sweep(
         "format": 1,
         "model": ready.name,
         **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
-        "data": {"source": given.name, "images": len(given), "captions": given.text_count},
+        "data": {"source": given.name, "images": len(given), "captions": given.text_count, **bench.task.told},
         "settings": {"objective": dict(bench.objective("search").spec)},
         "sweep": sweep_json(swept, seed=0),
         "first_order": _table(bench, evaluate, swept) if first_order else None,

@@ -40,7 +40,17 @@ from headwise.scoring.design import MOST, Design
 from headwise.towers.fits import check_fits, check_functions
 from headwise.wording import option
 
-COLUMN = ("source", "hash", "split_how", "images", "score", "searched", "test_reads_cache", "equal_captions")
+COLUMN = (
+    "source",
+    "hash",
+    "split_how",
+    "images",
+    "score",
+    "searched",
+    "test_reads_cache",
+    "equal_captions",
+    "distractors",
+)
 
 
 def transfer(
@@ -127,7 +137,7 @@ def transfer(
         "model": ready.name,
         **({"overrides": ready.overrides.given} if ready.overrides.given else {}),
         "fitness": measured[0]["fitness"],
-        "data": [{key: column[key] for key in COLUMN} for column in measured],
+        "data": [{key: column[key] for key in COLUMN if key in column} for column in measured],
         "masks": rows,
         "best": _best(rows, measured, str(identity), level, seed),
     }
@@ -185,6 +195,7 @@ def _column(bench: Bench, masks: Sequence[Mask], seed: int) -> dict:
         "score": score,
         "fitness": bench.task.fitness,
         "test_reads_cache": remember_reads(bench, "test", masks),
+        **bench.task.told,
         "equal_captions": {"rule": bench.pairs.equal_captions, "captions": bench.pairs.repeated},
         "cells": cells,
         **apart,

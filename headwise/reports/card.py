@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headwise.edits.artefact import card_header
 from headwise.plain import Markdown, markdown
+from headwise.reports.beside import beside
 from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
 
 
@@ -25,6 +26,7 @@ def model_card(results: Results, *, merged: bool = False) -> str:
         results,
         header=lambda: Markdown(card_header(results["model"]["name"], merged=merged)),
         merged=merged,
+        beside=lambda: beside(results),
     )
 
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from headwise.edits.heads import Grid
 from headwise.reports import figures
+from headwise.reports.beside import beside
 from headwise.reports.gallery import Gallery, as_json
 from headwise.reports.head_cards import NONE, Heads
 from headwise.reports.refine import finalists_of
@@ -107,6 +108,7 @@ def page_html(
         cautions=[
             text for text in (power_sentence(results), reads_sentence(results), *results.get("warnings", ())) if text
         ],
+        beside=beside(results),
         gallery=gallery,
         gained=as_json(gallery.gained) if gallery else [],
         lost=as_json(gallery.lost) if gallery else [],

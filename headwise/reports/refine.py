@@ -11,6 +11,7 @@ from typing import Any
 
 from headwise.files import write_files
 from headwise.plain import argument, json_text
+from headwise.reports.beside import beside
 from headwise.reports.heatmap import heatmap_png
 from headwise.reports.kept import kept_section
 from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
@@ -35,8 +36,14 @@ def write_report(results: Results, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     text = report_text(results, name=folder.resolve().name, merged=(folder / "model").is_dir())
-    write_files(folder, {HEATMAP_FILE: heatmap_png(results), REPORT_FILE: text})
+    picture = {HEATMAP_FILE: heatmap_png(results)} if mapped(results) else {}
+    write_files(folder, {**picture, REPORT_FILE: text})
     return folder / REPORT_FILE
+
+
+def mapped(results: Results) -> bool:
+    """Whether heads were scored one by one, so that there is a map of them; learned rungs alone do not need it."""
+    return bool(results["sweep"] or results.get("first_order"))
 
 
 def report_text(results: Results, *, name: str = "refined", merged: bool = True) -> str:
@@ -53,12 +60,14 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         folder=name,
         merged=merged,
         heatmap=HEATMAP_FILE,
+        mapped=mapped(results),
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
         unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),
         finalists=lambda: finalists_of(results),
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
         identity_is_chosen=lambda: not results["chosen"]["size"],
+        beside=lambda: beside(results),
         kept_section=lambda: kept_section(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=argument,

@@ -1,7 +1,8 @@
 """What a model that knows nothing would score: where the unchanged model is no better, nothing can be learnt.
 
     R@k(text → image) = min(1, k / N)
-    R@k(image → text) = 1 − Π_{j < k} (T − c − j) / (T − j)       c of the T texts are the image's own; mean over images
+    R@k(image → text) = 1 − Π_{j < k} (T − c − j) / (T − j)       c of the T texts, distractors among them, are the
+                                                           image's own; mean over images
 
 In: an objective. Out: the expected fitness of ranks drawn at random, a fraction; None where it is not known.
 """
@@ -48,7 +49,7 @@ def chance(objective: Objective) -> float | None:
 
 def _retrieval(objective: Retrieval) -> float:
     """Mean recall of random ranks: of a text one image is right, of an image any of its own texts."""
-    images, texts = objective.images, int(objective.design.weights[:, 0].sum()) // len(KS)
+    images, texts = objective.images, int(objective.design.weights[:, 0].sum()) // len(KS) + objective.foreign
     own = np.bincount(objective.owner, minlength=images)  # (N)
     by_text = sum(min(1.0, k / images) for k in KS) / len(KS)
     by_image = 0.0

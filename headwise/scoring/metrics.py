@@ -170,6 +170,7 @@ def retrieve(
     loss: str | None = "softmax",
     scale: float = 100.0,
     bias: float = 0.0,
+    distractors: int = 0,
     device: str | torch.device = "cpu",
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -185,7 +186,8 @@ def retrieve(
         + ½ · (−log softmax of L[i, t] among t's foreign images and i)
 
     and for `sigmoid`, with L = scale · cosine + bias, the mean over texts of the sums of softplus(−L) over its
-    images and of softplus(L) over foreign ones. Texts of one image are never each other's negatives. With one text
+    images and of softplus(L) over foreign ones, those of distractors added. Texts of one image are never each other's
+    negatives. With one text
     per image these are the usual losses of CLIP and SigLIP with the whole split as one batch.
 
     Arguments:
@@ -196,6 +198,7 @@ def retrieve(
         of: (L,), the text of each link; by default link t is text t.
         loss: `softmax`, `sigmoid`, or None to skip it.
         scale, bias: similarity → logit.
+        distractors: so many texts, the last, belong to no image: wrong answers to every image, and no queries.
         device: where to multiply. Apple's `mps` has no float64: the CPU is used instead.
         tile: similarities held at once; by default 2²⁰ on a CPU (8 MB) and 2²⁶ on a GPU (0.5 GB); a few
             arrays of that size live at a time. Results do not depend on it (the loss: to about 1e-15).
@@ -209,7 +212,8 @@ def retrieve(
     if images.rows.ndim != 2 or texts.rows.ndim != 2 or images.rows.shape[1] != texts.rows.shape[1]:
         shapes = f"{tuple(images.rows.shape)} and {tuple(texts.rows.shape)}"
         raise HeadwiseError(f"Image and text embeddings must be (N, E) and (T, E) with one E; they are {shapes}.")
-    owner, of = checked_links(owner, of, len(images), len(texts))
+    queries = len(texts) - distractors
+    owner, of = checked_links(owner, of, len(images), queries)
     if loss is not None:
         check_loss(loss, scale, bias)
     where = torch.device("cpu" if str(device).startswith("mps") else device)
@@ -263,8 +267,8 @@ def retrieve(
         value = float(per_link.mean())
     elif loss == "sigmoid":
         of_own = torch.log1p((-scale * positive - bias).exp())  # (L)
-        value = float(text_sum.index_add_(0, text, of_own).mean())
-    return Retrieved(above_image.cpu().numpy(), above_text.cpu().numpy(), value)
+        value = float(text_sum.index_add_(0, text, of_own).sum() / queries)
+    return Retrieved(above_image[:queries].cpu().numpy(), above_text.cpu().numpy(), value)
 
 
 def check_loss(loss: str, scale: float, bias: float) -> None:

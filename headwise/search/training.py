@@ -166,7 +166,8 @@ class Training:
         """FFE of the epochs so far."""
         epoch = self.trained * trained_cost(self.schedule.recompute) + len(self.held_out)
         if self.anchors:
-            epoch += self.trained * trained_cost(self.schedule.recompute)
+            a_step = len(self.anchors.pixels)  # at most: as many as the batch has
+            epoch += min(self.trained, self.steps * a_step) * trained_cost(self.schedule.recompute)
         return len(state.history) * epoch / len(self.pixels)
 
     def images(self, numbers: torch.Tensor) -> torch.Tensor:

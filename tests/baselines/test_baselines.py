@@ -13,7 +13,7 @@ from headwise.evaluation.engine import embed
 from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, value_of
 from headwise.scoring.metrics import recalls, retrieve
-from headwise.search.training import split_off
+from headwise.search.training import Anchors, split_off
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from planted import SCALE, planted
@@ -140,6 +140,25 @@ def test_where_training_does_not_help_the_model_stays_as_it_is(case):
     assert found.best == 0
     assert len(found.history) == 3
     assert found.tower.weights_hash == case.tower.weights_hash
+
+
+@pytest.mark.parametrize("name", ["lora", "layernorm", "adapter"])
+def test_anchors_hold_embeddings_where_they_are(case, name):
+    ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    settings = replace(SETTINGS, holdout=0.0)
+
+    def moved(anchors):
+        found = run(name, case, settings, anchors=anchors)
+        return float(1 - torch.nn.functional.cosine_similarity(found.embed(case.images), before).mean())
+
+    free, light, heavy = moved(None), *(moved(Anchors(case.images, before, weight)) for weight in (1e-6, 1e3))
+    assert light == pytest.approx(free, rel=0.05)
+    assert heavy < 0.5 * free
+
+
+def test_anchors_have_nothing_to_hold_where_no_image_moves(case):
+    with pytest.raises(HeadwiseError, match="moves no image"):
+        run("logit", case, anchors=Anchors(case.images, torch.zeros(len(case.images), 24), 1.0))
 
 
 @pytest.mark.parametrize("name", ["lora", "layernorm"])

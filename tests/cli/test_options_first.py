@@ -27,6 +27,7 @@ EVERYWHERE = [
     (["--fitness", "accuracy"], "is not a fitness"),
     (["--templates", "none"], "templates"),
     (["--class-names", "none"], "class names"),
+    (["--distractors", "none"], "distractors file none cannot be read"),
     (["--equal-captions", "both"], "shared or own"),
 ]
 SPLIT = [(["--split-by", "row"], "Cannot split by 'row'"), (["--seed", "-1"], "from 0")]
@@ -54,6 +55,11 @@ OWN = {
         (["--tournament", "0"], "tournament"),
         (["--elites", "-1"], "elites"),
         (["--width", "99"], "has 36 heads"),
+        (["--rungs", "mask,lora"], "headwise compare --strategy lora"),
+        (["--anchor", "PAIRS"], "no such rung is asked for"),
+        (["--rungs", "scale", "--anchor-weight", "2"], "give some with --anchor"),
+        (["--rungs", "scale", "--anchor", "PAIRS", "--anchor-weight", "0"], "above 0"),
+        (["--rungs", "scale", "--anchor", "PAIRS", "--budget", "7"], "Give at least --budget 9"),
         (["--keep-domain", "PAIRS", "--max-loss", "-1"], "between 0 and 100"),
     ],
     "sweep": [(["--operator", "zero,mean"], "'zero,mean' is not an edit"), (["--operator", "nil"], "is not an edit")],

@@ -253,3 +253,35 @@ def test_links_of_one_image_each_change_no_bit(loss):
 def test_links_that_do_not_fit(owner, of, says):
     with pytest.raises(HeadwiseError, match=says):
         retrieve(AXES, TEXTS, np.array(owner), of=np.array(of))
+
+
+@given(size=problems, extra=st.integers(1, 9), coarse=st.booleans(), tile=st.integers(1, 200))
+@settings(max_examples=100, deadline=None)
+def test_distractors_are_wrong_answers_and_no_queries(size, extra, coarse, tile):
+    """Ranks counted one by one over captions and distractors; the losses from the whole matrix of logits."""
+    images, texts, owner = problem(size, coarse)
+    drawn = np.random.default_rng(size[3] + 1)
+    foreign = torch.tensor(
+        drawn.integers(-1, 2, (extra, size[2])) if coarse else drawn.normal(size=(extra, size[2]))
+    ).float()
+    options = {"distractors": extra, "tile": tile, "scale": 20.0, "bias": -5.0}
+    found = retrieve(images, torch.cat([texts, foreign]), owner, **options)
+    t2i, i2t = brute(images, texts, owner)
+    s = (unit(images) @ unit(torch.cat([texts, foreign])).T).numpy()
+    best = [max(s[i, t] for t in range(len(owner)) if owner[t] == i) for i in range(len(images))]
+    more = [sum(s[i, len(owner) + d] >= best[i] for d in range(extra)) for i in range(len(images))]
+    assert found.image_retrieval.tolist() == t2i
+    assert found.text_retrieval.tolist() == [a + b for a, b in zip(i2t, more, strict=True)]
+
+    own = np.zeros(s.shape, bool)
+    own[owner, np.arange(len(owner))] = True
+    odds = np.exp(20 * s)
+    terms = []
+    for t, i in enumerate(owner):
+        others = odds[i][~own[i]].sum(), odds[:, t][~own[:, t]].sum()
+        terms.append(-0.5 * sum(np.log(odds[i, t] / (odds[i, t] + other)) for other in others))
+    assert found.loss == pytest.approx(np.mean(terms), rel=1e-9)
+    logits = 20 * s - 5
+    total = np.log1p(np.exp(logits))[~own].sum() + np.log1p(np.exp(-logits))[own].sum()
+    found = retrieve(images, torch.cat([texts, foreign]), owner, loss="sigmoid", **options)
+    assert found.loss == pytest.approx(total / len(owner), rel=1e-9)

@@ -37,7 +37,7 @@ def read_folder(folder: str, wanted: Wanted) -> Table | Records:
     Captions come from `metadata.csv`, `.tsv`, `.jsonl` or `.parquet` in the folder (image paths relative to
     it), or else from a `.txt` beside each image, one caption a line. Where there is neither, and every image is in a
     subfolder, the subfolders are classes (`cat/1.jpg`), below a folder for each split if there are any
-    (`train/cat/1.jpg`). Symbolic links that lead out of the folder are bad rows.
+    (`train/cat/1.jpg`). Where the images alone are wanted, all of them. Symbolic links that lead out of the folder are bad rows.
 
     Raises:
         HeadwiseError: no images, or neither captions nor classes.
@@ -60,6 +60,8 @@ def read_folder(folder: str, wanted: Wanted) -> Table | Records:
             f"{folder} holds no images ({', '.join(IMAGE_ENDINGS)}) and no metadata file ({', '.join(METADATA)})."
         )
     stems = {stem for name in images for stem in _stems(name)}
+    if wanted.bare:
+        return Table(folder, (_image(folder, name) for name in images))
     if any(_plain(os.path.splitext(name)[0]) in stems for name in texts):
         return Table(folder, _rows(folder, images, texts))
     if (classes := _classes(folder, images)) is not None:
@@ -130,6 +132,12 @@ def _classes(folder: str, images: list[str]) -> Records | None:
             yield Record(os.path.join(folder, name), cells)
 
     return Records(folder, ("image", "label", *(("split",) if split else ())), records())
+
+
+def _image(folder: str, name: str) -> Row:
+    path = os.path.join(folder, name)
+    row = Row(path, (name,), id=name)
+    return replace(row, problem="a symbolic link leads out of the folder") if outside(path, folder) else row
 
 
 def _rows(folder: str, images: list[str], texts: list[str]) -> Iterator[Row]:

@@ -29,7 +29,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
     from headwise.jobs.steps.page import PAGE_FILE, write_page
     from headwise.reports.card import model_card
     from headwise.reports.heatmap import heatmap_png
-    from headwise.reports.refine import HEATMAP_FILE, REPORT_FILE, report_text
+    from headwise.reports.refine import HEATMAP_FILE, REPORT_FILE, mapped, report_text
 
     def write_numbers() -> None:
         write_files(folder, {"splits.json": dump(splits_json(bench)), "results.json": dump(results)})
@@ -43,7 +43,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
         "head_mask.json": lambda: mask.save_pretrained(folder, card=model_card(results)),
         "model/": lambda: write_model(bench, mask, results, folder, reporter),
         REPORT_FILE: write_report,
-        HEATMAP_FILE: lambda: write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
+        HEATMAP_FILE: lambda: mapped(results) and write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
         PAGE_FILE: lambda: write_page(folder, results, bench.pairs),
     }
     written: list[str] = []

@@ -27,6 +27,7 @@ from headwise.evaluation.moments import Moments, head_moments
 from headwise.evaluation.precision import Choice, faster
 from headwise.evaluation.profile import Profile
 from headwise.evaluation.study import Study
+from headwise.jobs.steps.anchoring import Anchored
 from headwise.jobs.steps.progress import Reporter, Silent, counted
 from headwise.jobs.steps.tasks import Goal, Task, make_task
 from headwise.processor import machine, use_threads
@@ -50,6 +51,7 @@ class Bench:
         study: where scores are kept.
         reporter: where progress goes.
         kept: domains that a mask for these pairs must not break.
+        anchored: images that learned rungs should leave where they are.
         key: a hash of all that a score depends on besides split and mask.
         cache_dir: where reads of test splits are remembered; None: the default cache.
         crew: workers that run the masks; None: this process does.
@@ -66,6 +68,7 @@ class Bench:
     study: Study | None
     reporter: Reporter = field(default_factory=Silent)
     kept: tuple[Bench, ...] = ()
+    anchored: Anchored | None = None
     key: str = ""
     cache_dir: Path | None = None
     crew: Crew | None = None
@@ -111,6 +114,7 @@ class Bench:
             "skipped": pairs.skipped,
             **({"cut": asdict(cut)} if (cut := self.task.cut) and cut.texts else {}),
             "equal_captions": {"rule": pairs.equal_captions, "captions": pairs.repeated},
+            **self.task.told,
             **({"parts": self._parts()} if pairs.parts else {}),
         }
 
@@ -131,6 +135,7 @@ class Bench:
                     "weight": part.weight,
                     "task": self.task.parts[k].kind,
                     "fitness": self.task.parts[k].fitness,
+                    **self.task.parts[k].told,
                     "splits": splits,
                 }
             )

@@ -102,11 +102,11 @@ class Budget:
         """One of so many parts of what is left beside the reserve, from now on."""
         return divided(lambda: self.left() - self.reserved, lambda: self.spent, parts)
 
-    def finalists(self, settings: Settings, kept: int) -> int:
+    def finalists(self, settings: Settings, kept: int, anchored: bool = False) -> int:
         """How many finalists the rest pays for, with a kept domain's checks; identity always comes with them."""
         left = self.left()
         most = settings.finalists
-        while most > 1 and picking(most, kept) > left:
+        while most > 1 and picking(most, kept, anchored) > left:
             most -= 1
         return most
 
@@ -119,9 +119,10 @@ def divided(left: Left, spent: Callable[[], float], parts: float) -> Left:
     return lambda: max(0.0, min(part - (spent() - start), left()))
 
 
-def picking(finalists: int, kept: int) -> float:
-    """Most FFE of so many finalists and identity on the pick split, and of what is checked on kept domains."""
-    return finalists + 1.0 + kept * (SPARE * finalists + 1.0)
+def picking(finalists: int, kept: int, anchored: bool = False) -> float:
+    """Most FFE of so many finalists and identity on the pick split, of what is checked on kept domains, and of how far
+    finalists move anchors."""
+    return (1 + anchored) * (finalists + 1.0) + kept * (SPARE * finalists + 1.0)
 
 
 def starting_cost(bench: Bench, operator: str) -> float:
@@ -131,22 +132,28 @@ def starting_cost(bench: Bench, operator: str) -> float:
     return ffe(bench.tower, [Mask.identity(grid), *singles])
 
 
-def least(settings: Settings, kept: int) -> float:
+def anchoring_cost(bench: Bench) -> float:
+    """FFE of embedding the anchors once, in passes over the search split; 0 without anchors."""
+    return len(bench.anchored.pairs) / len(bench.splits.search) if bench.anchored else 0.0
+
+
+def least(settings: Settings, kept: int, anchored: bool = False) -> float:
     """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
     means = float(unbound(settings.searching))
-    return max(1, len(settings.searching)) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept)
+    return max(1, len(settings.searching)) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept, anchored)
 
 
-def check_budget(settings: Settings, kept: int) -> None:
+def check_budget(settings: Settings, kept: int, anchored: bool = False) -> None:
     """Whether the budget pays for anything, before data are read.
 
     Arguments:
         kept: how many kept domains there are.
+        anchored: whether there are anchors.
 
     Raises:
         HeadwiseError: it does not pay for the least that a run takes.
     """
-    fewest = least(settings, kept)
+    fewest = least(settings, kept, anchored)
     if settings.budget is not None and settings.budget < fewest:
         raise HeadwiseError(
             f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each edit and one "
@@ -160,7 +167,9 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
         return settings.budget
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
     rungs = searching * len(settings.searching) + RUNG_FFE * len(settings.learning)
-    return start + rungs + picking(settings.finalists, len(bench.kept))
+    if bench.anchored:  # a learned rung's epochs pass over as many anchors as images
+        rungs += anchoring_cost(bench) + RUNG_FFE * len(settings.learning)
+    return start + rungs + picking(settings.finalists, len(bench.kept), bool(bench.anchored))
 
 
 def parts(settings: Settings, done: int) -> float:
@@ -187,8 +196,9 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
     Raises:
         HeadwiseError: a budget, or minutes, that do not pay for the least that a run takes.
     """
-    check_budget(settings, len(bench.kept))
-    total, fewest = total_of(bench, settings, searching), least(settings, len(bench.kept))
+    around = len(bench.kept), bool(bench.anchored)
+    check_budget(settings, *around)
+    total, fewest = total_of(bench, settings, searching), least(settings, *around)
     budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
     can_spend = budget.left()
     if settings.max_minutes is not None and can_spend < fewest:
@@ -197,6 +207,6 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
             f"{settings.max_minutes:g} minutes are too few: after reading and preparing they pay for {can_spend:.1f} FFE "
             f"here, and the least that a run takes is {fewest:.1f} FFE. Give at least --max-minutes {needed:g}."
         )
-    whole = picking(settings.finalists, len(bench.kept))
-    budget.reserved = max(picking(1, len(bench.kept)), min(whole, PICK_SHARE * can_spend))
+    whole = picking(settings.finalists, *around)
+    budget.reserved = max(picking(1, *around), min(whole, PICK_SHARE * can_spend))
     return budget

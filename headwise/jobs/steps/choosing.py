@@ -16,6 +16,7 @@ import numpy as np
 from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means
+from headwise.jobs.steps.anchoring import how_far
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import SPARE
 from headwise.jobs.steps.keeping import check
@@ -53,7 +54,11 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
         rule=settings.choose,
         seed=settings.seed,
     )
-    return Picked(tuple(finalists), choice, guard, evaluate.spent)
+    moved = None
+    if bench.anchored:
+        everyone = [finalist.mask for finalist in finalists]
+        moved = how_far(bench.anchored, bench.tower, bench.layout, everyone, evaluate.means, bench.reporter)
+    return Picked(tuple(finalists), choice, guard, evaluate.spent, moved)
 
 
 def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:

@@ -36,7 +36,8 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
     start = Start(bench.tower.grid, rung, evaluate([identity])[0], (), (), None, None, None, 0.0)
     tower, spent = exact(bench), evaluate.spent
     options = replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed)
-    epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
+    old = bench.anchored
+    epoch = trained_cost(options.recompute) * (1 + bool(old)) * (1 - options.holdout) + options.holdout
     can = left() - CANDIDATES
     epochs = options.epochs if math.isinf(can) else min(options.epochs, math.floor(can / epoch))
     if epochs < 1:
@@ -50,8 +51,9 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
             loss_of(bench.objective("search"), tower.device),
             replace(options, epochs=epochs),
             bench.moments,
-            checkpoint=sound(bench, f"learned-{rung}-seed{settings.seed}.safetensors"),
-            about=bench.key,
+            anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
+            checkpoint=sound(bench, f"learned-{rung}{_held_to(bench, settings)}-seed{settings.seed}.safetensors"),
+            about=bench.key + (old.pairs.hash if old else ""),
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent
@@ -64,3 +66,10 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
     return Searched(
         start, (Strategy(rung, found or (Found(identity, start.identity),), evaluate.spent - spent, facts),)
     )
+
+
+def _held_to(bench: Bench, settings: Settings) -> str:
+    """Part of a checkpoint's name: what is learned with other anchors, or another weight, begins anew."""
+    if bench.anchored is None:
+        return ""
+    return f"-anchored-{settings.anchor_weight:g}-{bench.anchored.pairs.hash[:12]}"

@@ -24,6 +24,7 @@ from headwise.evaluation.crew import Staff
 from headwise.evaluation.crew.work import named
 from headwise.evaluation.layout import check_device, check_plan
 from headwise.evaluation.profile import Profile
+from headwise.jobs.steps.anchoring import Anchored, anchored
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.clean import apart
 from headwise.jobs.steps.progress import Reporter, counted
@@ -35,7 +36,7 @@ from headwise.towers.overrides import Overrides
 ModelLike = str | Model
 # what headwise writes into an output folder; a study under any name that begins so, since a damaged one is moved away
 _OWN = re.compile(
-    r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp)-.*|baselines"
+    r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp|learned)-.*|baselines"
     r"|(results|splits|sweep|compare|front|transfer)\.json|(report|compare|front|transfer)\.md|report\.html"
     r"|(heads|compare|front|transfer)\.png|head_mask\.json|run\.toml|model|mask|explored-\d+|\.headwise-.*"
 )
@@ -122,15 +123,20 @@ def load_model(model: ModelLike, machine: Machine) -> Model:
     return replace(load(model, device=machine.device, **machine.overrides.given), name=model)
 
 
-def read_pairs(pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object], *, beside: bool = False) -> Pairs:
+def read_pairs(
+    pairs: PairsLike, reporter: Reporter, columns: Mapping[str, object], *, beside: bool = False, bare: bool = False
+) -> Pairs:
     """The pairs of a source, with progress, and a line on rows that were skipped.
 
     Arguments:
         beside: it is not the source that the columns were named for (`data.read.read_beside`).
+        bare: the images alone are wanted; with `beside`.
     """
     with counted(reporter, "Checking images", "images") as tell:
         options = dict[str, Any](columns)
-        given = read_beside(pairs, options, progress=tell) if beside else read(pairs, progress=tell, **options)
+        given = (
+            read_beside(pairs, options, bare=bare, progress=tell) if beside else read(pairs, progress=tell, **options)
+        )
     if given.skipped:
         reporter.say(f"{given.skipped:,} bad rows of {given.name} were skipped.")
     for note in given.notes:
@@ -171,6 +177,23 @@ def kept_benches(
         study = folder and folder / f"kept-{number}.sqlite"
         benches.append(prepared(model, pairs, splits, study, None, machine, reporter))
     return benches
+
+
+def anchor_images(
+    source: PairsLike, main: Pairs, model: Model, machine: Machine, reporter: Reporter, columns: Mapping[str, object]
+) -> Anchored:
+    """Old images that learned rungs should leave where they are, without those that the data to improve on have too.
+
+    Arguments:
+        source: a folder of images, or what `headwise.read` takes; captions are not read.
+        columns: those of the main data, which count where this source has them.
+
+    Raises:
+        HeadwiseError: as `headwise.read`; fewer than two images are left; one cannot be decoded.
+    """
+    images = apart(read_pairs(source, reporter, columns, beside=True, bare=True), main, reporter)
+    options = {"device": machine.device, "chunk": machine.chunk, "cache_dir": machine.cache_dir}
+    return anchored(images, model, reporter, cache_size=machine.cache_size, **options)
 
 
 def prepared(

@@ -19,7 +19,16 @@ import torch
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import embed, ffe
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import CANDIDATES, FIRST_ORDER, SPARE, Budget, parts, picking, starting_cost
+from headwise.jobs.steps.budget import (
+    CANDIDATES,
+    FIRST_ORDER,
+    SPARE,
+    Budget,
+    anchoring_cost,
+    parts,
+    picking,
+    starting_cost,
+)
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
@@ -125,6 +134,10 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         seconds = passes * speed.ffe * share + scores * speed.score * share**2
         out.append(Stage(name, about, most, seconds / 60, bounded))
 
+    if bench.anchored:
+        cost = anchoring_cost(bench)
+        add("embedding the anchors", cost, cost, cost, 0, sizes["search"])
+        left -= cost
     for i, operator in enumerate(settings.searching):
         part = left / parts(settings, i)
         sweep = starting_cost(bench, operator)
@@ -149,14 +162,17 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         left -= about
     for i, rung in enumerate(settings.learning, len(settings.searching) + settings.mixes):
         part = left / parts(settings, i)
-        about = learning_cost(settings, part)
+        about = learning_cost(settings, part, bool(bench.anchored))
         add(f"learning {rung}", about, part, about, CANDIDATES, sizes["search"])
         left -= about
     finalists = settings.finalists
-    while finalists > 1 and picking(finalists, kept) > budget.reserved:
+    while finalists > 1 and picking(finalists, kept, bool(bench.anchored)) > budget.reserved:
         finalists -= 1
     about = together(bench, finalists)
     add("finalists on the pick split", about, finalists + 1.0, about, finalists + 1, sizes["pick"])
+    if bench.anchored:
+        images = len(bench.anchored.pairs)
+        add("how far finalists move the anchors", about, finalists + 1.0, about, 0, images)
     for domain in bench.kept:
         about = together(bench, SPARE * finalists)
         images = len(domain.indices("pick"))
@@ -192,10 +208,10 @@ def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple
     return about, about / SHARED
 
 
-def learning_cost(settings: Settings, share: float) -> float:
+def learning_cost(settings: Settings, share: float, anchored: bool = False) -> float:
     """FFE that a learned rung is likely to spend of its share: its epochs and its candidates."""
     options = settings.values
-    epoch = trained_cost(options.recompute) * (1 - options.holdout) + options.holdout
+    epoch = trained_cost(options.recompute) * (1 + anchored) * (1 - options.holdout) + options.holdout
     return min(share, epoch * options.epochs + CANDIDATES)
 
 

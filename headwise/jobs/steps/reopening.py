@@ -13,12 +13,14 @@ from typing import Any
 from headwise.data.pairs import Pairs
 from headwise.data.splits import NAMES, Splits
 from headwise.errors import HeadwiseError
+from headwise.jobs.steps.distractors import hash_of, texts_of
 from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
 from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.progress import Reporter
 from headwise.jobs.steps.tasks import Goal
 from headwise.towers import Model
 from headwise.towers.overrides import Overrides
+from headwise.wording import option
 
 
 def model_of(folder: Path, results: Mapping[str, Any], machine: Machine) -> Model:
@@ -69,6 +71,24 @@ def splits_of(folder: Path, results: Mapping[str, Any], whole: Pairs) -> Splits:
 
 
 def goal_of(goal: Goal, results: Mapping[str, Any]) -> Goal:
-    """With the run's own fitness where none was asked for."""
+    """With the run's own fitness and distractors where none were asked for.
+
+    Raises:
+        HeadwiseError: the distractors are not there any more, or others.
+    """
     fitness = results["settings"].get("objective", {}).get("fitness", "auto")
-    return replace(goal, fitness=fitness) if goal.fitness == "auto" and isinstance(fitness, str) else goal
+    goal = replace(goal, fitness=fitness) if goal.fitness == "auto" and isinstance(fitness, str) else goal
+    told = results["data"].get("distractors")
+    if told is None:
+        return goal
+    given = told["source"] if goal.distractors is None else goal.distractors
+    try:
+        same = hash_of(texts_of(given)) == told["hash"]
+    except HeadwiseError as error:
+        raise HeadwiseError(
+            f"The run had {told['source']} as distractors, which are needed again. {error} Give them with "
+            f"{option('distractors', 'FILE')}."
+        ) from error
+    if not same:
+        raise HeadwiseError(f"{given} holds other distractors than the run had. Give those of the run.")
+    return replace(goal, distractors=given)

@@ -14,6 +14,7 @@ import numpy as np
 
 from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
+from headwise.jobs.steps.anchoring import Moved
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.keeping import Tested
 from headwise.jobs.steps.searching import Searched, number
@@ -45,12 +46,14 @@ class Guard:
 
 @dataclass(frozen=True)
 class Picked:
-    """All finalists, identity first, and the choice among them; with kept domains, what was checked on them; FFE of it."""
+    """All finalists, identity first, and the choice among them; with kept domains, what was checked on them; FFE of it;
+    with anchors, how far finalists move them."""
 
     finalists: tuple[Finalist, ...]
     choice: stats.Choice
     guard: Guard | None = None
     ffe: float = 0.0
+    moved: Moved | None = None
 
     @property
     def chosen(self) -> Finalist:
@@ -103,6 +106,7 @@ def results_json(
         ],
         "finalists": [_finalist(picked, i) for i in range(len(picked.finalists))],
         "kept": picked.guard and {"max_loss": settings.max_loss, "checked": picked.guard.rows, "domains": kept.domains},
+        **_anchors(bench, settings, picked),
         "chosen": {
             "mask": str(chosen.mask),
             "found_by": chosen.found_by,
@@ -127,8 +131,9 @@ def results_json(
             "search": search_ffe,
             "pick": picked.ffe,
             **({"kept": picked.guard.ffe} if picked.guard else {}),
+            **({"anchors": picked.moved.ffe} if picked.moved else {}),
             "budget": budget,
-            "before_test": search_ffe + picked.ffe + (picked.guard.ffe if picked.guard else 0.0),
+            "before_test": search_ffe + picked.ffe + sum(one.ffe for one in (picked.guard, picked.moved) if one),
             "test": tested["ffe"] + kept.ffe,
         },
     }
@@ -202,5 +207,14 @@ def _finalist(picked: Picked, i: int) -> dict:
         "pick_delta": choice.delta[i],
         "pick_se": None if math.isinf(choice.error[i]) else choice.error[i],
         "pick_p": None if p is None else p.p,
+        **({"anchors_moved": picked.moved.means[i]} if picked.moved else {}),
         "chosen": i == choice.index,
     }
+
+
+def _anchors(bench: Bench, settings: Settings, picked: Picked) -> dict[str, object]:
+    """What learned rungs were held to, and how far the chosen finalist moved it."""
+    if bench.anchored is None or picked.moved is None:
+        return {}
+    moved = picked.moved.means[picked.choice.index]
+    return {"anchors": {**bench.anchored.json(), "weight": settings.anchor_weight, "moved": moved}}

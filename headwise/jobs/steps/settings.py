@@ -20,6 +20,7 @@ from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
 from headwise.search.values import ValueSettings, check_learn
 from headwise.towers.base import Model
+from headwise.wording import option
 
 STRATEGIES = ("greedy", "ga", "bp")
 FORMER = {
@@ -64,6 +65,7 @@ class Settings:
         rungs: of the ladder, smallest first: `mask` (the strategies), then what is learned of every head, such as
             `scale`, `spectral` or `scale+temperature`; the pick split compares all of them.
         values: how learned rungs are learned; what and the seed are those of the rung and the run.
+        anchor_weight: λ, how much learned rungs are held to anchors, in units of the loss; only with anchors.
         choose: `safe`: the fewest values within one standard error of the best; `best`: the best.
         width: candidates per step of the greedy search.
         max_heads: most heads to suppress.
@@ -89,6 +91,7 @@ class Settings:
     keep_soft: bool = False
     rungs: tuple[str, ...] = (MASK,)
     values: ValueSettings = field(default_factory=ValueSettings)
+    anchor_weight: float = 1.0
     choose: str = "safe"
     width: int = 8
     max_heads: int | None = None
@@ -108,6 +111,7 @@ class Settings:
         if self.choose not in RULES:
             raise HeadwiseError(f"{self.choose!r} is not a rule to choose by. There are: {', '.join(RULES)}.")
         check_level(self.level)
+        within("anchor_weight", self.anchor_weight, 0, 1e6, above=True)
         within("max_loss", self.max_loss, 0, 100, "points")
         within("budget", self.budget, 0, math.inf, "FFE", above=True)
         within("max_minutes", self.max_minutes, 0, math.inf, "minutes", above=True)
@@ -160,12 +164,30 @@ def check_model(model: Model, settings: Settings) -> None:
     settings.check_grid(model.tower.grid)
 
 
+def check_anchor(given: bool, settings: Settings) -> None:
+    """
+    Raises:
+        HeadwiseError: anchors without a learned rung that they could hold.
+    """
+    if given and not settings.learning:
+        raise HeadwiseError(
+            f"{option('anchor', 'SOURCE')} holds learned rungs to old images, and no such rung is asked for. Add one, as "
+            f"in {option('rungs', 'mask,scale')}."
+        )
+
+
 def check_rungs(given: Iterable[str]) -> tuple[str, ...]:
     """Rungs in their canonical names, each once.
 
     Raises:
         HeadwiseError: none, or one that there is not.
     """
+    given = tuple(given)
+    if "lora" in given:
+        raise HeadwiseError(
+            "lora is no rung of refine, whose candidates are edits of heads. headwise compare --strategy lora trains it on "
+            "the same splits, and with --write lora leaves an ordinary model."
+        )
     rungs = dict.fromkeys(rung if rung == MASK else "+".join(check_learn(rung.split("+"))) for rung in given)
     if not rungs:
         raise HeadwiseError("No rung was given. Give one or more, such as mask,scale,spectral.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from headwise.data.files import cache_folder
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.files import OTHER_CACHE, write_files
+from headwise.jobs.steps.distractors import Distractors, Given, distractors_of, texts_of
 from headwise.jobs.steps.progress import Reporter, Silent
 from headwise.processor import machine
 from headwise.scoring.objectives import (
@@ -53,15 +54,18 @@ class Goal:
             group_mean_acc and worst_group_acc (the source's group column is the attribute).
         templates: for labels: `openai80`, `openai7`, `siglip`, `plain` or a file; None: the source's own, or openai80.
         class_names: for labels: `imagenet` or a file; None: the source's own.
+        distractors: for captions: texts that belong to no image and join the captions as wrong answers, on every split:
+            a file of lines, `phrases` (the list that is shipped), or the texts.
 
     Raises:
-        HeadwiseError: a fitness that there is not, or templates or class names that cannot be read. Whether they fit
+        HeadwiseError: a fitness that there is not, or templates, class names or distractors that cannot be read. Whether they fit
             the data is seen when these are read.
     """
 
     fitness: str = "auto"
     templates: str | None = None
     class_names: str | None = None
+    distractors: Given | None = None
 
     def __post_init__(self) -> None:
         if self.fitness not in FITNESSES:
@@ -70,6 +74,18 @@ class Goal:
             templates(self.templates)
         if self.class_names:
             class_names(self.class_names)
+        if self.distractors is not None:
+            given = self.distractors
+            if not isinstance(given, Distractors):
+                given = str(given) if isinstance(given, str | Path) else tuple(given)
+            object.__setattr__(self, "distractors", given)
+            texts_of(given)
+
+    def of(self, pairs: Pairs) -> Goal:
+        """The goal for a part of these pairs, with the distractors that all of them have."""
+        if self.distractors is None or not pairs.texts:
+            return self
+        return replace(self, distractors=distractors_of(self.distractors, pairs.texts, pairs.name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +101,8 @@ class Task:
         key: what the embeddings were made from, for the study's key.
         parts: the tasks of a mixture's parts.
         cut: what the model's context did to the texts; None where it is not known.
+        distractors: which texts join the captions as wrong answers; None: none.
+        foreign: their embeddings, (D, E) float32.
     """
 
     kind: str
@@ -93,11 +111,18 @@ class Task:
     key: str
     parts: tuple[Task, ...] = ()
     cut: Cut | None = None
+    distractors: Distractors | None = None
+    foreign: torch.Tensor | None = None
 
     @property
     def title(self) -> str:
         """What results call it: clip_benchmark's names where it has one."""
         return "zeroshot_" + self.kind if self.kind in ("retrieval", "classification") else self.kind
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What results say of distractors; nothing where there are none."""
+        return {} if self.distractors is None else {"distractors": self.distractors.json()}
 
     def objective(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Objective:
         """The task within one split, its images in the order of `indices` (of a mixture: ascending)."""
@@ -118,7 +143,8 @@ class Task:
         texts = self.texts[mine]  # (T of the split, E)
         if self.kind == "cola_multi_object":
             return MultiObject(texts, MultiObject.partners(part.groups or ()), model.logit_scale, device)
-        return Retrieval(texts, part.owner, model.logit_scale, model.logit_bias, model.loss, device, part.same)
+        model_loss = (model.logit_scale, model.logit_bias, model.loss)
+        return Retrieval(texts, part.owner, *model_loss, device, part.same, self.foreign)
 
     def _combined(self, model: Model, pairs: Pairs, indices: Sequence[int], device: str) -> Combined:
         parts, start = [], 0
@@ -145,6 +171,9 @@ def make_task(
     Raises:
         HeadwiseError: a model without text tower, neither captions nor labels, or a fitness that does not fit.
     """
+    if goal.distractors is not None and not pairs.parts and (pairs.kind is not None or not pairs.texts):
+        what = "is of Cola" if pairs.kind is not None else "has no captions"
+        raise HeadwiseError(f"{pairs.name} {what}; distractors join the captions that images are to find.")
     if pairs.parts:
         return _mixture(model, pairs, goal, cache_dir, reporter)
     if model.encode_texts is None and pairs.labels is not None:
@@ -163,7 +192,8 @@ def make_task(
         if goal.templates or goal.class_names:
             raise HeadwiseError(f"{pairs.name} has captions; templates and class names are for sources with labels.")
         texts = embed_texts(model, pairs.texts, cache_dir=cache_dir, reporter=reporter)
-        return Task("retrieval", "mean_recall", texts, pairs.hash, cut=_cut(model, pairs.texts, reporter))
+        task = Task("retrieval", "mean_recall", texts, pairs.hash, cut=_cut(model, pairs.texts, reporter))
+        return _distracted(task, model, pairs, goal.distractors, cache_dir, reporter)
     if pairs.labels is None:
         raise HeadwiseError(f"{pairs.name} has neither captions nor labels; one of them is needed.")
     names = class_names(goal.class_names) if goal.class_names else pairs.class_names
@@ -175,6 +205,20 @@ def make_task(
     key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
     shortened = _cut(model, prompts(names, (max(patterns, key=len),)), reporter)
     return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key, cut=shortened)
+
+
+def _distracted(
+    task: Task, model: Model, pairs: Pairs, given: Given | None, cache_dir: Path | None, reporter: Reporter | None
+) -> Task:
+    """Retrieval with distractors, where any were given."""
+    if given is None:
+        return task
+    found = distractors_of(given, pairs.texts, pairs.name)
+    dropped = f"; {found.dropped:,} others are captions themselves and were left out" if found.dropped else ""
+    (reporter or Silent()).say(f"{pairs.name}: {len(found.texts):,} distractors join the captions{dropped}.")
+    foreign = embed_texts(model, found.texts, cache_dir=cache_dir, reporter=reporter)
+    key = hashlib.sha256(json.dumps([task.key, found.texts]).encode()).hexdigest()[:32]
+    return replace(task, key=key, distractors=found, foreign=foreign)
 
 
 def _cut(model: Model, texts: Sequence[str], reporter: Reporter | None) -> Cut | None:
@@ -189,7 +233,9 @@ def _cut(model: Model, texts: Sequence[str], reporter: Reporter | None) -> Cut |
 
 def _mixture(model: Model, pairs: Pairs, goal: Goal, cache_dir: Path | None, reporter: Reporter | None) -> Task:
     if goal != Goal():
-        raise HeadwiseError(f"{pairs.name} is a mixture: give fitness, templates and class names in the file.")
+        raise HeadwiseError(
+            f"{pairs.name} is a mixture: give fitness, templates, class names and distractors in the file."
+        )
     tasks = tuple(
         make_task(model, part.pairs, Goal(**dict(part.goal)), cache_dir=cache_dir, reporter=reporter)
         for part in pairs.parts

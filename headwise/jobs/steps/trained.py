@@ -166,7 +166,14 @@ def _fitted(bench: Bench, name: str, settings: FitSettings, places: Mapping[str,
 
 
 def _score(fitted: Fitted, place: Place) -> Measured:
-    target = replace(place.objective, texts=fitted.text(place.objective.texts), scale=fitted.scale, bias=fitted.bias)
+    foreign = place.objective.distractors
+    target = replace(
+        place.objective,
+        texts=fitted.text(place.objective.texts),
+        distractors=None if foreign is None else fitted.text(foreign),
+        scale=fitted.scale,
+        bias=fitted.bias,
+    )
     return Measured.of(target(fitted.embed(place.pixels)))
 
 

@@ -74,6 +74,7 @@ def captions_of(objective: Retrieval, device: torch.device | str = "cpu") -> Cap
         loss=objective.loss,
         scale=objective.scale,
         bias=objective.bias,
+        distractors=objective.distractors,
         device=device,
     )
 

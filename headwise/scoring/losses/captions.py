@@ -34,7 +34,7 @@ class Captions:
     foreign text of the split. Texts of one image, and images of one text, are never each other's negatives.
 
     Arguments:
-        texts: embeddings at length 1, (T, E), on the device of the image embeddings.
+        texts: embeddings at length 1, (T, E), on the device of the image embeddings; those of no link are distractors.
         image, text: image and text of every link, (L,) int64 each, on the same device.
         images: how many images the split has.
         loss: `softmax` or `sigmoid`.
@@ -101,6 +101,7 @@ def captions(
     loss: str = "softmax",
     scale: float = 100.0,
     bias: float = 0.0,
+    distractors: torch.Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Captions:
     """The captions of a split, checked.
@@ -110,6 +111,7 @@ def captions(
         owner, of: as for `metrics.retrieve`: the image of each caption (T,), or image and text of each link (L,).
         images: how many images the split has.
         loss, scale, bias: the model's own.
+        distractors: embeddings of texts that belong to no image (D, E): negatives of every one.
         device: where the images will be embedded.
 
     Raises:
@@ -117,6 +119,8 @@ def captions(
     """
     check_loss(loss, scale, bias)
     image, text = (torch.as_tensor(x, device=device) for x in checked_links(owner, of, images, len(texts)))  # (L) each
+    if distractors is not None:  # no link leads to them
+        texts = torch.cat([texts, distractors])
     return Captions(ready(texts, device, "caption"), image, text, images, loss, scale, bias)
 
 

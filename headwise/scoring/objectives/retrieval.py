@@ -40,6 +40,7 @@ class Retrieval:
         same: (T,), which text each caption is, where a text is the caption of several images: it is then one query.
         scale, bias, loss: as `metrics.retrieve`.
         device: where to multiply.
+        distractors: embeddings of texts that belong to no image (D, E): wrong answers to every image, and no queries.
 
     Raises:
         HeadwiseError: owners that do not fit, or a loss, scale or bias that no model has.
@@ -52,6 +53,7 @@ class Retrieval:
     loss: str = "softmax"
     device: str = "cpu"
     same: np.ndarray | None = None
+    distractors: torch.Tensor | None = None
     name = "retrieval"
 
     def __post_init__(self) -> None:
@@ -70,7 +72,13 @@ class Retrieval:
 
     @cached_property
     def _texts(self) -> Units:
-        return Units(unit(self.unique_texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
+        texts = self.unique_texts if self.distractors is None else torch.cat([self.unique_texts, self.distractors])
+        return Units(unit(texts.to(multiply_on(self.device)), "text"), "text", prepared=True)
+
+    @property
+    def foreign(self) -> int:
+        """D, how many texts belong to no image."""
+        return 0 if self.distractors is None else len(self.distractors)
 
     @property
     def design(self) -> Design:
@@ -94,6 +102,7 @@ class Retrieval:
             "bias": round(self.bias, 6),
             "images": self.images,
             "captions": len(self.owner) if self.same is None else int(self.same.max()) + 1,
+            **({"distractors": self.foreign} if self.foreign else {}),
         }
 
     def __call__(self, embeddings: torch.Tensor, /) -> Score:
@@ -103,6 +112,7 @@ class Retrieval:
         """
         x = Units(unit_images(embeddings, self.images, self.device), "image", prepared=True)
         options = {"loss": self.loss, "scale": self.scale, "bias": self.bias, "device": self.device}
+        options["distractors"] = self.foreign
         found = retrieve(x, self._texts, self.owner, of=self.same, **options)
         return self.score_from_ranks(found.ranks, found.loss)
 

@@ -85,3 +85,16 @@ def test_an_image_without_captions_and_an_unknown_loss_are_refused():
         captions(texts, OWNER, 7)
     with pytest.raises(HeadwiseError, match="not a loss"):
         captions(texts, OWNER, 6, loss="hinge")
+
+
+@pytest.mark.parametrize(("loss", "scale", "bias"), [("softmax", 20.0, 0.0), ("sigmoid", 10.0, -5.0)])
+@pytest.mark.parametrize("tile", [1, 23, 10**6])
+def test_distractors_are_negatives_as_in_evaluation(loss, scale, bias, tile):
+    x, texts = data()
+    foreign = torch.randn(7, 8, generator=torch.Generator().manual_seed(5))
+    memory = captions(texts, OWNER, 6, loss=loss, scale=scale, bias=bias, distractors=foreign)
+    value = sum(float(term) for term in memory.terms(x.double(), torch.arange(6), tile=tile))
+    both = torch.cat([texts, foreign])
+    expected = retrieve(x, both, OWNER, loss=loss, scale=scale, bias=bias, distractors=7).loss
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert value > float(value_of(captions(texts, OWNER, 6, loss=loss, scale=scale, bias=bias), x, torch.arange(6)))
