@@ -8,6 +8,7 @@ from __future__ import annotations
 from headwise.edits.artefact import card_header
 from headwise.plain import Markdown, markdown
 from headwise.reports.beside import beside
+from headwise.reports.rungs import learned, trained_sentence
 from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
 
 
@@ -26,6 +27,8 @@ def model_card(results: Results, *, merged: bool = False) -> str:
         results,
         header=lambda: Markdown(card_header(results["model"]["name"], merged=merged)),
         merged=merged,
+        learned=learned,
+        trained=lambda: trained_sentence(results),
         beside=lambda: beside(results),
     )
 

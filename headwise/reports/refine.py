@@ -14,6 +14,7 @@ from headwise.plain import argument, json_text
 from headwise.reports.beside import beside
 from headwise.reports.heatmap import heatmap_png
 from headwise.reports.kept import kept_section
+from headwise.reports.rungs import learned, rule_sentence
 from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
 
 REPORT_FILE = "report.md"
@@ -43,7 +44,7 @@ def write_report(results: Results, folder: str | Path) -> Path:
 
 def mapped(results: Results) -> bool:
     """Whether heads were scored one by one, so that there is a map of them; learned rungs alone do not need it."""
-    return bool(results["sweep"] or results.get("first_order"))
+    return bool(results.get("sweep") or results.get("first_order"))
 
 
 def report_text(results: Results, *, name: str = "refined", merged: bool = True) -> str:
@@ -66,6 +67,8 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         chosen_heads=lambda: _chosen_heads(results),
         finalists=lambda: finalists_of(results),
         searches=lambda: [{**one, "notes": _notes(one)} for one in results.get("strategies", [])],
+        rule=lambda: rule_sentence(results),
+        learned=learned,
         identity_is_chosen=lambda: not results["chosen"]["size"],
         beside=lambda: beside(results),
         kept_section=lambda: kept_section(results),
@@ -109,7 +112,7 @@ def _notes(one: Results) -> str:
     """What else a strategy has to say: why it ended, how far its estimates agreed with exact runs."""
     notes = [f"ended by: {one['why']}"] if "why" in one else []
     if "best_epoch" in one:
-        notes.append(f"gates of epoch {one['best_epoch']}")
+        notes.append(f"{'values' if 'values' in one else 'gates'} of epoch {one['best_epoch']}")
     if "estimated" in one:
         agreement = one["agreement"]
         how = "not known" if agreement is None else f"{agreement:.2f}"

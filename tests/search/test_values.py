@@ -113,7 +113,7 @@ def test_gradients_equal_finite_differences(case, learned):
 
 
 def test_a_planted_head_is_scaled_down_and_the_held_out_loss_falls(case, moments):
-    settings = ValueSettings(batch=16, epochs=25, learning_rate=0.1, patience=25)
+    settings = ValueSettings(batch=16, epochs=25, learning_rate=0.1, holdout=0.2, patience=25)
     found = learn(case, moments, settings)
     scales = {head: edit.gate or 0.0 for head, edit in found.mask.edits.items()}
     assert min(scales, key=lambda head: scales[head]) == Head.parse(HEAD)

@@ -21,7 +21,7 @@ from headwise.jobs.steps.starting import Start, exact
 from headwise.scoring.losses import loss_of
 from headwise.search.contract import Found, Left, affordable
 from headwise.search.gated import trained_cost
-from headwise.search.values import learn_values
+from headwise.search.values import ALPHAS, learn_values
 
 
 def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left: Left) -> Searched:
@@ -57,14 +57,17 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent
-        masks = [mask for mask in learned.shrunken if not mask.is_identity]
+        alphas = {mask.key: alpha for alpha in ALPHAS if not (mask := learned.mask.shrunk(alpha)).is_identity}
+        masks = [mask for mask in learned.shrunken if mask.key in alphas]
         paid = affordable(evaluate, masks[::-1], left())
         scores = evaluate(paid) if paid else []
     found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
     why = "budget" if epochs < options.epochs and len(learned.history) == epochs else "patience or epochs"
     facts: dict[str, object] = {"why": why, "best_epoch": learned.best, "values": learned.mask.values}
+    shares = tuple(alphas[mask.key] for mask in paid)
     return Searched(
-        start, (Strategy(rung, found or (Found(identity, start.identity),), evaluate.spent - spent, facts),)
+        start,
+        (Strategy(rung, found or (Found(identity, start.identity),), evaluate.spent - spent, facts, shares),),
     )
 
 

@@ -47,12 +47,21 @@ class Strategy:
         masks: what the pick split may choose from, each with its score on the search split.
         ffe: what it cost beyond the sweep.
         facts: what else there is to say of it, plain JSON values.
+        alphas: of learned edits, how far from the unchanged model each of the masks goes.
     """
 
     name: str
     masks: tuple[Found, ...]
     ffe: float
     facts: dict[str, object] = field(default_factory=dict)
+    alphas: tuple[float, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What found each of the masks, for people."""
+        if self.alphas:
+            return tuple(f"{self.name}, α {alpha:g}" for alpha in self.alphas)
+        return (self.name,) * len(self.masks)
 
     @cached_property
     def best(self) -> Found:
@@ -83,7 +92,7 @@ class Searched:
         if self.start.singles:
             yield "best single head", self.start.best
         for strategy in self.strategies:
-            yield from ((strategy.name, found) for found in strategy.masks if found.mask.size)
+            yield from (pair for pair in zip(strategy.names, strategy.masks, strict=True) if pair[1].mask.size)
 
 
 def search(
