@@ -8,6 +8,7 @@ from __future__ import annotations
 from headwise.edits.artefact import card_header
 from headwise.plain import Markdown, markdown
 from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
+from headwise.shipping.card import loading
 
 
 def model_card(results: Results, *, merged: bool = False) -> str:
@@ -24,6 +25,7 @@ def model_card(results: Results, *, merged: bool = False) -> str:
         "card.md.j2",
         results,
         header=lambda: Markdown(card_header(results["model"]["name"], merged=merged)),
+        loading=lambda family: Markdown(loading(family)),
         merged=merged,
     )
 
