@@ -25,6 +25,7 @@ from headwise.jobs.steps.opening import (
     whole,
 )
 from headwise.jobs.steps.progress import Reporter, usual
+from headwise.shipping.card import merged_card
 from headwise.wording import option
 
 
@@ -64,4 +65,5 @@ def merge(
         given = read_pairs(means_from, reporter, columns)
         bench = prepared(ready, given, whole(given), None, None, machine, reporter)
         chosen = with_means(chosen, head_means(bench.tower, bench.cache, bench.layout))
-    return write_merged(ready, chosen, out, check_weights=check_weights, overwrite=overwrite)
+    card = merged_card(chosen, ready.tower.family, texts=ready.encode_texts is not None)
+    return write_merged(ready, chosen, out, card=card, check_weights=check_weights, overwrite=overwrite)

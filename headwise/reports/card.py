@@ -10,6 +10,7 @@ from headwise.plain import Markdown, markdown
 from headwise.reports.beside import beside
 from headwise.reports.rungs import learned, trained_sentence
 from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
+from headwise.shipping.card import loading
 
 
 def model_card(results: Results, *, merged: bool = False) -> str:
@@ -26,6 +27,7 @@ def model_card(results: Results, *, merged: bool = False) -> str:
         "card.md.j2",
         results,
         header=lambda: Markdown(card_header(results["model"]["name"], merged=merged)),
+        loading=lambda family: Markdown(loading(family)),
         merged=merged,
         learned=learned,
         trained=lambda: trained_sentence(results),

@@ -105,7 +105,7 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
     rows, data = results["masks"], results["data"]
     table = [[100 * one["delta"] for one in row["test"]] for row in rows]
     limit = max(0.1, *(abs(value) for row in table for value in row))
-    size = (3.2 + 1.25 * len(data), 1.9 + 0.55 * len(rows))
+    size = (max(3.2 + 1.25 * len(data), 6.6), max(1.9 + 0.55 * len(rows), 3.0))  # room for the title and the axis' name
     with drawing():
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         FigureCanvasAgg(figure)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headwise.edits.artefact import OWN_CARD, card_header
+from headwise.edits.artefact import OWN_CARD, card_header, plain_card
 from headwise.edits.hub import listed, origin
 from headwise.edits.mask import Mask
 from headwise.plain import code, markdown, yaml
@@ -142,4 +142,35 @@ def export_card(door: str, base: str, mask: Mask, facts: Mapping[str, object], *
     )
 
 
-__all__ = ["OWN_CARD", "SNIPPETS", "export_card"]
+OPENED = {  # what begins a family's name → who opens a merged folder of it
+    "Hugging Face CLIP": ("hf", "sentence-transformers"),
+    "Hugging Face": ("hf",),
+    "open_clip": ("open_clip",),
+    "timm": ("timm",),
+}
+
+
+def loading(family: str, *, texts: bool = True) -> str:
+    """How a merged model's folder is loaded, a block of code for each library that opens it; Markdown.
+
+    Arguments:
+        family: of its tower, as `Tower.family`.
+        texts: the model has a text tower, without which sentence-transformers does not open it.
+    """
+    doors = next((doors for start, doors in OPENED.items() if family.startswith(start)), ())
+    doors = doors if texts else doors[:1]
+    names = {"hf": "transformers"}
+    return "\n\n".join(f"With {names.get(door, door)}:\n\n```python\n{SNIPPETS[door].rstrip()}\n```" for door in doors)
+
+
+def merged_card(mask: Mask, family: str, *, texts: bool = True) -> str:
+    """The README of a folder that `merge` wrote.
+
+    Arguments:
+        mask: what was folded.
+        family, texts: as for `loading`.
+    """
+    return "\n".join([plain_card(mask, merged=True).rstrip(), "", loading(family, texts=texts), ""])
+
+
+__all__ = ["OWN_CARD", "SNIPPETS", "export_card", "loading", "merged_card"]

@@ -112,7 +112,7 @@ def opened(profile: Path) -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = Service(driver, env={**os.environ, "SE_OFFLINE": "true"}, log_output=subprocess.DEVNULL)
     started = webdriver.Chrome(options=options, service=service)
-    started.set_page_load_timeout(30)
+    started.set_page_load_timeout(60)
     started.set_script_timeout(60)
     yield Browser(started)
     started.quit()

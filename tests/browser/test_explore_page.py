@@ -141,3 +141,20 @@ def test_no_barrier_and_no_sideways_scrolling(page):
     assert page.run("return document.documentElement.scrollWidth") <= 360
     page.shot("explore-phone")
     assert page.violations() == []
+
+
+def test_on_paper_it_is_what_was_found_without_its_controls(page):
+    page.media(scheme="dark", media="print")
+    page.size(794, 1123)  # A4 at 96 dots an inch
+    shown = "const e = document.querySelector(arguments[0]); return getComputedStyle(e).display !== 'none'"
+    for control in ("nav", ".bar", "#ask", "#save", "#search"):
+        assert not page.run(shown, control) or not page.find(control).is_displayed(), control
+    for result in ("#verdict", "#metrics", "#plane", "#L4\\.H0", "#counts"):
+        assert page.find(result).is_displayed(), result
+    assert (
+        page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    )  # dark screens too
+    assert page.run("return document.documentElement.scrollWidth") <= 794
+    page.shot("explore-print")
+    assert page.errors() == []
+    page.media()
