@@ -175,11 +175,13 @@ def place_of(data: Path, work: Path, target: str, size: int, seed: int, model: M
     pairs = headwise.read(path, split=None)
     order = list(range(len(pairs)))
     random.Random(f"{target} test").shuffle(order)
-    test, rest = order[:TEST], order[TEST:]
-    if len(rest) < size + SIZES[size]:
-        test, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    search, pick, judged = size, SIZES[size], TEST
+    if len(order) < search + pick + judged:  # a small domain: in proportion
+        search, pick = (count * len(order) // (search + pick + judged) for count in (search, pick))
+        judged = len(order) - search - pick
+    test, rest = order[:judged], order[judged:]
     random.Random(f"{target} {seed}").shuffle(rest)
-    parts = [tuple(sorted(part)) for part in (rest[:size], rest[size : size + SIZES[size]], test)]
+    parts = [tuple(sorted(part)) for part in (rest[:search], rest[search : search + pick], test)]
     name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     splits = Splits(*parts, how=f"drawn with seed {seed}", hash=name)
     bench = prepare(model, pairs, splits, dtype="float32", study=None)
