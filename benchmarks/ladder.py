@@ -2,7 +2,7 @@
 
     python recipes/demo/prepare.py all --data DATA
     python benchmarks/ladder.py --data DATA --work WORK          continues where it stopped; hours on one core
-    python benchmarks/ladder_page.py --work WORK                 docs/results.md
+    python benchmarks/ladder_page.py --data DATA --work WORK     docs/ladder.md
 
 The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
 search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the

@@ -1,4 +1,4 @@
-"""docs/results.md: what each rung of the ladder gains on six domains, and what `refine` would have chosen among them.
+"""docs/ladder.md: what each rung of the ladder gains on six domains, and what `refine` would have chosen among them.
 
     python benchmarks/ladder_page.py --data DATA --work WORK     of what benchmarks/ladder.py measured so far
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from headwise.files import write_files
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.trained import Measured
 from headwise.reports.drawing import drawing
-from headwise.reports.words import change, interval
+from headwise.reports.words import change, counted, interval
 from headwise.scoring.design import Design
 from headwise.scoring.stats import Comparison, choose, compared
 
@@ -213,7 +212,7 @@ def main(
 ) -> None:
     measured = Measurements(data, work)
     lines = [
-        "# Results",
+        "# The ladder: masks, scales, principal axes, LoRA",
         "",
         "Made by `benchmarks/ladder.py` and `benchmarks/ladder_page.py` (their heads have the commands); nothing here is "
         "typed by hand.",
@@ -223,7 +222,8 @@ def main(
         "over seeds) / change on new pictures of the styles that the model was trained on. At most 60 FFE for a search or "
         "training. *Values*: how many numbers the chosen candidates hold (of a mask, edited heads).",
         "",
-        f"Measured on {platform.processor() or platform.machine()}, one core.",
+        "LoRA (rank 8, queries and values among others) is trained as the rungs are: eight epochs, all search images, α by the "
+        "pick split.",
     ]
     pictures = {}
     for size in SIZES:
@@ -238,7 +238,7 @@ def main(
         if not any(alone.values()):
             continue
         seeds = min(one.seeds for one in alone.values() if one)
-        lines += ["", f"## {size} search images, {SIZES[size]} to pick, {seeds} seeds", ""]
+        lines += ["", f"## {size} search images, {SIZES[size]} to pick, {counted(seeds, 'seed')}", ""]
         lines += ["Each method alone, the pick split choosing between its candidates and the unchanged model:", ""]
         lines += table(alone, (*METHODS, *OTHERS), TARGETS)
         lines += ["", "What the ladder chooses, by rule:", ""]
@@ -248,9 +248,9 @@ def main(
                 found = curves(measured, target, size, (*METHODS, *OTHERS), least)
                 if found:
                     pictures[f"{target}.png"] = picture(target, found)
-            lines += ["", *(f"![{name}](results/{name})" for name in pictures)]
-    write_files(out / "results", pictures)
-    write_files(out, {"results.md": "\n".join(lines) + "\n"})
+            lines += ["", *(f"![{Path(name).stem}](ladder/{name})" for name in pictures)]
+    write_files(out / "ladder", pictures)
+    write_files(out, {"ladder.md": "\n".join(lines) + "\n"})
 
 
 if __name__ == "__main__":
