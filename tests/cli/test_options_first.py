@@ -46,7 +46,7 @@ OWN = {
         *SEARCH,
         (["--budget", "6"], "Give at least --budget 7"),
         (["--budget", "9", "--keep-domain", "PAIRS"], "Give at least --budget 11"),
-        (["--operator", ""], "No operator"),
+        (["--operator", ""], "No edit"),
         (["--strategy", "bp", "--gates", "soft"], "hard_concrete"),
         (["--strategy", "bp", "--learning-rate", "0"], "learning_rate"),
         (["--strategy", "bp", "--batch", "0"], "batch"),
