@@ -47,7 +47,7 @@ COMMANDS = {  # the last one of each is spoilt and repeated, the others come bef
     "report": (
         f"{REFINE} --strategy greedy --width 1 --budget 9 --max-heads 1",
         EXPLAIN,
-        f"{COMPARE} --strategy logit --budget 6",
+        f"{COMPARE} --strategy logit --budget 9",
         "report {out} {pairs}",
     ),
 }
@@ -68,6 +68,7 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "caption embeddings": "cache/texts/*",
     "verdict on images": "cache/checked/*",
     "read of the test split": "cache/reads/*/*",
+    "timed precision": "cache/precision/*",
     "mask": "out/head_mask.json",
     "merged weights": "out/model.safetensors",
     "weights of a refined model": "out/model/model.safetensors",
@@ -326,7 +327,9 @@ def verdict(whole: Whole, trial: Path, last: Ended, first: Ended | None, *, chan
     found["said"] = int(changed and any(word in last.printed for word in SAYS))
     if last.code == 0:
         left_out = found["said"] and whole.name == "report"
-        found["same" if now == whole.expected else "left out" if left_out else "silent"] = 1
+        pages = ["report.html"] if changed and whole.before else {*now, *whole.expected}  # a report writes nothing else
+        same = all(now.get(name) == whole.expected.get(name) for name in pages)
+        found["same" if same else "left out" if left_out else "silent"] = 1
     elif last.code == 1:
         found["refused"] = 1
     found["leftover"] = int(any(path.name.startswith(".headwise-") for path in trial.rglob("*")))

@@ -33,6 +33,7 @@ def simulate(
     captions: int | None = 1,
     level: float = LEVEL,
     gain: float = 0.0,
+    rule: str = "safe",
     seed: int = 0,
     draws: int = 2000,
 ) -> dict[str, float]:
@@ -45,6 +46,7 @@ def simulate(
         captions: of every image; None: 1 to 9, drawn for each.
         level: of the choice.
         gain: true gain of every finalist.
+        rule: of the choice, `safe` or `best`.
         seed, draws: of the simulation and of the max-T flips.
 
     Returns:
@@ -55,7 +57,7 @@ def simulate(
     counted = {"chosen": 0, "claimed": 0, "best claimed": 0, "one-standard-error": 0}
     for run in range(runs):
         pick, test = (_scores(rng, finalists, size, captions, gain) for size in images)
-        choice = choose(pick, [0, *range(1, finalists + 1)], level=level, draws=draws, seed=run)
+        choice = choose(pick, [0, *range(1, finalists + 1)], level=level, rule=rule, draws=draws, seed=run)
         best = choice.best or 1
         better = [compared(one, test[0], seed=run).claim == "better" for one in (test[choice.index], test[best])]
         counted["chosen"] += choice.index > 0
@@ -90,9 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--gain", type=float, default=0.0, help="true gain of every finalist, a fraction")
+    parser.add_argument("--rule", default="safe", choices=("safe", "best"))
     parser.add_argument("--level", type=float, default=LEVEL)
     options = parser.parse_args()
-    print(f"{options.runs:,} runs a row, level {options.level:g}, true gain {100 * options.gain:g} points\n")
+    print(
+        f"{options.runs:,} runs a row, rule {options.rule}, level {options.level:g}, true gain {100 * options.gain:g} points\n"
+    )
     print(
         "| pick / test images | captions an image | finalists | chosen | claimed better | one-standard-error rule alone |"
     )
@@ -101,7 +106,13 @@ def main() -> None:
         for captions in (1, None):
             for finalists in (1, 12):
                 found = simulate(
-                    options.runs, finalists, images, captions=captions, level=options.level, gain=options.gain
+                    options.runs,
+                    finalists,
+                    images,
+                    captions=captions,
+                    level=options.level,
+                    gain=options.gain,
+                    rule=options.rule,
                 )
                 shares = [f"{100 * found[name]:.1f} %" for name in ("chosen", "claimed", "one-standard-error")]
                 said = "1 to 9" if captions is None else str(captions)

@@ -20,6 +20,7 @@ import torch
 from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.edits.operators import Row, row_of
+from headwise.errors import HeadwiseError
 from headwise.evaluation.layout import Plan
 from headwise.towers.base import Tower, evaluating, rows
 from headwise.towers.blocks import Block
@@ -111,14 +112,17 @@ def embed(
         Each different mask with its embeddings, (N, E) float32 on the CPU, not normalised, in the order of
         their rows.
 
+    Where the device's memory is too small for a stack or a chunk, half of it is tried, and so on; the layout, and with it
+    a study's key, stays what it was, and the embeddings are the same up to rounding.
+
     Raises:
-        HeadwiseError: a mask that does not fit the tower.
+        HeadwiseError: a mask that does not fit the tower, or an image that does not fit into memory.
     """
     for mask in masks:
         check_fits(tower, mask, check_weights=False)
-    ready = tower.cast(layout.device, layout.torch_dtype)
+    ready, room = tower.cast(layout.device, layout.torch_dtype), _Room(layout.chunk, layout.stack)
     for batch in walks(masks):
-        yield from _walk_all(ready, pixels, batch, layout, means, progress)
+        yield from _walk_all(ready, pixels, batch, room, means, progress)
 
 
 def walks(masks: Sequence[Mask]) -> list[list[Mask]]:
@@ -127,19 +131,44 @@ def walks(masks: Sequence[Mask]) -> list[list[Mask]]:
     return [unique[start : start + MASKS_PER_WALK] for start in range(0, len(unique), MASKS_PER_WALK)]
 
 
-def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], layout: Plan, means: Means | None, progress):
+@dataclass
+class _Room:
+    """What fits into memory at once: images a chunk, nodes a stack."""
+
+    chunk: int
+    stack: int
+
+    def halve(self, error: torch.OutOfMemoryError) -> None:
+        """Less at once: first fewer nodes, then fewer images."""
+        if self.stack > 1:
+            self.stack //= 2
+        elif self.chunk > 1:
+            self.chunk //= 2
+        else:
+            raise HeadwiseError(
+                "The device's memory is too small for one image under one set of edits. Use --dtype bfloat16, another "
+                f"device, or free its memory ({error})."
+            ) from error
+
+
+def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], room: _Room, means: Means | None, progress):
     """One walk of one set of masks over all chunks; embeddings pass through a temporary file."""
     root = trie(masks if means is None else [with_means(mask, means) for mask in masks])
     total, cost = len(pixels), ffe(tower, masks)
     compiled = _compiled(tower, root)
     with tempfile.TemporaryFile(prefix="headwise-") as file, evaluating(tower.parts), torch.inference_mode():
-        width = 0
-        for start in range(0, total, layout.chunk):
-            images = pixels[start : start + layout.chunk].to(tower.device, tower.dtype)  # (B, 3, R, R)
-            for i, e in _walk_chunk(tower, root, images, layout.stack, compiled):
-                width = e.shape[-1]
-                data = e.float().cpu().contiguous().numpy()  # (B, E)
-                os.pwrite(file.fileno(), data.data, (i * total + start) * width * 4)
+        width = start = 0
+        while start < total:
+            images = pixels[start : start + room.chunk]  # (B, 3, R, R)
+            try:
+                for i, e in _walk_chunk(tower, root, images.to(tower.device, tower.dtype), room.stack, compiled):
+                    width = e.shape[-1]
+                    data = e.float().cpu().contiguous().numpy()  # (B, E)
+                    os.pwrite(file.fileno(), data.data, (i * total + start) * width * 4)
+            except torch.OutOfMemoryError as error:
+                room.halve(error)
+                continue
+            start += len(images)
             if progress:
                 progress(cost * len(images) / total)
         for i, mask in enumerate(masks):

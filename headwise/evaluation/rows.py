@@ -1,4 +1,4 @@
-"""A row of a study: a mask and its score as plain columns with a checksum, and back.
+"""The tables of a study, and a row of it: a mask and its score as plain columns with a checksum, and back.
 
 In: a split's name, a mask, a score. Out: the values of `COLUMNS`, and the same score from them, bit for bit. What is
 damaged is said to be, and sizes are checked before memory is taken.
@@ -22,7 +22,35 @@ from headwise.errors import HeadwiseError
 from headwise.scoring.objectives.score import Score
 
 COLUMNS = ("split", "mask_key", "walk", "mask", "edits", "fitness", "loss", "metrics", "arrays", "data")
+ROW = ", ".join((*COLUMNS, "crc"))  # as SQL names them
 DTYPES = ("<i4", "<i8")
+_FACTS = "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)"
+_EVALUATIONS = """
+CREATE TABLE evaluations (
+    id INTEGER PRIMARY KEY,
+    split TEXT NOT NULL,
+    mask_key TEXT NOT NULL,
+    walk INTEGER NOT NULL,  -- the id of the first row that was written with this one
+    mask TEXT NOT NULL,     -- as people read it
+    edits TEXT NOT NULL,    -- JSON, exact: the grid, and of each head its edit and the digests of its arrays
+    fitness REAL,           -- NULL: not a number
+    loss REAL,
+    metrics TEXT NOT NULL,  -- JSON
+    arrays TEXT NOT NULL,   -- JSON: name, dtype and shape of each array in data, in order
+    data BLOB NOT NULL,     -- zlib: the per-image hits, then the per-query ranks
+    crc INTEGER NOT NULL,   -- of all columns but id (headwise.checked.checksum)
+    UNIQUE (split, mask_key)
+)
+"""
+_ARRAYS = """
+CREATE TABLE arrays (       -- shifts, principal axes, means: each once
+    digest TEXT PRIMARY KEY,
+    shape TEXT NOT NULL,    -- JSON
+    data BLOB NOT NULL,     -- little-endian float32
+    crc INTEGER NOT NULL
+)
+"""
+TABLES = (_FACTS, _EVALUATIONS, _ARRAYS)
 
 
 def to_row(split: str, walk: int, mask: Mask, score: Score) -> tuple:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headwise.checked import Damaged, checksum
-from headwise.edits.arrays import Array
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation import repair
 from headwise.evaluation.fingerprints import difference, plain
-from headwise.evaluation.rows import COLUMNS, arrays_of, intact, mask_of, score_of, to_row
+from headwise.evaluation.rows import COLUMNS, ROW, TABLES, arrays_of, intact, mask_of, score_of, to_row
 from headwise.evaluation.shown import evaluation_rows, frame, table_html
 from headwise.plain import line
 from headwise.scoring.objectives.score import Score
@@ -36,33 +36,6 @@ if TYPE_CHECKING:
 FORMAT = 4  # 4: edits per head
 BUSY_SECONDS = 60  # how long to wait for another process that is writing
 KEYS_PER_QUERY = 500  # SQLite limits the parameters of one statement
-_FACTS = "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL)"
-_EVALUATIONS = """
-CREATE TABLE evaluations (
-    id INTEGER PRIMARY KEY,
-    split TEXT NOT NULL,
-    mask_key TEXT NOT NULL,
-    walk INTEGER NOT NULL,  -- the id of the first row that was written with this one
-    mask TEXT NOT NULL,     -- as people read it
-    edits TEXT NOT NULL,    -- JSON, exact: the grid, and of each head its edit and the digests of its arrays
-    fitness REAL,           -- NULL: not a number
-    loss REAL,
-    metrics TEXT NOT NULL,  -- JSON
-    arrays TEXT NOT NULL,   -- JSON: name, dtype and shape of each array in data, in order
-    data BLOB NOT NULL,     -- zlib: the per-image hits, then the per-query ranks
-    crc INTEGER NOT NULL,   -- of all columns but id (headwise.checked.checksum)
-    UNIQUE (split, mask_key)
-)
-"""
-_ARRAYS = """
-CREATE TABLE arrays (       -- shifts, principal axes, means: each once
-    digest TEXT PRIMARY KEY,
-    shape TEXT NOT NULL,    -- JSON
-    data BLOB NOT NULL,     -- little-endian float32
-    crc INTEGER NOT NULL
-)
-"""
-_ROW = ", ".join((*COLUMNS, "crc"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +98,7 @@ class Study:
             if not tables and fingerprint is None:
                 raise HeadwiseError(f"{self.path} is empty, not a headwise study. Give the output folder of a run.")
             if not tables:
-                for statement in (_FACTS, _EVALUATIONS, _ARRAYS):
+                for statement in TABLES:
                     self._db.execute(statement)
                 for key, value in {"format": FORMAT, "fingerprint": fingerprint, "notes": {}}.items():
                     self._set(key, value)
@@ -153,7 +126,7 @@ class Study:
         damaged: list[int] = []
         for start in range(0, len(keys), KEYS_PER_QUERY):
             part = keys[start : start + KEYS_PER_QUERY]
-            query = f"SELECT id, {_ROW} FROM evaluations WHERE split = ? AND mask_key IN ({','.join('?' * len(part))})"
+            query = f"SELECT id, {ROW} FROM evaluations WHERE split = ? AND mask_key IN ({','.join('?' * len(part))})"
             with self._explained():
                 for number, *row in self._db.execute(query, (split, *part)):
                     try:
@@ -181,7 +154,7 @@ class Study:
                     self._db.execute("INSERT OR IGNORE INTO arrays VALUES (?, ?, ?, ?)", (*row, checksum(row)))
             (walk,) = self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM evaluations").fetchone()
             self._db.executemany(
-                f"INSERT OR IGNORE INTO evaluations ({_ROW}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})",
+                f"INSERT OR IGNORE INTO evaluations ({ROW}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})",
                 [to_row(split, walk, mask, score) for mask, score in scores],
             )
 
@@ -191,17 +164,14 @@ class Study:
         Raises:
             HeadwiseError: the file cannot be read.
         """
-        query = f"SELECT {_ROW} FROM evaluations WHERE split = coalesce(?, split) ORDER BY id"
+        query = f"SELECT {ROW} FROM evaluations WHERE split = coalesce(?, split) ORDER BY id"
         with self._explained():
-            arrays = self._arrays()
+            arrays = repair.intact_arrays(self._db)
             for row in self._db.execute(query, (split,)):
-                if intact(row) and _readable(row, arrays):  # what was damaged since is for the next opening to remove
+                if intact(row) and repair.readable(
+                    row, arrays
+                ):  # what was damaged since is for the next opening to remove
                     yield Evaluation(row[0], mask_of(row, arrays), score_of(row))
-
-    def _arrays(self) -> dict[str, Array]:
-        """Every array that is intact, by digest."""
-        rows = self._db.execute("SELECT digest, shape, data, crc FROM arrays")
-        return {row[0]: Array(tuple(json.loads(row[1])), row[2]) for row in rows if checksum(row[:3]) == row[3]}
 
     def count(self, split: str | None = None) -> int:
         """How many evaluations there are (of one split)."""
@@ -274,38 +244,22 @@ class Study:
     def _verify(self) -> None:
         """Every row once: those whose checksum is wrong are removed, and an index that lost rows is made again."""
         with self._explained():
-            if self._db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+            if not repair.is_whole(self._db):
                 with self._transaction():
                     self._db.execute("REINDEX")
-                (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
-                if found != "ok":
-                    raise sqlite3.DatabaseError(found)
-            query = f"SELECT id, {_ROW} FROM evaluations NOT INDEXED"
-            arrays = self._arrays()
-            whole = self._db.execute("SELECT count(*) FROM arrays").fetchone()[0] == len(arrays)
-            damaged = [
-                number
-                for number, *row in self._db.execute(query)
-                if not intact(row) or not (whole or _readable(row, arrays))
-            ]
-        if not whole:  # they are kept again with the next score that has them
+                if not repair.is_whole(self._db):
+                    raise sqlite3.DatabaseError("its pages are damaged")
+            arrays, damaged = repair.damaged(self._db)
+        if arrays:  # they are kept again with the next score that has them
             with self._transaction():
-                gone = [
-                    (digest,) for (digest,) in self._db.execute("SELECT digest FROM arrays") if digest not in arrays
-                ]
-                self._db.executemany("DELETE FROM arrays WHERE digest = ?", gone)
+                self._db.executemany("DELETE FROM arrays WHERE digest = ?", arrays)
         if damaged:
             self._drop(damaged)
 
     def _drop(self, damaged: Sequence[int]) -> set[tuple[str, str]]:
         """Remove damaged rows and those that were walked with them; (split, mask_key) of what went."""
         with self._transaction():
-            gone: dict[int, tuple[str, str]] = {}
-            for number in damaged:  # ids of one walk follow each other; a damaged row's own `walk` may be wrong
-                near = "SELECT walk FROM evaluations WHERE id BETWEEN ? - 1 AND ? + 1"
-                query = f"SELECT id, split, mask_key FROM evaluations WHERE id = ? OR walk IN ({near})"
-                for one, *key in self._db.execute(query, (number, number, number)):
-                    gone[one] = (key[0], key[1])
+            gone = repair.walked_with(self._db, damaged)
             self._db.executemany("DELETE FROM evaluations WHERE id = ?", [(number,) for number in gone])
             self._db.execute("REINDEX")  # a damaged row's entry is not found by its content
         others = (
@@ -359,12 +313,3 @@ class Study:
             else:
                 advice = "It is not a study, or it is damaged. Move it away or choose another output folder."
             raise HeadwiseError(f"The study {self.path} cannot be used: {reason}. {advice}") from error
-
-
-def _readable(row: Sequence, arrays: Mapping[str, Array]) -> bool:
-    """Whether the edits can be made of the row and the arrays that are intact."""
-    try:
-        mask_of(row, arrays)
-    except Damaged:
-        return False
-    return True

@@ -1,7 +1,8 @@
 """cache: what lies in the cache folder, and room made there.
 
 In: perhaps how much may stay. Out: plain JSON values: parts, entries, bytes. All that goes is made or fetched again by
-the next run that needs it; what says how often test images were read is no such thing, and stays.
+the next run that needs it; what says how often test images were read is no such thing, and stays, as does what chose
+this machine's precision.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ PARTS = {
     "checked": "which images decode",
     "texts": "embeddings of captions",
     "remote": "copies of remote files",
+    "precision": "how fast this machine multiplies; never pruned",
     "reads": "how often test images were read; never pruned",
 }
-KEPT = ("reads",)
+KEPT = ("precision", "reads")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def _entries(folder: Path) -> Iterator[_Entry]:
     for shard in (folder / "pixels").glob(f"*/{INDEX}"):
         size = sum(file.stat().st_size for file in shard.parent.iterdir())
         yield _Entry("pixels", shard.parent, size, shard.stat().st_mtime)
-    for part, pattern in (("checked", "*"), ("texts", "*.safetensors"), ("remote", "*/*"), ("reads", "*/*.json")):
+    parts = {"checked": "*", "texts": "*.safetensors", "remote": "*/*", "precision": "*.json", "reads": "*/*.json"}
+    for part, pattern in parts.items():
         for path in (folder / part).glob(pattern):
             if path.is_file() and not path.name.startswith("."):
                 about = path.stat()

@@ -47,7 +47,8 @@ class ValueSettings:
         epochs: most passes over the split.
         batch: images per step.
         penalty: λ, toward the unchanged model.
-        holdout: share of the images that are not trained on; their loss chooses the epoch.
+        holdout: share of the images that are not trained on; their loss chooses the epoch. 0: the last one, which
+            gained more on other images (docs/defaults.md); how far to go towards it is for the pick split.
         patience: stop after this many epochs without a lower loss on them.
         recompute: activation checkpointing: less memory, half as much time again.
         autocast: run the tower in bfloat16 (values and loss stay in float32).
@@ -59,10 +60,10 @@ class ValueSettings:
 
     learn: tuple[str, ...] = ("scale",)
     learning_rate: float = 0.05
-    epochs: int = 20
+    epochs: int = 8
     batch: int = 64
     penalty: float = 0.0
-    holdout: float = 0.2
+    holdout: float = 0.0
     patience: int = 4
     recompute: bool = False
     autocast: bool = False

@@ -62,7 +62,7 @@ def test_it_begins_with_the_runs_choice_and_a_click_changes_it(page):
     assert "L4.H0" in clicked(page, "L4.H0")
     assert "L4.H0" not in clicked(page, "L4.H0")  # on again
     assert CHOSEN[0] not in clicked(page, CHOSEN[0])
-    assert "off" in page.find(f'[id="{CHOSEN[1]}"]').get_attribute("aria-label")
+    assert "edited: uniform" in page.find(f'[id="{CHOSEN[1]}"]').get_attribute("aria-label")
     page.find("#reset").click()
     time.sleep(0.2)
     assert settled(page).startswith("identity")

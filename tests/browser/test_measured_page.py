@@ -1,5 +1,7 @@
 """report.html of a folder that no refine wrote, in a real browser."""
 
+import shutil
+
 import pytest
 from conftest import write_pairs
 
@@ -63,14 +65,16 @@ def test_an_explanation_opens_with_its_cards_and_no_complaint(browser, explained
 
 
 def test_a_table_alone_opens_without_a_map(browser, pairs, tmp_path):
-    odd = tmp_path / "<b>odd</b> _mask_"
-    Mask.parse(Grid((6,) * 6), "L1.H2=zero").save_pretrained(odd)
-    transfer("demo", [odd], [pairs], tmp_path / "out")
+    odd = shutil.copytree(pairs.parent, tmp_path / "pairs") / "<b>odd _pairs_.csv"
+    (odd.parent / pairs.name).rename(odd)
+    Mask.parse(Grid((6,) * 6), "L1.H2=zero").save_pretrained(tmp_path / "mask")
+    transfer("demo", [tmp_path / "mask"], [odd], tmp_path / "out")
     browser.open(report(tmp_path / "out"))
-    rows = browser.run(
+    first = browser.run(
         "return [...document.querySelectorAll('.told tbody tr td:first-child')].map((d) => d.textContent)"
     )
-    assert rows == ["identity", "<b>odd</b> _mask_"]
+    assert first == ["identity", "L1.H2=zero"]
+    assert "<b>odd _pairs_" in browser.text(".told thead")
     assert browser.run("return document.querySelectorAll('.told b').length") == 0
     assert browser.run("return document.querySelector('.told img').naturalWidth") > 0
     assert browser.driver.find_elements("css selector", "#heads") == []

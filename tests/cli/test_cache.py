@@ -29,7 +29,7 @@ def test_the_parts_and_their_sizes(filled, run):
     files = [path for path in filled.rglob("*") if path.is_file() and "locks" not in path.parts]
     assert shown["bytes"] == sum(path.stat().st_size for path in files)
     entries = {name: part["entries"] for name, part in parts.items()}
-    assert entries == {"pixels": 1, "checked": 1, "texts": 1, "remote": 0, "reads": 1}
+    assert entries == {"pixels": 1, "checked": 1, "texts": 1, "remote": 0, "precision": 1, "reads": 1}
     code, out, _ = run("cache")
     assert code == 0
     assert "decoded images" in out
@@ -41,7 +41,7 @@ def test_pruning_leaves_what_was_read_and_the_numbers(filled, pairs, run):
     shown = found(run, "--prune", "0")
     assert shown["removed"]["entries"] == 3
     assert {part["name"]: part["entries"] for part in shown["parts"]} == {
-        "pixels": 0, "checked": 0, "texts": 0, "remote": 0, "reads": 1,
+        "pixels": 0, "checked": 0, "texts": 0, "remote": 0, "precision": 1, "reads": 1,
     }  # fmt: skip
     assert run("evaluate", "demo", pairs, "--mask", "L4.H0=zero", "--json")[1] == before
     assert found(run)["bytes"] > 0

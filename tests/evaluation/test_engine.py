@@ -165,3 +165,39 @@ def test_a_plan_for_a_missing_gpu_or_an_unknown_precision_is_an_error(tower, mon
         plan(tower, device="cuda")
     with pytest.raises(HeadwiseError, match="bfloat16"):
         plan(tower, dtype="int8")
+
+
+@pytest.mark.parametrize("most", [6, 4, 1])
+def test_less_at_once_where_memory_is_too_small(tower, clip_module, images, most):
+    """Stacks of 3 × 4 images do not fit; what does gives the same embeddings, and all of the work is told once."""
+    masks = [Mask.suppress(GRID, [f"L{row}.H{head}"], "uniform") for row in range(3) for head in range(4)]
+    whole = dict(engine.embed(tower, images, masks, PLAN))
+    seen, told = [], []
+
+    def too_much(_module, arguments):
+        seen.append(len(arguments[0]))
+        if len(arguments[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hooks = [layer.mlp.register_forward_pre_hook(too_much) for layer in clip_module.vision_model.encoder.layers]
+    try:
+        found = dict(engine.embed(tower, images, masks, PLAN, progress=told.append))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert max(seen) > most
+    assert list(found) == list(whole)
+    assert max(float((found[mask] - whole[mask]).abs().max()) for mask in masks) < 1e-5
+    assert sum(told) == pytest.approx(engine.ffe(tower, masks))
+
+
+def test_an_image_that_does_not_fit_is_said(tower, clip_module, images):
+    def too_much(_module, _arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = clip_module.vision_model.encoder.layers[1].mlp.register_forward_pre_hook(too_much)
+    try:
+        with pytest.raises(HeadwiseError, match="too small for one image"):
+            list(engine.embed(tower, images, [Mask.identity(GRID)], PLAN))
+    finally:
+        hook.remove()

@@ -42,7 +42,7 @@ GA_ROUNDS = 24.0  # on estimates
 GA_FIRST = 16.0  # probes and pairs
 GA_ESTIMATES = 190.0  # estimates a round
 SHARED = 0.6  # of a pass: what a search's mask costs beside others that share its first layers
-LEARNING_EPOCHS = 16  # before learned rungs stop by themselves
+
 HEADS = 4  # of a mask that a search found, as far as the cost of running it goes
 
 
@@ -204,10 +204,10 @@ def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple
 
 
 def learning_cost(settings: Settings, share: float, anchored: bool = False) -> float:
-    """FFE that a learned rung is likely to spend of its share: `LEARNING_EPOCHS` of its epochs, its candidates."""
+    """FFE that a learned rung is likely to spend of its share: its epochs and its candidates."""
     options = settings.values
     epoch = trained_cost(options.recompute) * (1 + anchored) * (1 - options.holdout) + options.holdout
-    return min(share, epoch * min(options.epochs, LEARNING_EPOCHS) + CANDIDATES)
+    return min(share, epoch * options.epochs + CANDIDATES)
 
 
 def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:

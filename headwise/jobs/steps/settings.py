@@ -31,7 +31,7 @@ FORMER = {
     "race": "Racing saved nothing and is gone.",
 }
 SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
-RUNG_FFE = 42.0  # for each learned rung, where no budget is given
+RUNG_FFE = 22.0  # for each learned rung, where no budget is given
 MASK = "mask"  # the first rung: suppressing heads, AAT itself
 RULES = ("safe", "best")
 
@@ -110,7 +110,7 @@ class Settings:
         if self.choose not in RULES:
             raise HeadwiseError(f"{self.choose!r} is not a rule to choose by. There are: {', '.join(RULES)}.")
         check_level(self.level)
-        within("anchor_weight", self.anchor_weight, 0, 1e6, above=True)
+        within("anchor_weight", self.anchor_weight, 0, math.inf, above=True)
         within("max_loss", self.max_loss, 0, 100, "points")
         within("budget", self.budget, 0, math.inf, "FFE", above=True)
         within("max_minutes", self.max_minutes, 0, math.inf, "minutes", above=True)

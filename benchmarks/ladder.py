@@ -1,0 +1,240 @@
+"""Every rung of the ladder on six domains, several seeds and two sizes: what it gains, and what it costs on old data.
+
+    python recipes/demo/prepare.py all --data DATA
+    python benchmarks/ladder.py --data DATA --work WORK          continues where it stopped; hours on one core
+    python benchmarks/ladder_page.py --work WORK                 docs/results.md
+
+The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
+search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the
+packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from results import TARGETS, target_pairs, trained_pairs
+
+import headwise
+from headwise.baselines import FitSettings, fit
+from headwise.baselines.training import embeddings_of
+from headwise.checked import dump_tensors
+from headwise.data.splits import Splits
+from headwise.edits.mask import Mask
+from headwise.evaluation.evaluator import Evaluator
+from headwise.files import write_files
+from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.choosing import candidates
+from headwise.jobs.steps.opening import Machine, load_model
+from headwise.jobs.steps.searching import search
+from headwise.jobs.steps.settings import Settings
+from headwise.scoring.losses import captions_of, loss_of
+from headwise.scoring.objectives import Retrieval, Score
+from headwise.search.training import Anchors
+from headwise.search.values import ALPHAS, ValueSettings, learn_values
+from headwise.towers.base import Model, Tower
+
+BUDGET = 60.0  # FFE of a search, its sweep included, or of a training
+SIZES = {200: 150, 40: 30}  # search images → pick images
+TEST, OLD, ANCHORS = 400, 200, 200  # images
+EPOCHS = 8  # of everything that is trained, on all search images; α and the unchanged model are the pick split's choice
+LEARNED = ("scale", "spectral", "temperature", "shift", "scale+temperature")
+MASKS = ("mask", "alphabet")
+METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
+OTHERS = ("shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """
+    Arguments:
+        name: of a learned one, α.
+        values: how many numbers were learned; of a mask, edited heads.
+        search: fitness on the search split; None: not computed.
+        score: a split's evaluator → its score.
+    """
+
+    name: str
+    values: int
+    search: float | None
+    score: Callable[[Evaluator], Score]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a unit's methods are run: the bench of one domain, size and seed, the old data, and the anchors."""
+
+    bench: Bench
+    old: Bench
+    anchors: Anchors
+    seed: int
+
+
+def masks(place: Place, settings: Settings) -> list[Candidate]:
+    bench = place.bench
+    evaluate = bench.evaluator("search")
+    found = []
+    for operator in settings.operators:
+        found.append(search(bench, evaluate, operator, settings, lambda: BUDGET - evaluate.spent, found))
+    return [
+        Candidate(str(one.mask), one.mask.size, one.score.fitness, lambda ev, mask=one.mask: ev([mask])[0])
+        for _, one in candidates(found, 1)[: settings.finalists]
+    ]
+
+
+def learned(place: Place, names: str, anchored: bool) -> list[Candidate]:
+    bench = place.bench
+    settings = ValueSettings(learn=tuple(names.split("+")), epochs=EPOCHS, seed=place.seed)
+    found = learn_values(
+        bench.model.tower,
+        bench.cache.take(bench.splits.search),
+        loss_of(bench.objective("search"), "cpu"),
+        settings,
+        bench.moments,
+        anchors=place.anchors if anchored else None,
+    )
+    return [
+        Candidate(f"{alpha:g}", mask.values, None, lambda ev, mask=mask: ev([mask])[0])
+        for alpha in ALPHAS
+        if not (mask := found.mask.shrunk(alpha)).is_identity
+    ]
+
+
+def between(tower: Tower, tuned: Tower, alpha: float) -> Tower:
+    """A tower whose weights lie between another's and its trained copy's (WiSE-FT, arXiv 2109.01903)."""
+    parts = copy.deepcopy(tuned.parts)
+    with torch.no_grad():
+        for (name, new), (other, old) in zip(parts.named_parameters(), tower.parts.named_parameters(), strict=True):
+            assert name == other
+            new.copy_(old + alpha * (new - old))
+    return tower.build(parts)
+
+
+def trained(place: Place, name: str, anchored: bool) -> list[Candidate]:
+    bench = place.bench
+    tower = bench.model.tower
+    options = {"anchors": place.anchors} if anchored else {}
+    settings = FitSettings(rank=8, epochs=EPOCHS, holdout=0.0, seed=place.seed)
+    captions = captions_of(bench.objective("search"), tower.device)
+    fitted = fit(name, tower, bench.cache.take(bench.splits.search), captions, settings, **options)
+    if not fitted.best:
+        return []
+    if name == "adapter":  # on embeddings: nothing to shrink in the tower
+
+        def score(ev: Evaluator) -> Score:
+            assert isinstance(ev.objective, Retrieval)
+            objective = replace(ev.objective, texts=fitted.text(ev.objective.texts), scale=fitted.scale)
+            return objective(fitted.embed(ev.pixels, ev.layout))
+
+        return [Candidate("1", fitted.trained, None, score)]
+    towers = {alpha: between(tower, fitted.tower, alpha) for alpha in ALPHAS}
+    return [
+        Candidate(
+            f"{alpha:g}",
+            fitted.trained,
+            None,
+            lambda ev, one=one: ev.objective(embeddings_of(one, ev.pixels, ev.layout)),
+        )
+        for alpha, one in towers.items()
+    ]
+
+
+def run(place: Place, method: str) -> list[Candidate]:
+    name, _, anchored = method.partition(" ")
+    if name == "mask":
+        return masks(place, Settings(seed=place.seed, controls=1))
+    if name == "alphabet":
+        operators = ("uniform", "zero", "scale(1.5)", "keys")
+        return masks(place, Settings(operators=operators, seed=place.seed, controls=1))
+    if name in LEARNED:
+        return learned(place, name, bool(anchored))
+    return trained(place, name, bool(anchored))
+
+
+# ---- one domain, size and seed
+
+
+def place_of(data: Path, work: Path, target: str, size: int, seed: int, model: Model) -> Place:
+    """The test split is fixed; the seed draws the others from what is left."""
+    path = target_pairs(data, work, target, {"search": 10**9, "pick": 10**9, "test": 10**9})
+    pairs = headwise.read(path, split=None)
+    order = list(range(len(pairs)))
+    random.Random(f"{target} test").shuffle(order)
+    test, rest = order[:TEST], order[TEST:]
+    if len(rest) < size + SIZES[size]:
+        test, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    random.Random(f"{target} {seed}").shuffle(rest)
+    parts = [tuple(sorted(part)) for part in (rest[:size], rest[size : size + SIZES[size]], test)]
+    name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    splits = Splits(*parts, how=f"drawn with seed {seed}", hash=name)
+    bench = prepare(model, pairs, splits, dtype="float32", study=None)
+    old = headwise.read(trained_pairs(data, work, OLD + ANCHORS))
+    whole = tuple(range(OLD))
+    kept = prepare(model, old, Splits((), (), whole, how="whole", hash="old"), dtype="float32", study=None)
+    pixels = kept.cache.take(tuple(range(OLD, OLD + ANCHORS)))
+    return Place(bench, kept, Anchors(pixels, embeddings_of(model.tower, pixels), model.logit_scale), seed)
+
+
+def measure(place: Place, method: str) -> bytes:
+    """Identity and all candidates of a method on the pick split, learned ones on test and old data as well, as a
+    safetensors file. Of masks only those that are chosen are scored there, by `ladder_page.py`: they are many."""
+    began = time.process_time()
+    keep = Mask.identity(place.bench.tower.grid)
+    found = [Candidate("identity", 0, None, lambda ev: ev([keep])[0]), *run(place, method)]
+    took = time.process_time() - began
+    hits, rows = {}, [{"name": one.name, "values": one.values, "search": one.search} for one in found]
+    for split, evaluate in evaluators(place).items():
+        scores = [one.score(evaluate) for one in (found if split == "pick" or method not in MASKS else found[:1])]
+        hits[split] = torch.from_numpy(np.stack([score.hits for score in scores]))  # (C, N, P)
+        for row, score in zip(rows, scores, strict=False):
+            row[split] = [score.fitness, score.loss]
+    return dump_tensors(hits, {"candidates": rows, "seconds": took})
+
+
+def evaluators(place: Place) -> dict[str, Evaluator]:
+    """Of the splits that candidates are scored on."""
+    return {
+        "pick": place.bench.evaluator("pick"),
+        "test": place.bench.evaluator("test"),
+        "old": place.old.evaluator("test"),
+    }
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="What recipes/demo/prepare.py made.")],
+    work: Annotated[Path, typer.Option(help="Where the measurements are kept.")],
+    target: Annotated[list[str] | None, typer.Option(help="Of the domains; by default all.")] = None,
+    size: Annotated[list[int] | None, typer.Option(help="Search images; by default 200 and 40.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="By default those of the ladder.")] = None,
+    seeds: Annotated[int, typer.Option(help="Draws of search and pick split.")] = 5,
+) -> None:
+    model = load_model("demo", Machine())
+    for images, draw, domain in product(list(size or SIZES), range(seeds), list(target or TARGETS)):
+        folder = work / "ladder" / f"{domain}-{images}-seed{draw}"
+        place = None
+        for name in list(method or METHODS):
+            path = folder / f"{name}.safetensors"
+            if path.exists():
+                continue
+            place = place or place_of(data, work, domain, images, draw, model)
+            write_files(folder, {path.name: measure(place, name)})
+            print(folder.name, name, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,257 @@
+"""docs/results.md: what each rung of the ladder gains on six domains, and what `refine` would have chosen among them.
+
+    python benchmarks/ladder_page.py --data DATA --work WORK     of what benchmarks/ladder.py measured so far
+
+The pick split chooses by `headwise.scoring.stats.choose`: for every method alone, and for the ladder of several methods,
+by both rules, for every seed. Intervals are over test images, of the mean over seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from ladder import MASKS, METHODS, OTHERS, SIZES, evaluators, place_of
+from results import TARGETS
+
+from headwise.checked import dump_tensors, load_tensors
+from headwise.edits.mask import Mask
+from headwise.files import write_files
+from headwise.jobs.steps.opening import Machine, load_model
+from headwise.jobs.steps.trained import Measured
+from headwise.reports.drawing import drawing
+from headwise.reports.words import change, interval
+from headwise.scoring.design import Design
+from headwise.scoring.stats import Comparison, choose, compared
+
+ROOT = Path(__file__).resolve().parent.parent
+LADDERS = {
+    "mask": ("mask",),
+    "mask, scale": ("mask", "scale"),
+    "mask, scale, spectral": ("mask", "scale", "spectral"),
+    "the same, anchored": ("mask", "scale anchored", "spectral anchored"),
+    "mask, scale, spectral, lora": ("mask", "scale", "spectral", "lora"),
+    "the same, all anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
+}
+RULES = ("safe", "best")
+JUDGED = ("test", "old")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One candidate of one method and seed: its score on the pick split, how many values it has, and its scores on test and
+    old data, which are made for those masks alone that are chosen."""
+
+    values: int
+    pick: Measured
+    judged: Callable[[], dict[str, Measured]]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a rule chose in every seed of a domain, and what that does on the test split and on old data."""
+
+    test: Comparison
+    old: Comparison
+    left: int  # seeds in which the unchanged model was left
+    seeds: int
+    values: tuple[int, ...]
+
+
+def chosen(seeds: Sequence[list[Row]], rule: str) -> Chosen:
+    """The pick split's choice in every seed, identity first in each, judged together."""
+    picks = []
+    for number, found in enumerate(seeds):
+        choice = choose([row.pick for row in found], [row.values for row in found], rule=rule, seed=number)
+        picks.append(found[choice.index])
+    base, judged = seeds[0][0].judged(), [row.judged() for row in picks]
+    test, old = (compared([one[split] for one in judged], base[split]) for split in ("test", "old"))
+    left = [row.values for row in picks if row.values]
+    return Chosen(test, old, len(left), len(picks), tuple(sorted(set(left))))
+
+
+def cell(one: Chosen) -> str:
+    return f"{change(one.test.delta)} ({interval([one.test.interval.low, one.test.interval.high])}) / {change(one.old.delta)}"
+
+
+class Measurements:
+    """All that benchmarks/ladder.py left in WORK."""
+
+    def __init__(self, data: Path, work: Path):
+        self.data, self.work = data, work
+        self.model = load_model("demo", Machine())
+        self.known: dict[tuple[str, int, int], dict[str, Design]] = {}
+
+    def designs(self, target: str, size: int, seed: int) -> dict[str, Design]:
+        """How hits make the metric, on every split."""
+        key = (target, size, seed)
+        if key not in self.known:
+            place = place_of(self.data, self.work, target, size, seed, self.model)
+            self.known[key] = {split: ev.objective.design for split, ev in evaluators(place).items()}  # type: ignore[attr-defined]
+        return self.known[key]
+
+    def seeds(self, target: str, size: int) -> list[int]:
+        return sorted(
+            int(path.name.rpartition("seed")[2]) for path in (self.work / "ladder").glob(f"{target}-{size}-seed*")
+        )
+
+    def rows(self, target: str, size: int, seed: int, method: str) -> list[Row] | None:
+        """Identity, then the candidates of a method; None where it was not measured."""
+        path = self.work / "ladder" / f"{target}-{size}-seed{seed}" / f"{method}.safetensors"
+        if not path.exists():
+            return None
+        hits, facts = load_tensors(path)
+        designs = self.designs(target, size, seed)
+
+        def score(i: int, split: str) -> Measured:
+            return Measured(*facts["candidates"][i][split], hits[split][i].numpy(), designs[split])
+
+        def judged(i: int) -> Callable[[], dict[str, Measured]]:
+            one = facts["candidates"][i]
+            if "test" in one:
+                return lambda: {split: score(i, split) for split in JUDGED}
+            return lambda: self.mask(target, size, seed, one["name"])
+
+        return [Row(one["values"], score(i, "pick"), judged(i)) for i, one in enumerate(facts["candidates"])]
+
+    def mask(self, target: str, size: int, seed: int, text: str) -> dict[str, Measured]:
+        """A mask on test and old data, kept for the next page."""
+        folder = self.work / "ladder" / f"{target}-{size}-seed{seed}" / "masks"
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+        if not path.exists():
+            mask = Mask.parse(self.model.tower.grid, text)
+            place = place_of(self.data, self.work, target, size, seed, self.model)
+            scores = {split: evaluators(place)[split]([mask])[0] for split in JUDGED}
+            hits = {split: torch.from_numpy(np.ascontiguousarray(one.hits)) for split, one in scores.items()}
+            write_files(folder, {path.name: dump_tensors(hits, {k: [v.fitness, v.loss] for k, v in scores.items()})})
+        hits, facts = load_tensors(path)
+        designs = self.designs(target, size, seed)
+        return {split: Measured(*facts[split], hits[split].numpy(), designs[split]) for split in JUDGED}
+
+    def of(self, target: str, size: int, methods: Sequence[str], rule: str, whole: int) -> Chosen | None:
+        """What a rule chooses among the candidates of these methods; None where fewer seeds are measured."""
+        found = []
+        for seed in self.seeds(target, size):
+            parts = [self.rows(target, size, seed, method) for method in methods]
+            if all(part is not None for part in parts):
+                found.append([parts[0][0], *(row for part in parts for row in part[1:])])  # type: ignore[index]
+        return chosen(found, rule) if len(found) >= whole else None
+
+
+def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], targets: Sequence[str]) -> list[str]:
+    lines = ["| | " + " | ".join(targets) + " | mean | values |", "|---|" + "---:|" * (len(targets) + 2)]
+    for name in names:
+        cells = [found.get((name, target)) for target in targets]
+        if not any(cells):
+            continue
+        known = [one for one in cells if one]
+        mean = f"{change(float(np.mean([one.test.delta for one in known])))} / {change(float(np.mean([one.old.delta for one in known])))}"
+        values = sorted({value for one in known for value in one.values})
+        size = "—" if not values else f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,}–{values[-1]:,}"
+        lines.append(f"| {name} | " + " | ".join(cell(one) if one else "" for one in cells) + f" | {mean} | {size} |")
+    return lines
+
+
+def picture(target: str, curves: dict[str, list[tuple[float, float]]]) -> bytes:
+    """Gain on the domain against change on old data: a curve for every learned method, over α."""
+    from matplotlib import pyplot as plt
+
+    with drawing():
+        figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+        for (name, points), marker in zip(curves.items(), "osD^vP*Xdh", strict=False):
+            axes.plot(
+                [100 * x for x, _ in points], [100 * y for _, y in points], marker=marker, markersize=4, label=name
+            )
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_xlabel("change on old data, points")
+        axes.set_ylabel(f"gain on {target}, points")
+        axes.set_title(f"{target}: mean over seeds, α from 0 to 1")
+        axes.legend(fontsize=8)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        return stream.getvalue()
+
+
+def curves(all_: Measurements, target: str, size: int, methods: Sequence[str], whole: int) -> dict[str, list]:
+    """Of every learned method the mean gains (old, test) at identity and each α; of masks the best by search."""
+    out = {}
+    for method in methods:
+        seeds = [all_.rows(target, size, seed, method) for seed in all_.seeds(target, size)]
+        known = [found for found in seeds if found and len(found) > 1]
+        if len(known) < whole:
+            continue
+        steps = min(len(found) for found in known) if method not in MASKS else 2
+        points = []
+        for step in range(steps):
+            gains = [
+                [found[step].judged()[split].fitness - found[0].judged()[split].fitness for found in known]
+                for split in ("old", "test")
+            ]
+            points.append((float(np.mean(gains[0])), float(np.mean(gains[1]))))
+        out[method] = points
+    return out
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="What recipes/demo/prepare.py made.")],
+    work: Annotated[Path, typer.Option(help="Where benchmarks/ladder.py keeps its measurements.")],
+    least: Annotated[int, typer.Option(help="Seeds that a figure needs.")] = 5,
+    out: Annotated[Path, typer.Option(help="Where the page and its pictures go.")] = ROOT / "docs",
+) -> None:
+    measured = Measurements(data, work)
+    lines = [
+        "# Results",
+        "",
+        "Made by `benchmarks/ladder.py` and `benchmarks/ladder_page.py` (their heads have the commands); nothing here is "
+        "typed by hand.",
+        "",
+        f"The packaged model on {len(TARGETS)} drawing styles that it never saw. A seed draws search and pick split anew; the "
+        "test split stays. Cells: change of mean recall on the test split in points (95 % interval over test images, mean "
+        "over seeds) / change on new pictures of the styles that the model was trained on. At most 60 FFE for a search or "
+        "training. *Values*: how many numbers the chosen candidates hold (of a mask, edited heads).",
+        "",
+        f"Measured on {platform.processor() or platform.machine()}, one core.",
+    ]
+    pictures = {}
+    for size in SIZES:
+        alone: dict[tuple[str, str], Chosen | None] = {}
+        ladders: dict[tuple[str, str], Chosen | None] = {}
+        for target in TARGETS:
+            for method in (*METHODS, *OTHERS):
+                alone[method, target] = measured.of(target, size, (method,), "safe", least)
+            for name, methods in LADDERS.items():
+                for rule in RULES:
+                    ladders[f"{name}: {rule}", target] = measured.of(target, size, methods, rule, least)
+        if not any(alone.values()):
+            continue
+        seeds = min(one.seeds for one in alone.values() if one)
+        lines += ["", f"## {size} search images, {SIZES[size]} to pick, {seeds} seeds", ""]
+        lines += ["Each method alone, the pick split choosing between its candidates and the unchanged model:", ""]
+        lines += table(alone, (*METHODS, *OTHERS), TARGETS)
+        lines += ["", "What the ladder chooses, by rule:", ""]
+        lines += table(ladders, list(dict.fromkeys(name for name, _ in ladders)), TARGETS)
+        if size == max(SIZES):
+            for target in TARGETS:
+                found = curves(measured, target, size, (*METHODS, *OTHERS), least)
+                if found:
+                    pictures[f"{target}.png"] = picture(target, found)
+            lines += ["", *(f"![{name}](results/{name})" for name in pictures)]
+    write_files(out / "results", pictures)
+    write_files(out, {"results.md": "\n".join(lines) + "\n"})
+
+
+if __name__ == "__main__":
+    typer.run(main)

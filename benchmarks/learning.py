@@ -1,0 +1,88 @@
+"""How long learned rungs should be trained, and on what: gains on images that neither search, pick nor test.
+
+    python benchmarks/learning.py --data DATA --work WORK --target freehand --target pixel
+
+DATA and WORK as for benchmarks/ladder.py. The draw of search images (seed 10) is none of that page's, and the gains are
+on 300 images that it does not test on: what is chosen here did not see what is shown there.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from ladder import TEST, between
+from results import target_pairs
+
+import headwise
+from headwise.baselines import FitSettings, fit
+from headwise.baselines.training import embeddings_of
+from headwise.data.splits import Splits
+from headwise.edits.mask import Mask
+from headwise.jobs.steps.bench import Bench, prepare
+from headwise.jobs.steps.opening import Machine, load_model
+from headwise.scoring.losses import captions_of, loss_of
+from headwise.search.values import ValueSettings, learn_values
+
+SEED, JUDGED = 10, 300
+SHRUNK = (0.5, 1.0)
+WAYS: dict[str, dict[str, Any]] = {
+    "20 % held out, up to 20 epochs": {"holdout": 0.2, "epochs": 20},
+    "all, 8 epochs": {"holdout": 0.0, "epochs": 8},
+    "all, 16 epochs, a learning rate of 0.02": {"holdout": 0.0, "epochs": 16, "learning_rate": 0.02},
+}
+
+
+def gains(bench: Bench, rung: str, way: dict[str, Any]) -> list[float]:
+    """Changes on the judged images at each α, points."""
+    evaluate = bench.evaluator("test")
+    base = evaluate([Mask.identity(bench.tower.grid)])[0].fitness
+    tower, pixels = bench.model.tower, bench.cache.take(bench.splits.search)
+    if rung == "lora":
+        settings = FitSettings(rank=8, seed=SEED, **way)
+        fitted = fit("lora", tower, pixels, captions_of(bench.objective("search"), tower.device), settings)
+        towers = [between(tower, fitted.tower, alpha) for alpha in SHRUNK]
+        found = [evaluate.objective(embeddings_of(one, evaluate.pixels, evaluate.layout)).fitness for one in towers]
+    else:
+        settings = ValueSettings(learn=tuple(rung.split("+")), seed=SEED, **way)
+        learned = learn_values(tower, pixels, loss_of(bench.objective("search"), "cpu"), settings, bench.moments)
+        found = [score.fitness for score in evaluate([learned.mask.shrunk(alpha) for alpha in SHRUNK])]
+    return [100 * (one - base) for one in found]
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="What recipes/demo/prepare.py made.")],
+    work: Annotated[Path, typer.Option(help="Where pairs are kept.")],
+    target: Annotated[list[str], typer.Option(help="Domains.")],
+    size: Annotated[int, typer.Option(help="Search images.")] = 200,
+    rung: Annotated[list[str] | None, typer.Option(help="By default spectral.")] = None,
+) -> None:
+    model = load_model("demo", Machine())
+    print("| domain | learned | trained on | α = ½ | α = 1 | seconds |\n|---|---|---|---:|---:|---:|")
+    for name in target:
+        pairs = headwise.read(
+            target_pairs(data, work, name, dict.fromkeys(("search", "pick", "test"), 10**9)), split=None
+        )
+        order = list(range(len(pairs)))
+        random.Random(f"{name} test").shuffle(order)
+        rest = order[TEST:]
+        random.Random(f"{name} {SEED}").shuffle(rest)
+        parts = [tuple(sorted(part)) for part in (rest[:size], (), rest[size : size + JUDGED])]
+        bench = prepare(model, pairs, Splits(*parts, how="drawn", hash=f"{name} {size}"), dtype="float32")
+        for one in rung or ["spectral"]:
+            for said, way in WAYS.items():
+                began = time.process_time()
+                half, whole = gains(bench, one, way)
+                took = time.process_time() - began
+                print(f"| {name} | {one} | {said} | {half:+.2f} | {whole:+.2f} | {took:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
