@@ -32,6 +32,7 @@ from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.tasks import embed_texts
 from headwise.processor import machine
+from headwise.search.values import ValueSettings
 from headwise.towers import load
 
 WAYS = ("none", "phrases", "own texts")
@@ -91,7 +92,8 @@ def main() -> None:
 
 def found_by(bench: Bench, method: str, seed: int, budget: float) -> dict[str, Mask]:
     """What a method finds: the best by search, the best by pick, and the one that is chosen."""
-    settings = Settings(strategies=("greedy",), seed=seed)
+    values = ValueSettings(epochs=20, holdout=0.2)  # a fifth of the images says when to stop
+    settings = Settings(strategies=("greedy",), values=values, seed=seed)
     evaluate = bench.evaluator("search")
     searched: list[Searched]
     if method == "scale":

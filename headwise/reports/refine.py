@@ -61,7 +61,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         folder=name,
         merged=merged,
         heatmap=HEATMAP_FILE,
-        mapped=mapped(results),
+        mapped=lambda: mapped(results),
         sweeps=lambda: [_summary(results, sweep) for sweep in results["sweep"]],
         unswept=lambda: [_first_order(first) for first in results.get("first_order", []) if not results["sweep"]],
         chosen_heads=lambda: _chosen_heads(results),

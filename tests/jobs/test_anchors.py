@@ -21,7 +21,7 @@ SETTINGS = Settings(
     choose="best",
     finalists=4,
     controls=2,
-    values=ValueSettings(epochs=4, learning_rate=0.05, batch=4),
+    values=ValueSettings(epochs=4, learning_rate=0.05, batch=4, holdout=0.2),
 )
 OLD = 24  # anchor images
 

@@ -111,7 +111,7 @@ class Settings:
         if self.choose not in RULES:
             raise HeadwiseError(f"{self.choose!r} is not a rule to choose by. There are: {', '.join(RULES)}.")
         check_level(self.level)
-        within("anchor_weight", self.anchor_weight, 0, 1e6, above=True)
+        within("anchor_weight", self.anchor_weight, 0, math.inf, above=True)
         within("max_loss", self.max_loss, 0, 100, "points")
         within("budget", self.budget, 0, math.inf, "FFE", above=True)
         within("max_minutes", self.max_minutes, 0, math.inf, "minutes", above=True)
