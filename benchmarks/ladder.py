@@ -128,10 +128,12 @@ def between(tower: Tower, tuned: Tower, alpha: float) -> Tower:
 def trained(place: Place, name: str, anchored: bool) -> list[Candidate]:
     bench = place.bench
     tower = bench.model.tower
-    options = {"anchors": place.anchors} if anchored else {}
     settings = FitSettings(rank=8, epochs=EPOCHS, holdout=0.0, seed=place.seed)
-    captions = captions_of(bench.objective("search"), tower.device)
-    fitted = fit(name, tower, bench.cache.take(bench.splits.search), captions, settings, **options)
+    objective = bench.objective("search")
+    assert isinstance(objective, Retrieval)
+    captions = captions_of(objective, tower.device)
+    anchors = place.anchors if anchored else None
+    fitted = fit(name, tower, bench.cache.take(bench.splits.search), captions, settings, anchors=anchors)
     if not fitted.best:
         return []
     if name == "adapter":  # on embeddings: nothing to shrink in the tower

@@ -115,7 +115,8 @@ class Measurements:
         designs = self.designs(target, size, seed)
 
         def score(i: int, split: str) -> Measured:
-            return Measured(*facts["candidates"][i][split], hits[split][i].numpy(), designs[split])
+            fitness, loss = facts["candidates"][i][split]
+            return Measured(fitness, loss, hits[split][i].numpy(), designs[split])
 
         def judged(i: int) -> Callable[[], dict[str, Measured]]:
             one = facts["candidates"][i]
@@ -137,7 +138,9 @@ class Measurements:
             write_files(folder, {path.name: dump_tensors(hits, {k: [v.fitness, v.loss] for k, v in scores.items()})})
         hits, facts = load_tensors(path)
         designs = self.designs(target, size, seed)
-        return {split: Measured(*facts[split], hits[split].numpy(), designs[split]) for split in JUDGED}
+        return {
+            split: Measured(facts[split][0], facts[split][1], hits[split].numpy(), designs[split]) for split in JUDGED
+        }
 
     def of(self, target: str, size: int, methods: Sequence[str], rule: str, whole: int) -> Chosen | None:
         """What a rule chooses among the candidates of these methods; None where fewer seeds are measured."""

@@ -29,6 +29,7 @@ from headwise.edits.mask import Mask
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.scoring.losses import captions_of, loss_of
+from headwise.scoring.objectives import Retrieval
 from headwise.search.values import ValueSettings, learn_values
 
 SEED, JUDGED = 10, 300
@@ -47,7 +48,9 @@ def gains(bench: Bench, rung: str, way: dict[str, Any]) -> list[float]:
     tower, pixels = bench.model.tower, bench.cache.take(bench.splits.search)
     if rung == "lora":
         settings = FitSettings(rank=8, seed=SEED, **way)
-        fitted = fit("lora", tower, pixels, captions_of(bench.objective("search"), tower.device), settings)
+        objective = bench.objective("search")
+        assert isinstance(objective, Retrieval)
+        fitted = fit("lora", tower, pixels, captions_of(objective, tower.device), settings)
         towers = [between(tower, fitted.tower, alpha) for alpha in SHRUNK]
         found = [evaluate.objective(embeddings_of(one, evaluate.pixels, evaluate.layout)).fitness for one in towers]
     else:
