@@ -104,7 +104,11 @@ def finalist_of(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     Raises:
         HeadwiseError: there is none, or it is the unchanged model.
     """
-    found = [one for one in results["finalists"] if name in (one["found_by"], one["mask"])]
+    found = [
+        one
+        for one in results["finalists"]
+        if name in (one["found_by"], one["found_by"].partition(", α")[0], one["mask"])  # `scale`: its first α
+    ]
     if name.isdecimal() and 1 <= int(name) <= len(results["finalists"]):
         found = [results["finalists"][int(name) - 1]]
     if not found:
