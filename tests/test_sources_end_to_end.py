@@ -95,7 +95,7 @@ def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):
     assert found["task"] == "mix"
     code, _, err = run("evaluate", "demo", f"mix:{mixture}", "--fitness", "acc1")
     assert code == 1
-    assert "give fitness, templates and class names in the file" in err
+    assert "give fitness, templates, class names and distractors in the file" in err
 
 
 GRADIENTS = ["--strategy", "bp", "--no-sweep", "--controls", "2", "--finalists", "2", "--json"]
