@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
-from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, moved_of, same, train
+from headwise.baselines.training import FitSettings, Fitted, Progress, count, embeddings_of, same, train
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
 from headwise.scoring.losses.contract import unit
@@ -54,7 +55,7 @@ def fit(
         settings,
         learning_rate=LEARNING_RATE,
         weight_decay=settings.weight_decay,
-        moved=anchors and moved_of(anchors, lambda numbers: _mapped(anchors.embeddings[numbers], image)),
+        moved=anchors and partial(anchors.moved, lambda numbers: _mapped(anchors.embeddings[numbers], image)),
         progress=progress,
     )
     image_map = image.detach()

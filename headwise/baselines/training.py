@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -240,22 +241,6 @@ def train(
     return Trained(tuple(history), best, time.perf_counter() - began)
 
 
-def moved_of(anchors: Anchors, forward: Callable[[torch.Tensor], torch.Tensor]) -> Penalty:
-    """λ · s · mean(1 − cos) of anchors drawn anew at every step.
-
-    Arguments:
-        forward: numbers of anchors (B,) → embeddings (B, E), as the model in training makes them.
-    """
-
-    def penalty(count: int, generator: torch.Generator) -> torch.Tensor:
-        numbers = torch.randperm(len(anchors.embeddings), generator=generator)[:count]
-        e = forward(numbers).float()  # (B, E)
-        before = anchors.embeddings[numbers].to(e.device)
-        return anchors.weight * (1 - nn.functional.cosine_similarity(e, before)).mean()
-
-    return penalty
-
-
 @torch.no_grad()
 def _judge(forward, memory: Callable[[], Captions], held_out: torch.Tensor) -> float | None:
     """The loss of the images that are not trained on."""
@@ -294,7 +279,7 @@ def train_tower(
             settings,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            moved=anchors and moved_of(anchors, lambda numbers: forward(numbers, anchors.pixels)),
+            moved=anchors and partial(anchors.moved, lambda numbers: forward(numbers, anchors.pixels)),
             progress=progress,
         )
     for parameter in parameters:

@@ -96,6 +96,20 @@ class Anchors:
     embeddings: torch.Tensor
     weight: float
 
+    def moved(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], count: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """λ · s · mean(1 − cos) of anchors drawn for a step, a scalar with gradients.
+
+        Arguments:
+            forward: numbers of anchors (B,) → embeddings (B, E), as the model in training makes them.
+            count: how many are drawn, at most.
+        """
+        numbers = torch.randperm(len(self.embeddings), generator=generator)[:count]
+        e = forward(numbers).float()  # (B, E)
+        before = self.embeddings[numbers].to(e.device)
+        return self.weight * (1 - torch.nn.functional.cosine_similarity(e, before)).mean()
+
 
 def split_off(images: int, share: float, seed: int, what: str = "images") -> tuple[torch.Tensor, torch.Tensor]:
     """Images (or units of them) to train on and to stop by, int64, in ascending order.
@@ -210,7 +224,7 @@ class Training:
             value = value_of(self.loss, self._embed(self.pixels, numbers, edits), numbers.to(self.tower.device))
             pay, value = value.cpu() + self.parameters.penalty(theta, temperature), float(value.detach())
             if self.anchors:
-                pay = pay + self._moved(edits, len(numbers), generator)
+                pay = pay + self._moved(self.anchors, edits, len(numbers), generator)
             adam.zero_grad()
             pay.backward()
             if theta.grad is None or not bool(torch.isfinite(theta.grad).all()):
@@ -225,15 +239,11 @@ class Training:
             self._tell(len(numbers), trained_cost(self.schedule.recompute))
         return self._judged(state, theta.detach(), adam.state[theta], generator, total, temperature)
 
-    def _moved(self, edits: Rows, count: int, generator: torch.Generator) -> torch.Tensor:
-        """λ · s · mean(1 − cos) of some anchors, a scalar on the CPU."""
-        anchors = self.anchors
-        assert anchors is not None
-        numbers = torch.randperm(len(anchors.pixels), generator=generator)[:count]
-        e = self._embed(anchors.pixels, numbers, edits).float()  # (B, E)
-        before = anchors.embeddings[numbers].to(e.device)
-        self._tell(len(numbers), trained_cost(self.schedule.recompute))
-        return (anchors.weight * (1 - torch.nn.functional.cosine_similarity(e, before)).mean()).cpu()
+    def _moved(self, anchors: Anchors, edits: Rows, count: int, generator: torch.Generator) -> torch.Tensor:
+        """What the step pays for moving anchors, a scalar on the CPU."""
+        moved = anchors.moved(lambda numbers: self._embed(anchors.pixels, numbers, edits), count, generator)
+        self._tell(min(count, len(anchors.embeddings)), trained_cost(self.schedule.recompute))
+        return moved.cpu()
 
     def _judged(
         self, state: State, theta, moments, generator: torch.Generator, loss: float, temperature: float
