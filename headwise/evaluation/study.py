@@ -168,9 +168,8 @@ class Study:
         with self._explained():
             arrays = repair.intact_arrays(self._db)
             for row in self._db.execute(query, (split,)):
-                if intact(row) and repair.readable(
-                    row, arrays
-                ):  # what was damaged since is for the next opening to remove
+                # what was damaged since is for the next opening to remove
+                if intact(row) and repair.readable(row, arrays):
                     yield Evaluation(row[0], mask_of(row, arrays), score_of(row))
 
     def count(self, split: str | None = None) -> int:

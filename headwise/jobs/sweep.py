@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise.edits.edit import canonical, unbound
-from headwise.edits.mask import Mask
-from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
+from headwise.jobs.steps.budget import starting_cost
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, dump, load_model, prepared, read_pairs, whole
 from headwise.jobs.steps.progress import Reporter, metered, usual
@@ -65,9 +64,7 @@ def sweep(
     evaluate, grid = bench.evaluator("search"), bench.tower.grid
     if unbound([operator]):
         evaluate.means = bench.means
-    with metered(
-        bench.reporter, evaluate, f"Sweep ({operator})", ffe(bench.tower, [Mask.suppress(grid, [h]) for h in grid])
-    ):
+    with metered(bench.reporter, evaluate, f"Sweep ({operator})", starting_cost(bench, operator)):
         swept = run_sweep(evaluate, grid, operator, able(bench.tower, operator))
     results = {
         "format": 1,

@@ -39,7 +39,8 @@ class Alphabet:
         self.edits = tuple(map(Edit.parse, (edits,) if isinstance(edits, str) else edits))
         self.choices = [(head, edit) for head in grid for edit in self.edits]
         self._number = {choice: i for i, choice in enumerate(self.choices)}
-        self.allowed = sorted({self.number(item) for item in allowed} or range(len(self.choices)))
+        self._able = frozenset({self.number(item) for item in allowed} or range(len(self.choices)))
+        self.allowed = sorted(self._able)
 
     def number(self, item: Head | Choice) -> int:
         """The number of a choice, in the order of heads and then of edits; of a head alone that with the first edit."""
@@ -58,4 +59,4 @@ class Alphabet:
         if mask.grid != self.grid:
             return None
         found = [self._number.get(choice, -1) for choice in mask.edits.items()]
-        return tuple(found) if set(found) <= set(self.allowed) else None
+        return tuple(found) if self._able.issuperset(found) else None

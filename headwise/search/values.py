@@ -29,6 +29,7 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.evaluation.moments import Moments
 from headwise.scoring.losses import Loss, check_images
+from headwise.search.gated import trained_cost
 from headwise.search.gradient_state import Epoch, fingerprint
 from headwise.search.training import Anchors, Rows, Training
 from headwise.towers.base import Tower
@@ -118,9 +119,14 @@ class LearnedValues:
     spent: float
 
     @property
-    def shrunken(self) -> tuple[Mask, ...]:
-        """identity + α · (found − identity) for every α of `ALPHAS`, the smallest first."""
-        return tuple(dict.fromkeys(self.mask.shrunk(alpha) for alpha in ALPHAS))
+    def shrunken(self) -> dict[float, Mask]:
+        """α → identity + α · (found − identity), for `ALPHAS`, the smallest first; without what changes nothing."""
+        return {alpha: mask for alpha in ALPHAS if not (mask := self.mask.shrunk(alpha)).is_identity}
+
+
+def epoch_cost(settings: ValueSettings, anchored: bool) -> float:
+    """FFE of an epoch: what is trained on forward and backward, as many anchors beside it, and what is held out."""
+    return trained_cost(settings.recompute) * (1 + anchored) * (1 - settings.holdout) + settings.holdout
 
 
 def learn_values(

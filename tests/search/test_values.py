@@ -122,7 +122,7 @@ def test_a_planted_head_is_scaled_down_and_the_held_out_loss_falls(case, moments
     assert first is not None
     assert best is not None
     assert best < first
-    assert [mask.size > 0 for mask in found.shrunken] == [True] * 4
+    assert [mask.size > 0 for mask in found.shrunken.values()] == [True] * 4
 
 
 def test_anchors_hold_embeddings_where_they_are(case, moments):

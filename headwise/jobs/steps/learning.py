@@ -20,8 +20,7 @@ from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import Start, exact
 from headwise.scoring.losses import loss_of
 from headwise.search.contract import Found, Left, affordable
-from headwise.search.gated import trained_cost
-from headwise.search.values import ALPHAS, learn_values
+from headwise.search.values import epoch_cost, learn_values
 
 
 def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left: Left) -> Searched:
@@ -37,9 +36,10 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
     tower, spent = exact(bench), evaluate.spent
     options = replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed)
     old = bench.anchored
-    epoch = trained_cost(options.recompute) * (1 + bool(old)) * (1 - options.holdout) + options.holdout
     can = left() - CANDIDATES
-    epochs = options.epochs if math.isinf(can) else min(options.epochs, math.floor(can / epoch))
+    epochs = (
+        options.epochs if math.isinf(can) else min(options.epochs, math.floor(can / epoch_cost(options, bool(old))))
+    )
     if epochs < 1:
         unchanged = Found(identity, start.identity)
         return Searched(start, (Strategy(rung, (unchanged,), 0.0, {"why": "budget"}),))
@@ -57,14 +57,13 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
             progress=evaluate.progress,
         )
         evaluate.spent += learned.spent
-        alphas = {mask.key: alpha for alpha in ALPHAS if not (mask := learned.mask.shrunk(alpha)).is_identity}
-        masks = [mask for mask in learned.shrunken if mask.key in alphas]
-        paid = affordable(evaluate, masks[::-1], left())
+        shrunken = dict(reversed(learned.shrunken.items()))  # all of it first, as long as the budget pays
+        paid = affordable(evaluate, list(shrunken.values()), left())
         scores = evaluate(paid) if paid else []
     found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
     why = "budget" if epochs < options.epochs and len(learned.history) == epochs else "patience or epochs"
     facts: dict[str, object] = {"why": why, "best_epoch": learned.best, "values": learned.mask.values}
-    shares = tuple(alphas[mask.key] for mask in paid)
+    shares = tuple(shrunken)[: len(paid)]
     return Searched(
         start,
         (Strategy(rung, found or (Found(identity, start.identity),), evaluate.spent - spent, facts, shares),),

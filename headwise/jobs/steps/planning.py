@@ -32,6 +32,7 @@ from headwise.jobs.steps.budget import (
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
+from headwise.search.values import epoch_cost
 
 IMAGES = 64  # of the search split that are timed, at most
 SECONDS = 2.0  # that a timing of them may take
@@ -42,7 +43,6 @@ GA_ROUNDS = 24.0  # on estimates
 GA_FIRST = 16.0  # probes and pairs
 GA_ESTIMATES = 190.0  # estimates a round
 SHARED = 0.6  # of a pass: what a search's mask costs beside others that share its first layers
-
 HEADS = 4  # of a mask that a search found, as far as the cost of running it goes
 
 
@@ -210,9 +210,7 @@ def expected(bench: Bench, settings: Settings, name: str, share: float) -> tuple
 
 def learning_cost(settings: Settings, share: float, anchored: bool = False) -> float:
     """FFE that a learned rung is likely to spend of its share: its epochs and its candidates."""
-    options = settings.values
-    epoch = trained_cost(options.recompute) * (1 + anchored) * (1 - options.holdout) + options.holdout
-    return min(share, epoch * options.epochs + CANDIDATES)
+    return min(share, epoch_cost(settings.values, anchored) * settings.values.epochs + CANDIDATES)
 
 
 def plan_rows(found: Sequence[Stage]) -> list[tuple[str, str, str, str]]:
