@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from headwise.applied.check import compare, masked_embeddings, probe_batch
 from headwise.applied.fold import changes, check_folds, check_plain
 from headwise.applied.write import write
-from headwise.edits.artefact import CARD_FILE, MASK_FILE, plain_card, write_into
+from headwise.edits.artefact import MASK_FILE, write_into
+from headwise.edits.card import CARD_FILE, plain_card
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import new_folder

@@ -13,7 +13,7 @@ import torch
 from headwise.applied.check import compare, embeddings, probe_batch
 from headwise.applied.fold import Change, check_plain
 from headwise.applied.write import write
-from headwise.edits.artefact import CARD_FILE
+from headwise.edits.card import CARD_FILE
 from headwise.errors import HeadwiseError
 from headwise.files import new_folder
 from headwise.towers.base import Model, Tower

@@ -1,4 +1,4 @@
-"""Edits as a folder: `head_mask.json`, a safetensors file for large values, and a model card.
+"""Edits as a folder: `head_mask.json`, a safetensors file for large values, and a model card (`card.py`).
 
 In: edits (`Described`), or a folder, a file, a hub id. Out: the text, with a checksum and every number bit for bit, or
 its fields. It knows their text and their places, not what edits mean.
@@ -7,50 +7,27 @@ its fields. It knows their text and their places, not what edits mean.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from headwise.checked import Damaged, checksum, dump_tensors, load_tensors
 from headwise.edits.arrays import Array
+from headwise.edits.card import CARD_FILE, Described, is_hub_id, is_users_own, plain_card
 from headwise.edits.edit import Edit, Letter
 from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError, cause
 from headwise.files import write_files
 from headwise.hub import offline_unless_reachable
-from headwise.plain import code, markdown, yaml
 from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
-CARD_FILE = "README.md"
 ARRAYS_FILE = "head_mask.safetensors"
 FORMAT = 2
 CONTENT = ("grid", "edits", "arrays", "provenance")
 KEYS = frozenset({"format", "headwise_version", *CONTENT, "checksum"})
-OWN_CARD = "<!-- card written by headwise -->"  # a README without it is the user's own and is kept
 Arrays = Mapping[str, Array]  # `L4.H0.constant` → its numbers
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-
-
-class Described(Protocol):
-    """What the file and the card need of a model's edits (`headwise.edits.mask.Mask`)."""
-
-    @property
-    def grid(self) -> Grid:
-        """The heads of the model."""
-        ...
-
-    @property
-    def edits(self) -> Mapping[Head, Edit]:
-        """The heads that are changed, with what is done to them."""
-        ...
-
-    @property
-    def provenance(self) -> Mapping[str, object]:
-        """Where the edits come from, as plain JSON values."""
-        ...
 
 
 class Fields(NamedTuple):
@@ -314,11 +291,6 @@ def _short(value: Any) -> str:
 # ---- the hub
 
 
-def is_hub_id(text: object) -> bool:
-    """Whether a text is the name of a hub's repository, `org/name`."""
-    return isinstance(text, str) and bool(_HUB_ID.fullmatch(text))
-
-
 def _download(source: str, revision: str | None) -> Path:
     repository = source.removeprefix("hf:")
     if not is_hub_id(repository):
@@ -336,53 +308,3 @@ def _download(source: str, revision: str | None) -> Path:
             f"There is no folder {source}, and the hub gave no {MASK_FILE} of {repository}: {cause(error)}\n"
             f"Give a folder that holds {MASK_FILE}, or the id of a hub repository that does."
         ) from error
-
-
-# ---- the card
-
-
-def card_header(base_model: str, *, merged: bool = False) -> str:
-    """The YAML header of a model card.
-
-    Arguments:
-        base_model: a model's name as headwise writes it; it is listed only where it is a hub id.
-        merged: the card is for a refined model, not for edits alone.
-    """
-    lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
-    reference = base_model.removeprefix("hf:")
-    if base_model.startswith("hf:") and is_hub_id(reference) and not Path(reference).exists():
-        lines += [f"base_model: {yaml(reference)}", *(["base_model_relation: finetune"] if merged else [])]
-    if merged:
-        lines += ["pipeline_tag: zero-shot-image-classification"]
-    lines += ["tags:", "- headwise", "- clip", "- attention-heads", "---", OWN_CARD]
-    return "\n".join(lines)
-
-
-def plain_card(mask: Described, *, merged: bool = False) -> str:
-    """A short model card from what the edits themselves know."""
-    base = str(mask.provenance.get("base_model", "an unnamed model"))
-    effect = "Every head is kept: these edits change nothing."
-    if mask.edits:
-        names = ", ".join(f"{head} {code(str(edit))}" for head, edit in mask.edits.items())
-        effect = f"Edited, {len(mask.edits)} of {mask.grid.size} heads: {names}."
-    facts = [
-        f"- {markdown(key.replace('_', ' '))}: {markdown(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in mask.provenance.items()
-        if key not in ("functions", "seen")  # numbers for `check_functions`, images to recognise: not for people
-    ]
-    what = "Refined image encoder" if merged else "Head edits"
-    return "\n".join(
-        [card_header(base, merged=merged), "", f"# {what} of {markdown(base)}", "", effect, ""]
-        + ["Layers and heads count from 0. Written by headwise; the edits are `head_mask.json`.", ""]
-        + (["Where it comes from:", "", *facts, ""] if facts else [])
-    )
-
-
-def is_users_own(readme: Path) -> bool:
-    """Whether a README was not written by headwise, or cannot be read."""
-    try:
-        return OWN_CARD not in readme.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    except (OSError, UnicodeDecodeError):
-        return True

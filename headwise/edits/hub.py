@@ -5,17 +5,15 @@ In: edits, the name of a repository. Out: where they are. Getting them is `artef
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headwise.edits.artefact import Described, card_header, is_hub_id, save
+from headwise.edits.artefact import save
+from headwise.edits.card import Described, card_header, is_hub_id, origin
 from headwise.errors import HeadwiseError, cause
 from headwise.plain import code, markdown, yaml
 from headwise.staging import temporary
 
-UNSAID = ("functions", "seen")  # of edits' provenance: numbers for checks, images to recognise
 APPLYING = {  # how edits are applied to their base model, for each library that loads it
     "transformers": """import headwise
 from transformers import AutoModel, AutoProcessor
@@ -91,19 +89,6 @@ def card(mask: Described, place: str, *, licence: str = "") -> str:
             "",
         ]
     )
-
-
-def origin(mask: Described) -> list[str]:
-    """Where the edits come from, as lines of a card."""
-    return listed({key: value for key, value in mask.provenance.items() if key not in UNSAID})
-
-
-def listed(facts: Mapping[str, object]) -> list[str]:
-    """Facts as lines of a card, name → value."""
-    return [
-        f"- {markdown(key.replace('_', ' '))}: {markdown(value if isinstance(value, str) else json.dumps(value, default=str))}"
-        for key, value in facts.items()
-    ]
 
 
 def push(mask: Described, repo_id: str, *, licence: str, text: str | None, **options: Any) -> str:

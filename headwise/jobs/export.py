@@ -17,7 +17,8 @@ from headwise.data.cache import pixels
 from headwise.data.pairs import Pairs
 from headwise.data.read import asked_for, check_keywords
 from headwise.data.splits import split
-from headwise.edits.artefact import CARD_FILE, MASK_FILE
+from headwise.edits.artefact import MASK_FILE
+from headwise.edits.card import CARD_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import new_folder

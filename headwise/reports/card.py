@@ -5,7 +5,7 @@ In: results as `results.json` holds them. Out: Markdown with a YAML header.
 
 from __future__ import annotations
 
-from headwise.edits.artefact import card_header
+from headwise.edits.card import card_header
 from headwise.plain import Markdown, markdown
 from headwise.reports.beside import beside
 from headwise.reports.rungs import learned, trained_sentence

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headwise.edits.artefact import OWN_CARD, card_header, plain_card
-from headwise.edits.hub import listed, origin
+from headwise.edits.card import OWN_CARD, card_header, listed, origin, plain_card
 from headwise.edits.mask import Mask
 from headwise.plain import code, markdown, yaml
 

@@ -17,7 +17,8 @@ import torch
 from headwise.applied.check import masked_embeddings, probe_batch
 from headwise.applied.fold import changes, check_folds
 from headwise.applied.merge import merge
-from headwise.edits.artefact import CARD_FILE, write_into
+from headwise.edits.artefact import write_into
+from headwise.edits.card import CARD_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.shipping.convert import write_open_clip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headwise.edits.artefact import CARD_FILE
+from headwise.edits.card import CARD_FILE
 from headwise.edits.hub import upload
 from headwise.errors import HeadwiseError
 from headwise.sums import SUMS_FILE, check_sums

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwise.edits.arrays import Array
-from headwise.edits.artefact import ARRAYS_FILE, CARD_FILE, MASK_FILE, dumps
+from headwise.edits.artefact import ARRAYS_FILE, MASK_FILE, dumps
+from headwise.edits.card import CARD_FILE
 from headwise.edits.edit import KINDS, Edit, Letter
 from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask

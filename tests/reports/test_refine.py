@@ -8,7 +8,7 @@ import yaml
 from markdown_it import MarkdownIt
 from sample_results import RESULTS, nothing_found, sample
 
-from headwise.edits.artefact import OWN_CARD
+from headwise.edits.card import OWN_CARD
 from headwise.errors import HeadwiseError
 from headwise.reports.card import model_card
 from headwise.reports.refine import report_text, write_report

@@ -17,7 +17,8 @@ from headwise.checked import sealed
 from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read, read_beside
 from headwise.data.splits import Splits, split
-from headwise.edits.artefact import CARD_FILE, MASK_FILE, is_users_own
+from headwise.edits.artefact import MASK_FILE
+from headwise.edits.card import CARD_FILE, is_users_own
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
