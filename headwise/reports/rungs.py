@@ -17,8 +17,8 @@ def learned(results: Results) -> bool:
 def rule_sentence(results: Results) -> str:
     """The second half of the rule of choice, after what decides whether the model stays as it is."""
     if results["settings"].get("choose", "safe") == "best":
-        return "; then the best is chosen."
-    return "; then, of those within one standard error of the best, the one with the fewest values is chosen."
+        return "; of those that do, the best is chosen."
+    return "; of those that do, the one with the fewest values within one standard error of the best of them is chosen."
 
 
 def trained_sentence(results: Results) -> str:

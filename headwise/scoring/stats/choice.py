@@ -1,10 +1,11 @@
-"""Which finalist: the model stays as it is unless the best finalist beats it after correction for how many there are.
+"""Which finalist: the model stays as it is unless a finalist beats it after correction for how many there are.
 
-    leave identity if p_max-T(best) ≤ level;   then the fewest values with gap_i ≤ se(gap_i), or the best
+    shown = {i: p_max-T(i) ≤ level};   none: identity;   else the best of them, or the fewest values with gap_i ≤ se(gap_i)
 
-gap_i: the best's metric minus finalist i's. In: scores of the finalists on the pick split, and their sizes. Out:
-`Choice`. max-T is Westfall and Young's (1993; `flips.py`), the second half the one-standard-error rule of Breiman et
-al. (1984). It does not know what found a finalist.
+gap_i: the metric of the best that is shown minus finalist i's. In: scores of the finalists on the pick split, and their
+sizes. Out: `Choice`. max-T is Westfall and Young's (1993; `flips.py`): the chance that any finalist which is no better
+is shown is at most the level, so it holds for whichever of them is taken. The second half is the one-standard-error rule
+of Breiman et al. (1984). It does not know what found a finalist.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Choice:
 
     Arguments:
         index: the chosen finalist.
-        best: the finalist with the highest metric.
+        best: of the finalists that are shown to beat identity the one with the highest metric; where none is, of all.
         delta, error: change against identity and its paired standard error.
         gap, gap_error: the best's metric minus this one's, and its paired standard error.
         p: one-sided max-T over all finalists; None for identity.
@@ -55,11 +56,10 @@ def choose(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Choice:
-    """Identity, unless the best finalist beats it with a max-T p of at most `level` over all finalists; then, of those
-    within one paired standard error of the best that score above identity, the fewest values (`safe`), or the best itself
-    (`best`).
+    """Of the finalists that beat identity with a max-T p of at most `level` over all finalists the best (`best`), or the
+    fewest values within one paired standard error of it (`safe`); identity where there are none.
 
-    So the chance of leaving identity when no finalist is better is at most `level`, however many there are.
+    So the chance of choosing a finalist that is no better is at most `level`, however many there are.
 
     Arguments:
         scores: per finalist, on the pick split. Ties of the metric go to the lower loss.
@@ -79,7 +79,6 @@ def choose(
     counts = np.stack([design.counts(each) for each in d])  # (F, N)
     totals = counts.sum(1).tolist()
     order = [(-totals[i], rounded(scores[i].loss, LOSS_DIGITS), sizes[i], i) for i in range(len(sizes))]
-    best = min(order)[-1]
     masks = [i for i, size in enumerate(sizes) if size]
     p: list[PValue | None] = [None] * len(sizes)
     if masks:
@@ -87,14 +86,11 @@ def choose(
             masks, max_t(counts[masks], slack=design.slack, draws=draws, seed=seed, alternative="greater"), strict=True
         ):
             p[i] = found
+    shown = [each is not None and total > design.slack and each.p <= level for each, total in zip(p, totals, strict=True)]
+    best = min(order[i] for i in range(len(sizes)) if shown[i] or not any(shown))[-1]
     gap = [(totals[best] - total) / design.denominator for total in totals]
     gap_error = [standard_error(d[best] - each, design) for each in d]
-    leader = p[best]
-    leaves = leader is not None and totals[best] > design.slack and leader.p <= level
-    eligible = [
-        bool(sizes[i]) and total > design.slack and gap[i] <= gap_error[i] if leaves else i == identity
-        for i, total in enumerate(totals)
-    ]
+    eligible = [shown[i] and gap[i] <= gap_error[i] if any(shown) else i == identity for i in range(len(sizes))]
     sized = rule == "safe"
     index = min((sizes[i] if sized else 0, *order[i]) for i in range(len(sizes)) if eligible[i])[-1]
     return Choice(

@@ -187,6 +187,24 @@ def test_identity_stays_where_the_best_does_not_beat_it():
     assert choose([plain(base), plain(base, 0.1)], [0, 4]).index == 0  # equal hits, lower loss: still no reason
 
 
+def test_what_is_chosen_is_shown_itself():
+    base = np.array([0] * 60 + [1] * 240)
+    steady = base.copy()
+    steady[:10] = 1  # 10 gained, none lost
+    wild = base.copy()
+    wild[20:60], wild[60:88] = 1, 0  # 40 gained, 28 lost: more, and not sure
+    slight = base.copy()
+    slight[:4] = 1  # 4 gained, none lost: within one standard error of the steady one or not, it is not shown
+    scores, sizes = [plain(each) for each in (base, wild, steady, slight)], [0, 9, 3, 1]
+    for rule in ("safe", "best"):
+        found = choose(scores, sizes, rule=rule)
+        assert [p is not None and p.p <= 0.05 for p in found.p] == [False, False, True, False]
+        assert (found.index, found.best) == (2, 2)
+        assert found.gap[1] == pytest.approx(-2 / 300)
+        assert found.eligible == (False, False, True, False)
+    assert choose(scores[:2], sizes[:2]).index == 0
+
+
 def test_more_finalists_ask_for_more():
     rng = np.random.default_rng(11)
     base = rng.integers(0, 2, 200)
