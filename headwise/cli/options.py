@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headwise.jobs.steps.tasks import Goal
     from headwise.towers.overrides import Overrides
 
-RUNGS = "mask"  # the default of --rungs
+RUNGS = "mask,scale,spectral"  # the default of --rungs
 ModelArgument = Annotated[
     str, typer.Argument(help="hf:HUB_ID (hf:openai/clip-vit-base-patch32), a local model folder, or demo.")
 ]

@@ -41,9 +41,10 @@ from headwise.jobs.steps.prospects import power_json, say_before, warnings
 from headwise.jobs.steps.reads import remember_reads
 from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
-from headwise.jobs.steps.settings import Settings, check_anchor, check_model
+from headwise.jobs.steps.settings import Settings, check_anchor, check_model, saving_memory
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.together import search_together
+from headwise.search.contract import Left
 from headwise.towers.probes import described
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def refine(
     machine = machine or Machine()
     ready = load_model(model, machine)
     check_model(ready, settings)
+    settings = saving_memory(ready, settings)
     given = read_pairs(pairs, reporter, columns)
     # for a fitness over groups they are an attribute that every split needs, not something to hold out
     splits = split(given, by=split_by, seed=settings.seed, keep_groups=goal is None or "group" not in goal.fitness)
@@ -180,6 +182,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
             be written.
     """
     check_model(bench.model, settings)
+    settings = saving_memory(bench.model, settings)
     speed = timing(bench)
     budget = open_budget(bench, settings, speed.ffe, time.monotonic() if began is None else began)
     bench.reporter.say(plan_text(stages(bench, settings, budget, speed), f"{budget.total:.1f} FFE", budget.minutes))
@@ -190,16 +193,17 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         evaluate.spent += 1.0  # the pass that the constants are the means of
     evaluate.spent += anchoring_cost(bench)
     searched: list[Searched] = []
+
+    def share() -> Left:
+        return budget.share(parts(settings, len(searched), budget.open(), bool(bench.anchored)))
+
     for operator in settings.searching:
-        left = budget.share(parts(settings, len(searched)))
-        searched.append(search(bench, evaluate, operator, settings, left, searched))
+        searched.append(search(bench, evaluate, operator, settings, share(), searched))
     if settings.mixes:
-        searched.append(
-            search_together(bench, evaluate, settings, budget.share(parts(settings, len(searched))), searched)
-        )
+        searched.append(search_together(bench, evaluate, settings, share(), searched))
         searched = [one.without_deltas() for one in searched]
     for rung in settings.learning:
-        searched.append(learn(bench, evaluate, rung, settings, budget.share(parts(settings, len(searched)))))
+        searched.append(learn(bench, evaluate, rung, settings, share()))
     paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept), bool(bench.anchored)))
     picked = pick(bench, searched, paid)
     reads = {"study": remember_test(bench, picked.chosen.mask)}

@@ -37,6 +37,7 @@ from headwise.towers.base import Tower
 RANGES = {"scale": (0.0, 2.0), "temperature": (0.0, 4.0), "shift": (-math.inf, math.inf), "spectral": (0.0, 2.0)}
 STARTS = {"scale": 1.0, "temperature": 1.0, "shift": 0.0, "spectral": 1.0}
 ALPHAS = (0.25, 0.5, 0.75, 1.0)  # how far from the unchanged model to what was found
+STEP_MEMORY = 4 << 30  # bytes of a step above which blocks are run again for their gradients
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ class LearnedValues:
     def shrunken(self) -> dict[float, Mask]:
         """α → identity + α · (found − identity), for `ALPHAS`, the smallest first; without what changes nothing."""
         return {alpha: mask for alpha in ALPHAS if not (mask := self.mask.shrunk(alpha)).is_identity}
+
+
+def step_memory(tower: Tower, batch: int) -> int:
+    """About how many bytes a step keeps for its gradients: per block and token some 16 times the width, in float32 (norms,
+    q, k, v, z, the MLP's hidden layer before and after its activation)."""
+    return 16 * 4 * batch * tower.tokens * sum(block.width for block in tower.blocks)
 
 
 def epoch_cost(settings: ValueSettings, anchored: bool) -> float:

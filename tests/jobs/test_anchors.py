@@ -165,7 +165,7 @@ def test_images_of_the_data_themselves_are_left_out(source, old, tmp_path):
 
 def test_what_is_refused(run, source, old, tmp_path):
     out = ("-o", tmp_path / "out")
-    code, _, err = run("refine", "demo", source, *out, "--anchor", old)
+    code, _, err = run("refine", "demo", source, *out, "--rungs", "mask", "--anchor", old)
     assert code == 1
     assert "no such rung is asked for" in " ".join(err.split())
     rungs = ("--rungs", "scale", "--anchor")

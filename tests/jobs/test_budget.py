@@ -14,12 +14,13 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import ffe
 from headwise.evaluation.study import Study
 from headwise.jobs.refine import refine
-from headwise.jobs.steps.budget import Budget, Clock, divided
+from headwise.jobs.steps.budget import Budget, Clock, divided, parts
 from headwise.jobs.steps.settings import STRATEGIES, Settings
 from headwise.search.genome import GeneticSettings
 from headwise.towers import load
 
 SMALL = {"controls": 2, "genetic": GeneticSettings(population=12)}
+MASKS = {**SMALL, "rungs": ("mask",)}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,10 @@ def alone(folder: Path, split: str) -> float:
     [
         (8.0, {}, False),
         (13.0, {"strategies": ("bp",)}, False),
-        (30.0, {"strategies": ("ga",)}, True),
-        (80.0, {"strategies": STRATEGIES, "operators": ("zero", "mean")}, True),
-        (70.0, {"exact": True, "finalists": 3}, True),
+        (30.0, {"strategies": ("ga",), "rungs": ("mask",)}, True),
+        (80.0, {"strategies": STRATEGIES, "operators": ("zero", "mean"), "rungs": ("mask",)}, True),
+        (70.0, {"exact": True, "finalists": 3, "rungs": ("mask",)}, True),
+        (90.0, {"strategies": ("greedy",)}, True),
     ],
 )
 def test_everything_before_the_test_split_is_within_the_budget(pairs, tmp_path, budget, options, swept):
@@ -83,7 +85,7 @@ def test_the_least_that_is_named_is_enough_and_less_is_refused(pairs, tmp_path):
 
 def test_minutes_bound_a_run_and_the_same_command_decides_the_same(pairs, tmp_path):
     """What the clock said is in the study, so that a run that goes on stops where the first would have stopped."""
-    settings = Settings(max_minutes=1000.0, budget=60.0, exact=True, **SMALL)
+    settings = Settings(max_minutes=1000.0, budget=60.0, exact=True, **MASKS)
     free = refine("demo", pairs, tmp_path / "o", settings=settings).results["ffe"]
     assert free["before_test"] > 40
     with sqlite3.connect(tmp_path / "o" / "study.sqlite") as db:  # as if a second were left for each of 30 FFE
@@ -130,6 +132,21 @@ def test_parts_of_a_budget():
     assert budget.left() == pytest.approx(5.0)
     timed = Budget(100.0, 1.0, 3.0, lambda: 30.0)
     assert timed.left() == pytest.approx(10.0)  # 30 of 60 seconds are left, at 3 seconds each
+
+
+def test_learned_rungs_get_what_their_epochs_take_as_long_as_masks_keep_an_even_part():
+    settings = Settings()  # masks of one edit, two learned rungs of 22 FFE each
+
+    def part(left, done, settings=settings):
+        return left / parts(settings, done, left)
+
+    assert [part(144.0, 0), part(44.0, 1), part(22.0, 2)] == [100.0, 22.0, 22.0]
+    assert part(90.0, 0) == 46.0
+    assert part(60.0, 0) == 20.0  # a third, as the others
+    assert part(0.0, 0) == 0.0
+    many = Settings(operators=("zero", "mean"))  # each alone, then both together
+    assert part(344.0, 0, many) == part(244.0, 1, many) == part(144.0, 2, many) == 100.0
+    assert part(100.0, 0, Settings(rungs=("mask",))) == 100.0
 
 
 def test_a_dry_run_says_what_the_sweep_costs_and_writes_nothing(run, pairs, tmp_path):

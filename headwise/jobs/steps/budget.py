@@ -19,16 +19,14 @@ from headwise.evaluation.engine import ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.settings import RUNG_FFE, SEARCH_FFE, Settings
+from headwise.jobs.steps.settings import SEARCH_FFE, Settings
 from headwise.search.contract import Left
 from headwise.search.first_order import able
 from headwise.search.gated import trained_cost
-from headwise.search.values import ALPHAS
 
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
 PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
 SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
-CANDIDATES = len(ALPHAS) + 1.0  # FFE of what a learned rung evaluates exactly, and of the moments it starts from
 STEADY = 10.0  # FFE after which the rate is the run's own and not that of the short timing
 
 
@@ -98,9 +96,13 @@ class Budget:
             left = min(left, (60 * self.minutes - seconds) / rate)
         return max(0.0, left)
 
+    def open(self) -> float:
+        """FFE that are left beside the reserve."""
+        return max(0.0, self.left() - self.reserved)
+
     def share(self, parts: float) -> Left:
         """One of so many parts of what is left beside the reserve, from now on."""
-        return divided(lambda: self.left() - self.reserved, lambda: self.spent, parts)
+        return divided(self.open, lambda: self.spent, parts)
 
     def finalists(self, settings: Settings, kept: int, anchored: bool = False) -> int:
         """How many finalists the rest pays for, with a kept domain's checks; identity always comes with them."""
@@ -166,22 +168,26 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
     if settings.budget is not None:
         return settings.budget
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
-    rungs = searching * len(settings.searching) + RUNG_FFE * len(settings.learning)
-    if bench.anchored:  # a learned rung's epochs pass over as many anchors as images
-        rungs += anchoring_cost(bench) + RUNG_FFE * len(settings.learning)
+    rungs = searching * len(settings.searching) + settings.rung_ffe(bool(bench.anchored)) * len(settings.learning)
+    rungs += anchoring_cost(bench)
     return start + rungs + picking(settings.finalists, len(bench.kept), bool(bench.anchored))
 
 
-def parts(settings: Settings, done: int) -> float:
-    """How many parts of what is left there are, the next rung's own being one: masks of one edit get as much as they would
-    without a budget, and so do learned rungs.
+def parts(settings: Settings, done: int, left: float, anchored: bool = False) -> float:
+    """How many parts of what is left there are, the next rung's own being one: learned rungs get what all their epochs take,
+    and masks the rest, but never less than an even part each.
 
     Arguments:
         done: edits searched, then all of them together where AAT-GA mixes them, and rungs learned so far.
+        left: FFE beside the reserve.
+        anchored: whether there are anchors.
     """
-    searches = len(settings.searching) + settings.mixes
-    weights = [SEARCH_FFE] * searches + [RUNG_FFE] * len(settings.learning)
-    return sum(weights[done:]) / weights[done]
+    searches = len(settings.searching) + settings.mixes - done
+    even = searches + len(settings.learning)
+    if done >= len(settings.searching) + settings.mixes:
+        return even
+    rest = left - len(settings.learning) * settings.rung_ffe(anchored)
+    return left * searches / max(rest, left * searches / even) if left > 0 else even
 
 
 def open_budget(bench: Bench, settings: Settings, rate: float, began: float, searching: float = SEARCH_FFE) -> Budget:

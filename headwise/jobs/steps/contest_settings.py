@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from headwise.baselines import BASELINES
 from headwise.baselines.training import FitSettings
 from headwise.errors import HeadwiseError
+from headwise.jobs.steps.settings import MASK, Settings, check_strategies, within
 from headwise.jobs.steps.settings import STRATEGIES as SEARCH_STRATEGIES
-from headwise.jobs.steps.settings import Settings, check_strategies, within
 
 STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
 ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
@@ -46,6 +46,7 @@ class CompareSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
+        object.__setattr__(self, "search", replace(self.search, rungs=(MASK,)))
         within("repeats", self.repeats, 1, 1000)
         for name in self.write:
             if name not in WRITABLE or name not in self.strategies:

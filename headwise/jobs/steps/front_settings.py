@@ -15,7 +15,7 @@ from headwise.errors import HeadwiseError
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import FIRST_ORDER, Budget, open_budget, starting_cost
 from headwise.jobs.steps.planning import SHARED, Speed, Stage, expected, together
-from headwise.jobs.steps.settings import Settings, check_level, within
+from headwise.jobs.steps.settings import MASK, Settings, check_level, within
 from headwise.scoring import stats
 from headwise.search.genome import GeneticSettings
 
@@ -67,6 +67,7 @@ class FrontSettings:
         return Settings(
             operators=(self.operator,),
             strategies=("greedy",),
+            rungs=(MASK,),
             max_heads=self.max_heads,
             budget=self.budget,
             max_minutes=self.max_minutes,

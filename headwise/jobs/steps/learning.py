@@ -13,10 +13,9 @@ from dataclasses import replace
 from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.budget import CANDIDATES
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.searching import Searched, Strategy, sound
-from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.settings import CANDIDATES, Settings
 from headwise.jobs.steps.starting import Start, exact
 from headwise.scoring.losses import loss_of
 from headwise.search.contract import Found, Left, affordable

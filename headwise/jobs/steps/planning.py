@@ -20,7 +20,6 @@ from headwise.edits.mask import Mask
 from headwise.evaluation.engine import embed, ffe
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import (
-    CANDIDATES,
     FIRST_ORDER,
     SPARE,
     Budget,
@@ -29,7 +28,7 @@ from headwise.jobs.steps.budget import (
     picking,
     starting_cost,
 )
-from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.settings import CANDIDATES, Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
 from headwise.search.values import epoch_cost
@@ -123,7 +122,7 @@ def _score_seconds(objective: Objective, images: int, width: int) -> float:
 def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> list[Stage]:
     """The plan, in the order in which it is run; the last line is the test split, which the budget does not bound."""
     sizes = {name: len(bench.indices(name)) for name in ("search", "pick", "test")}
-    kept, grid, total = len(bench.kept), bench.tower.grid, budget.total
+    kept, grid, total, anchored = len(bench.kept), bench.tower.grid, budget.total, bool(bench.anchored)
     out: list[Stage] = []
     left = total - budget.reserved
 
@@ -139,7 +138,7 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         add("embedding the anchors", cost, cost, cost, 0, sizes["search"])
         left -= cost
     for i, operator in enumerate(settings.searching):
-        part = left / parts(settings, i)
+        part = left / parts(settings, i, left, anchored)
         sweep = starting_cost(bench, operator)
         if settings.sweep and sweep <= part:
             start = sweep
@@ -156,17 +155,17 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
             rest -= about
         left -= part - rest
     if settings.mixes:
-        part = left / parts(settings, len(settings.searching))
+        part = left / parts(settings, len(settings.searching), left, anchored)
         about, scores = expected(bench, settings, "ga", part)
         add(f"ga ({', '.join(settings.searching)})", about, part, about, scores, sizes["search"])
         left -= about
     for i, rung in enumerate(settings.learning, len(settings.searching) + settings.mixes):
-        part = left / parts(settings, i)
-        about = learning_cost(settings, part, bool(bench.anchored))
+        part = left / parts(settings, i, left, anchored)
+        about = learning_cost(settings, part, anchored)
         add(f"learning {rung}", about, part, about, CANDIDATES, sizes["search"])
         left -= about
     finalists = settings.finalists
-    while finalists > 1 and picking(finalists, kept, bool(bench.anchored)) > budget.reserved:
+    while finalists > 1 and picking(finalists, kept, anchored) > budget.reserved:
         finalists -= 1
     about = together(bench, finalists)
     add("finalists on the pick split", about, finalists + 1.0, about, finalists + 1, sizes["pick"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from headwise.edits.edit import canonical
 from headwise.edits.heads import Grid
@@ -18,7 +18,7 @@ from headwise.scoring.stats import LEVEL
 from headwise.search.estimated import EstimateSettings
 from headwise.search.genome import GeneticSettings
 from headwise.search.gradient import GradientSettings
-from headwise.search.values import ValueSettings, check_learn
+from headwise.search.values import ALPHAS, STEP_MEMORY, ValueSettings, check_learn, epoch_cost, step_memory
 from headwise.towers.base import Model
 from headwise.wording import option
 
@@ -30,8 +30,8 @@ FORMER = {
     "front": "Run the command `headwise front`; refine checks kept domains for every strategy.",
     "race": "Racing saved nothing and is gone.",
 }
+CANDIDATES = len(ALPHAS) + 1.0  # FFE of what a learned rung evaluates exactly, and of the moments it starts from
 SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
-RUNG_FFE = 22.0  # for each learned rung, where no budget is given
 MASK = "mask"  # the first rung: suppressing heads, AAT itself
 RULES = ("safe", "best")
 
@@ -89,7 +89,7 @@ class Settings:
     estimates: EstimateSettings = field(default_factory=EstimateSettings)
     gradient: GradientSettings = field(default_factory=GradientSettings)
     keep_soft: bool = False
-    rungs: tuple[str, ...] = (MASK,)
+    rungs: tuple[str, ...] = (MASK, "scale", "spectral")
     values: ValueSettings = field(default_factory=ValueSettings)
     anchor_weight: float = 1.0
     choose: str = "safe"
@@ -124,6 +124,10 @@ class Settings:
     def searching(self) -> tuple[str, ...]:
         """The edits that masks are searched with; none where there is no rung of masks."""
         return self.operators if MASK in self.rungs else ()
+
+    def rung_ffe(self, anchored: bool) -> float:
+        """What all of a learned rung takes: its epochs, its candidates and identity."""
+        return self.values.epochs * epoch_cost(self.values, anchored) + CANDIDATES + 1.0
 
     @property
     def mixes(self) -> bool:
@@ -162,6 +166,15 @@ def check_model(model: Model, settings: Settings) -> None:
     for operator in settings.operators:
         model.tower.check_edit(operator)
     settings.check_grid(model.tower.grid)
+
+
+def saving_memory(model: Model, settings: Settings) -> Settings:
+    """The settings with activation checkpointing for learned rungs where a step of this model would take too much memory.
+
+    It follows from the architecture, not from the machine: results and FFE are the same anywhere.
+    """
+    heavy = step_memory(model.tower, settings.values.batch) > STEP_MEMORY
+    return replace(settings, values=replace(settings.values, recompute=True)) if heavy else settings
 
 
 def check_anchor(given: bool, settings: Settings) -> None:

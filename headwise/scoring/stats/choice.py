@@ -86,7 +86,9 @@ def choose(
             masks, max_t(counts[masks], slack=design.slack, draws=draws, seed=seed, alternative="greater"), strict=True
         ):
             p[i] = found
-    shown = [each is not None and total > design.slack and each.p <= level for each, total in zip(p, totals, strict=True)]
+    shown = [
+        each is not None and total > design.slack and each.p <= level for each, total in zip(p, totals, strict=True)
+    ]
     best = min(order[i] for i in range(len(sizes)) if shown[i] or not any(shown))[-1]
     gap = [(totals[best] - total) / design.denominator for total in totals]
     gap_error = [standard_error(d[best] - each, design) for each in d]
