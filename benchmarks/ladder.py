@@ -56,7 +56,7 @@ EPOCHS = 8  # of everything that is trained, on all search images; α and the un
 LEARNED = ("scale", "spectral", "temperature", "shift", "scale+temperature")
 MASKS = ("mask", "alphabet")
 METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
-OTHERS = ("shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter")
+OTHERS = ("shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter", "projection", "svd")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What people would train instead of suppressing heads: LoRA, a linear adapter, LayerNorm, logit scale and bias.
+"""What people would train instead of editing heads: LoRA, an adapter, LayerNorm, the projection, singular values, logits.
 
 All are fitted on the search split with the loss and the early stop of AAT-BP, on a copy of the user's model.
 """
@@ -21,6 +21,8 @@ BASELINES = {
     "lora": "LoRA on the attention projections of the image tower (needs peft)",
     "adapter": "a linear map added to the image embedding",
     "layernorm": "the weights and biases of the image tower's LayerNorms",
+    "projection": "the image tower's last projection, held to where it was (after ProLIP)",
+    "svd": "the singular values of the weights in the image tower's blocks (after CLIP-SVD)",
     "logit": "the logit scale (and bias, for the sigmoid loss); ranks cannot change",
 }
 

@@ -43,7 +43,7 @@ def compare(
         str | None,
         typer.Option(
             "--strategy",
-            help="Comma-separated, of: greedy, ga, bp (searches), lora, adapter, layernorm, logit (baselines). By default "
+            help="Comma-separated, of: greedy, ga, bp (searches), lora, adapter, layernorm, projection, svd, logit (baselines). By default "
             "all.",
         ),
     ] = None,
@@ -66,7 +66,9 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
     write: Annotated[
         str | None,
-        typer.Option("--write", help="Baselines to leave as model folders: lora, layernorm; comma-separated."),
+        typer.Option(
+            "--write", help="Baselines to leave as model folders: lora, layernorm, projection, svd; comma-separated."
+        ),
     ] = None,
     level: LevelOption = 0.05,
     seed: SeedOption = 0,

@@ -62,6 +62,9 @@ def test_the_number_of_trained_values_is_what_was_trained(case):
     assert run("layernorm", case, one).trained == 2 * width * (2 * layers + 2)
     # four projections of each block, two factors of rank 3
     assert run("lora", case, replace(one, rank=3)).trained == layers * 4 * 2 * width * 3
+    assert run("projection", case, one).trained == embedding * width
+    # of every block four square projections and the two matrices of the MLP, none of smaller side than the width
+    assert run("svd", case, one).trained == layers * 6 * width
     assert run("adapter", case, one).trained == embedding**2
     assert run("adapter", case, replace(one, both_sides=True)).trained == 2 * embedding**2
     assert run("logit", case, one).trained == 1
@@ -79,7 +82,7 @@ def test_lora_ends_in_an_ordinary_tower_with_the_weights_it_trained(case):
 
 
 def test_the_tower_that_comes_back_is_the_one_that_was_judged(case):
-    for name in ("lora", "layernorm"):
+    for name in ("lora", "layernorm", "projection", "svd"):
         found = run(name, case)
         memory = captions(case.texts, case.owner, 48, scale=SCALE)
         held_out = split_off(48, SETTINGS.holdout, SETTINGS.seed)[1]
@@ -91,6 +94,34 @@ def test_layernorm_changes_nothing_but_layernorms(case):
     found = run("layernorm", case)
     old, new = case.tower.parts.state_dict(), found.tower.parts.state_dict()
     assert all("norm" in key or "layrnorm" in key for key in old if not torch.equal(old[key], new[key]))
+
+
+def test_the_projection_alone_moves_and_decay_holds_it(case):
+    found = run("projection", case)
+    old, new = case.tower.parts.state_dict(), found.tower.parts.state_dict()
+    assert old.keys() == new.keys()
+    (moved,) = (key for key in old if not torch.equal(old[key], new[key]))
+    assert old[moved].shape == (24, 64)
+
+    def far(decay):
+        held = run("projection", case, replace(SETTINGS, weight_decay=decay, holdout=0.0)).tower.parts.state_dict()
+        return float((held[moved] - old[moved]).norm())
+
+    assert far(100.0) < 0.9 * far(0.0)
+
+
+def test_singular_values_alone_move_and_the_directions_stay(case):
+    found = run("svd", case)
+    assert [type(m) for m in found.tower.parts.modules()] == [type(m) for m in case.tower.parts.modules()]
+    old, new = case.tower.parts.state_dict(), found.tower.parts.state_dict()
+    moved = [key for key in old if not torch.equal(old[key], new[key])]
+    assert len(moved) == 3 * 6
+    assert all(".layers." in key and key.endswith("weight") and "norm" not in key for key in moved)
+    for key in moved:
+        u, s, v = torch.linalg.svd(old[key].double(), full_matrices=False)
+        turned = u.T @ new[key].double() @ v.T  # (K, K), diagonal as long as no direction turns
+        assert float((turned - torch.diag(turned.diagonal())).abs().max()) < 1e-4 * float(s[0])
+        assert float((turned.diagonal() / s - 1).abs().max()) > 1e-3
 
 
 def test_tuning_the_logits_changes_no_rank(case):
@@ -142,7 +173,7 @@ def test_where_training_does_not_help_the_model_stays_as_it_is(case):
     assert found.tower.weights_hash == case.tower.weights_hash
 
 
-@pytest.mark.parametrize("name", ["lora", "layernorm", "adapter"])
+@pytest.mark.parametrize("name", ["lora", "layernorm", "adapter", "projection", "svd"])
 def test_anchors_hold_embeddings_where_they_are(case, name):
     ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
     settings = replace(SETTINGS, holdout=0.0)
@@ -161,7 +192,7 @@ def test_anchors_have_nothing_to_hold_where_no_image_moves(case):
         run("logit", case, anchors=Anchors(case.images, torch.zeros(len(case.images), 24), 1.0))
 
 
-@pytest.mark.parametrize("name", ["lora", "layernorm"])
+@pytest.mark.parametrize("name", ["lora", "layernorm", "projection", "svd"])
 def test_saving_memory_changes_the_result_by_rounding_alone(case, name):
     settings = replace(SETTINGS, epochs=2)
     plain, saved = run(name, case, settings), run(name, case, replace(settings, recompute=True))

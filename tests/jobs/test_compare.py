@@ -238,7 +238,7 @@ def test_bad_options_are_sentences(pairs, tmp_path, options, said):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("method", ["layernorm", "lora"])
+@pytest.mark.parametrize("method", ["layernorm", "lora", "projection", "svd"])
 def test_a_baseline_becomes_a_model_that_scores_what_the_table_says(method, tmp_path):
     if method == "lora":
         pytest.importorskip("peft")

@@ -17,7 +17,7 @@ STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
 ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
 SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
 NEED_CAPTIONS = frozenset(BASELINES)
-WRITABLE = ("lora", "layernorm")
+WRITABLE = ("lora", "layernorm", "projection", "svd")
 BACKWARD = 3.0  # FFE of a forward and a backward pass
 
 
