@@ -35,17 +35,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import arm
 
-REFINE = "refine demo -o {out} {pairs} --operator zero --device cpu --controls 1 --finalists 2"
+REFINE = "refine demo -o {out} {pairs} --operator zero --device cpu --controls 1"
 COMPARE = "compare demo -o {out} {pairs} --operator zero --device cpu --epochs 1 --repeats 1"
 EXPLAIN = "explain demo -o {out} {pairs} --operator zero --device cpu --texts {texts}"
 COMMANDS = {  # the last one of each is spoilt and repeated, the others come before it
-    "refine": (f"{REFINE} --strategy greedy,ga --width 1 --budget 9 --max-heads 2",),
-    "refine by gradients": (f"{REFINE} --strategy bp --epochs 2 --budget 20",),
+    "refine": (f"{REFINE} --rungs mask --strategy greedy,ga --width 1 --budget 9 --max-heads 2 --finalists 2",),
+    "refine by gradients": (f"{REFINE} --rungs mask,scale --strategy bp --epochs 2 --budget 40 --finalists 6",),
     "compare": (f"{COMPARE} --strategy logit,adapter --budget 9",),
     "merge": ("merge demo L0.H1=zero,L2.H3=zero -o {out} --overwrite",),
     "explain": (EXPLAIN,),
     "report": (
-        f"{REFINE} --strategy greedy --width 1 --budget 9 --max-heads 1",
+        f"{REFINE} --rungs mask --strategy greedy --width 1 --budget 9 --max-heads 1 --finalists 2",
         EXPLAIN,
         f"{COMPARE} --strategy logit --budget 9",
         "report {out} {pairs}",
@@ -56,6 +56,7 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "study": "out/study.sqlite",
     "head changes": "out/deltas-*.safetensors",
     "learned gates": "out/bp-*.safetensors",
+    "learned values": "out/learned-*.safetensors",
     "baselines": "out/baselines/*.safetensors",
     "splits": "out/splits.json",
     "results": "out/results.json",
