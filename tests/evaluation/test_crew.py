@@ -131,9 +131,15 @@ def test_a_worker_that_dies_or_freezes_costs_no_result(bench, crew, expected, tm
 
 
 def test_runs_with_faults_at_random_end_with_equal_bytes(bench, crew, expected, tmp_path):
-    draw = random.Random(int(os.environ.get("HEADWISE_CHAOS_SEED", "0")))
-    for run in range(int(os.environ.get("HEADWISE_CHAOS_RUNS", "1"))):
-        ended = threading.Event()
+    """HEADWISE_CHAOS_RUNS=20 HEADWISE_CHAOS_WORKERS=4 makes it the long one of docs/scale.md."""
+    asked = {name: int(os.environ.get(f"HEADWISE_CHAOS_{name}", "0")) for name in ("SEED", "RUNS", "WORKERS")}
+    if asked["WORKERS"]:
+        crew = Crew(
+            Processes(asked["WORKERS"], ["cpu"]), spec_of(bench.model, bench.layout), bench.cache_dir, patience=4.0
+        )
+    draw, cost = random.Random(asked["SEED"]), bench.evaluator("search").cost(many(bench))
+    for run in range(max(1, asked["RUNS"])):
+        ended, done = threading.Event(), []
 
         def strike(ended=ended):
             while not ended.wait(draw.uniform(0.2, 3)):
@@ -143,10 +149,13 @@ def test_runs_with_faults_at_random_end_with_equal_bytes(bench, crew, expected, 
         striking = threading.Thread(target=strike)
         striking.start()
         try:
-            assert scored(bench, many(bench), tmp_path / f"{run}.sqlite", crew) == expected
+            assert scored(bench, many(bench), tmp_path / f"{run}.sqlite", crew, progress=done.append) == expected
         finally:
             ended.set()
             striking.join()
+        assert sum(done) == pytest.approx(cost)  # nothing that was finished is done again
+    if asked["WORKERS"]:
+        crew.close()
 
 
 def test_a_worker_that_gives_no_numbers_is_tried_three_times(bench, crew, tmp_path):
