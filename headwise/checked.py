@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from headwise.reading import check_regular
+
 BLOCK = 1 << 24
 ENTRY = "headwise"  # the one entry of metadata: safetensors writes several in no fixed order
 SEAL = "checksum"  # the field of a JSON file of results
@@ -100,6 +102,7 @@ def read_results(path: Path) -> Any:
         Damaged: no JSON, or something else than was written.
     """
     try:
+        check_regular(path)
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"it is damaged: {error}") from error

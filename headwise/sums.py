@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from headwise.errors import HeadwiseError
+from headwise.reading import check_regular
 
 SUMS_FILE = "SHA256SUMS"
 
@@ -34,6 +35,7 @@ def check_sums(folder: Path) -> dict[str, str]:
     """
     path = folder / SUMS_FILE
     try:
+        check_regular(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise HeadwiseError(

@@ -31,6 +31,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "processor",
     "sums",
     "hub",
+    "reading",
     "errors",
     "plain",
     "wording",

@@ -103,6 +103,46 @@ def test_lines_by_chance_end_with_a_sentence(things, run, monkeypatch, tmp_path)
     assert {name for name, code in seen if code == 1} >= set(commands) - {"models"}  # each got past its parser
 
 
+@pytest.mark.parametrize("line", [
+    "explain demo {good} -o {out} --texts {pipe}",
+    "explain demo {good} -o {out} --texts /dev/zero",
+    "refine demo {good} -o {out} --distractors {pipe}",
+    "refine demo {good} -o {out} --config {pipe}",
+    "refine demo {good} -o {out} --log-file {pipe}",
+    "refine demo {pipe} -o {out}",
+    "evaluate demo {good} --mask {folder}",
+    "verify {folder} --edits L0.H0=zero",
+    "report {folder}",
+    "inspect {folder}",
+    "batch {pipe} -o {out}",
+    "evaluate demo {good} --class-names {pipe}",
+    "evaluate demo {good} --templates {pipe}",
+])  # fmt: skip
+def test_pipes_and_devices_are_refused_at_once(things, run, tmp_path, line):
+    """Nobody writes into the pipe, and nobody reads what is written into it: whoever opened it would wait forever."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("head_mask.json", "results.json", "config.json", "compare.json", "SHA256SUMS"):
+        os.mkfifo(folder / name)
+
+    def waited(number, frame):
+        raise AssertionError("still waiting after a minute")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(60)
+    try:
+        words = line.format(
+            good=things / "good" / "pairs.csv", pipe=things / "pipe.csv", folder=folder, out=tmp_path / "out"
+        )
+        code, _, err = run(*words.split())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert err.strip()
+
+
 def parameters() -> dict[str, tuple[list[str], dict[str, bool]]]:
     """Every command's arguments, and its options with whether each is a flag, as the parser knows them."""
     from headwise.cli.app import app

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import HeadwiseError
+from headwise.reading import check_regular
 from headwise.version import __version__
 
 RUN_FILE = "run.toml"
@@ -30,6 +31,7 @@ def read_run(path: Path, command: str, takes: Mapping[str, bool]) -> dict[str, A
         HeadwiseError: no such file, no TOML, a file of another command, or an option that the command has not.
     """
     try:
+        check_regular(path)
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HeadwiseError(f"{path} cannot be read: {error.strerror}. Give a file of options to --config.") from error

@@ -6,6 +6,7 @@ sees a bar (a log of a cluster's job), a stage says its share and the time left 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -76,6 +77,13 @@ class Voice:
 _VOICE: ContextVar[Voice | None] = ContextVar("voice", default=None)
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Opens without waiting: a pipe that nobody reads is an error, not a command that never begins."""
+    file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    os.set_blocking(file, True)
+    return file
+
+
 @contextmanager
 def voice(quiet: bool, verbose: bool, log_file: Path | None) -> Iterator[Voice]:
     """Inside, `Terminal` says so much; what ends a command with an error is in the log file, too.
@@ -86,7 +94,7 @@ def voice(quiet: bool, verbose: bool, log_file: Path | None) -> Iterator[Voice]:
     if quiet and verbose:
         raise HeadwiseError("--quiet and --verbose contradict each other; give one of them.")
     try:
-        log = log_file and log_file.open("a", encoding="utf-8", errors="backslashreplace")
+        log = log_file and open(log_file, "a", encoding="utf-8", errors="backslashreplace", opener=_at_once)  # noqa: SIM115
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HeadwiseError(f"The log file {log_file} cannot be written: {reason}. Give another place.") from error

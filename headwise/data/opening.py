@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from headwise.data.files import is_remote
 from headwise.data.remote import local_copy
+from headwise.reading import check_regular
 
 # bytes of one encoded image: Pillow's limit of 89 million pixels in 16-bit RGB, and no more
 LARGEST_IMAGE = 512 * 2**20
@@ -56,6 +57,5 @@ def read_image(location: str, hosts: frozenset[str] = frozenset()) -> bytes:
 
 
 def _open(path: str) -> BinaryIO:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(f"{path} is not a file")  # a device or a pipe may have no end
+    check_regular(path)
     return open(path, "rb")

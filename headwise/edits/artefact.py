@@ -20,6 +20,7 @@ from headwise.edits.heads import Grid, Head
 from headwise.errors import HeadwiseError, cause
 from headwise.files import write_files
 from headwise.hub import offline_unless_reachable
+from headwise.reading import check_regular
 from headwise.version import __version__
 
 MASK_FILE = "head_mask.json"
@@ -72,6 +73,7 @@ def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str, 
     elif not path.is_file():
         path = _download(str(source), revision)
     try:
+        check_regular(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise HeadwiseError(f"{path.parent} holds no {MASK_FILE}. Give a folder that save_pretrained wrote.") from error

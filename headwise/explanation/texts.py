@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from headwise.errors import HeadwiseError
+from headwise.reading import check_regular
 
 CAPTIONS = "captions"  # the theme of what comes from captions
 LONGEST = 3  # words of an n-gram
@@ -194,6 +195,7 @@ def lines_of(path: str | Path, what: str) -> list[str]:
         HeadwiseError: it cannot be read.
     """
     try:
+        check_regular(path)
         return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise HeadwiseError(f"The {what} file {path} cannot be read: {error.strerror}.") from error

@@ -21,6 +21,7 @@ from headwise.files import write_files
 from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import dump
 from headwise.plain import line, markdown
+from headwise.reading import check_regular
 
 RESULTS = {  # of the commands that a job may be: what each leaves
     "refine": "results.json",
@@ -57,6 +58,7 @@ def read_jobs(path: Path) -> list[Job]:
         HeadwiseError: the file cannot be read or does not have this form.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             content = file.read(LONGEST + 1)
         if len(content) > LONGEST:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headwise.errors import HeadwiseError, cause
+from headwise.reading import check_regular
 
 FILES = (
     "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json",
@@ -40,6 +41,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        check_regular(path)
         if path.stat().st_size > LARGEST_FILE:
             raise HeadwiseError(f"{path} has {path.stat().st_size:,} bytes, too many for a configuration.")
         content = json.loads(path.read_text(encoding="utf-8-sig"))
