@@ -50,13 +50,12 @@ $(BROWSER): $(READY)
 docs: $(READY)
 	$(BIN)/zensical build --strict
 
-# The figures of README.md and docs/results.md, measured again (hours); continues where it stopped.
+# The figures of README.md and docs/ladder.md, measured again (hours); continues where it stopped.
 bench: $(READY)
 	$(BIN)/headwise demo -o bench/demo
-	test -d bench/data || $(BIN)/python recipes/demo/prepare.py all --out bench/data
-	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 \
-		--search 200 --target freehand --target openmoji --target gcompris
-	$(BIN)/python benchmarks/results.py --data bench/data --work bench/work --pick 150 --test 500 --budget 60 --search 100
+	test -e bench/data/splits.json || $(BIN)/python recipes/demo/prepare.py all --data bench/data
+	$(BIN)/python benchmarks/ladder.py --data bench/data --work bench/work --size 200
+	$(BIN)/python benchmarks/ladder_page.py --data bench/data --work bench/work
 
 # Wheel and sdist as an index takes them, into dist/.
 package: $(READY)

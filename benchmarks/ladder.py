@@ -28,7 +28,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from results import TARGETS, target_pairs, trained_pairs
+from domains import TARGETS, target_pairs, trained_pairs
 
 import headwise
 from headwise.baselines import FitSettings, fit

@@ -22,8 +22,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from domains import TARGETS
 from ladder import MASKS, METHODS, OTHERS, SIZES, evaluators, place_of
-from results import TARGETS
 
 from headwise.checked import dump_tensors, load_tensors
 from headwise.edits.mask import Mask

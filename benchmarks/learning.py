@@ -18,8 +18,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from domains import target_pairs
 from ladder import TEST, between
-from results import target_pairs
 
 import headwise
 from headwise.baselines import FitSettings, fit

@@ -37,7 +37,5 @@ step estimated-pixel "$python" benchmarks/estimated.py --images 100 --seeds 5 --
     --pairs "$work/pixel/pairs.parquet"
 step plants "$python" benchmarks/plants.py --out "$work/plants.jsonl"
 step fronts "$python" benchmarks/fronts.py -o "$work/fronts" --keep-domain "$work/openmoji/pairs.parquet" --quiet
-step results-first "$python" benchmarks/results.py --data "$data" --work "$work/results" --pick 150 --test 500 \
-    --budget 60 --search 200 --target freehand --target openmoji --target gcompris
-step results "$python" benchmarks/results.py --data "$data" --work "$work/results" --pick 150 --test 500 \
-    --budget 60 --search 100
+step ladder "$python" benchmarks/ladder.py --data "$data" --work "$work/ladder" --size 200
+step ladder-page "$python" benchmarks/ladder_page.py --data "$data" --work "$work/ladder"
