@@ -15,7 +15,7 @@ from headwise.scoring.losses import Captions, check_images
 from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
-__all__ = ["BASELINES", "FitSettings", "Fitted", "fit"]
+__all__ = ["BASELINES", "FitSettings", "Fitted", "check", "fit"]
 
 BASELINES = {
     "lora": "LoRA on the attention projections of the image tower (needs peft)",
@@ -25,6 +25,17 @@ BASELINES = {
     "svd": "the singular values of the weights in the image tower's blocks (after CLIP-SVD)",
     "logit": "the logit scale (and bias, for the sigmoid loss); ranks cannot change",
 }
+
+
+def check(name: str, tower: Tower) -> None:
+    """Whether a tower has what a baseline trains, before data are read.
+
+    Raises:
+        HeadwiseError: it has not; the message says what is missing.
+    """
+    module = import_module(f"headwise.baselines.{name}")
+    if hasattr(module, "check"):  # an adapter and the logits are on top of any tower
+        module.check(tower)
 
 
 def fit(

@@ -37,11 +37,7 @@ def fit(
         HeadwiseError: bad input, or a tower without LayerNorm.
     """
     tuned = thawed_copy(tower)
-    norms = [module for module in tuned.parts.modules() if isinstance(module, nn.LayerNorm)]
-    found = list(dict.fromkeys(parameter for norm in norms for parameter in norm.parameters()))  # shared ones once
-    parameters = _used(tuned, found, gather(tuned, pixels, torch.tensor([0])))
-    if not parameters:
-        raise HeadwiseError(f"{tower.family} has no LayerNorm with weights to tune.")
+    parameters = _used(tuned, _found(tuned), gather(tuned, pixels, torch.tensor([0])))
     trained = train_tower(
         tuned,
         parameters,
@@ -56,10 +52,21 @@ def fit(
     return fitted_tower("layernorm", tuned, captions, parameters, trained)
 
 
+def check(tower: Tower) -> None:
+    """Whether there is anything to tune: see `fit`."""
+    _found(tower)
+
+
+def _found(tower: Tower) -> list[nn.Parameter]:
+    norms = [module for module in tower.parts.modules() if isinstance(module, nn.LayerNorm)]
+    found = list(dict.fromkeys(parameter for norm in norms for parameter in norm.parameters()))  # shared ones once
+    if not found:
+        raise HeadwiseError(f"{tower.family} has no LayerNorm with weights to tune.")
+    return found
+
+
 def _used(tower: Tower, parameters: list[nn.Parameter], image: torch.Tensor) -> list[nn.Parameter]:
     """The parameters that the embedding of an image (1, 3, R, R) depends on; a library may keep idle ones."""
-    if not parameters:
-        return []
     for parameter in parameters:
         parameter.requires_grad_(True)
     slopes = torch.autograd.grad(walk(tower, image, FitSettings()).sum(), parameters, allow_unused=True)

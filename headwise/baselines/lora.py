@@ -63,9 +63,27 @@ def fit(
 
 def _add(tower: Tower, settings: FitSettings) -> dict[str, LoraLayer]:
     """Put LoRA layers into a tower; name in its parts → layer."""
+    names = _names(tower)
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=names, lora_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
+        torch.manual_seed(settings.seed)
+        inject_adapter_in_model(config, tower.parts)
+    tower.parts.eval()
+    return {name: module for name, module in tower.parts.named_modules() if isinstance(module, LoraLayer)}
+
+
+def check(tower: Tower) -> None:
+    """Whether there is anything to add layers to: see `fit`."""
+    _names(tower)
+
+
+def _names(tower: Tower) -> list[str]:
+    """The attention projections that are layers of their own, by their names in the tower's parts."""
     try:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
+        import peft  # noqa: F401
     except ImportError as error:
         raise HeadwiseError(
             f"The LoRA baseline needs peft, which is not installed here ({error}). "
@@ -83,12 +101,7 @@ def _add(tower: Tower, settings: FitSettings) -> dict[str, LoraLayer]:
             f"The LoRA baseline found no attention projection that is a layer of its own in {tower.family}. "
             "Use a transformers model."
         )
-    config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules=names, lora_dropout=0.0)
-    with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
-        torch.manual_seed(settings.seed)
-        inject_adapter_in_model(config, tower.parts)
-    tower.parts.eval()
-    return {name: module for name, module in tower.parts.named_modules() if isinstance(module, LoraLayer)}
+    return names
 
 
 def _put(parts: nn.Module, name: str, module: nn.Module) -> None:

@@ -16,7 +16,6 @@ from headwise.baselines.weights import Weight, fit_weights, matrices
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
-from headwise.search.gated import gather
 from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 
@@ -53,7 +52,7 @@ def fit(
     return fit_weights(
         "projection",
         tuned,
-        [_last(tuned, gather(tuned, pixels, torch.tensor([0])))],
+        [_last(tuned)],
         Moved,
         pixels,
         captions,
@@ -64,8 +63,14 @@ def fit(
     )
 
 
-def _last(tower: Tower, image: torch.Tensor) -> Weight:
+def check(tower: Tower) -> None:
+    """Whether there is anything to tune: see `fit`."""
+    _last(thawed_copy(tower))
+
+
+def _last(tower: Tower) -> Weight:
     """The matrix after the blocks that makes embeddings (1, E) of what pooling reads; the last one where there are several."""
+    image = torch.zeros(1, 3, tower.resolution, tower.resolution, device=tower.device)
     inside = {id(parameter) for block in tower.blocks for parameter in block.module.parameters()}
     found = [(module, name) for module, name in matrices(tower.parts) if id(getattr(module, name)) not in inside]
     with torch.no_grad():
@@ -75,10 +80,11 @@ def _last(tower: Tower, image: torch.Tensor) -> Weight:
         size = tower.pool(x).shape[-1]
     found = [(module, name) for module, name in found if size in getattr(module, name).shape]
     parameters = [getattr(module, name).requires_grad_(True) for module, name in found]
-    slopes = torch.autograd.grad(tower.pool(x).sum(), parameters, allow_unused=True) if parameters else ()
+    total = tower.pool(x).sum()
+    slopes = torch.autograd.grad(total, parameters, allow_unused=True) if total.requires_grad else []
     for parameter in parameters:
         parameter.requires_grad_(False)
-    used = [weight for weight, slope in zip(found, slopes, strict=True) if slope is not None]
+    used = [weight for weight, slope in zip(found, slopes, strict=False) if slope is not None]
     if not used:
         raise HeadwiseError(
             f"{tower.family} ends without a projection: there is nothing that this baseline could tune."

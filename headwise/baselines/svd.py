@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from headwise.baselines.training import FitSettings, Fitted, Progress, thawed_copy
-from headwise.baselines.weights import fit_weights, matrices
+from headwise.baselines.weights import Weight, fit_weights, matrices
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
@@ -55,13 +55,10 @@ def fit(
         HeadwiseError: bad input, or blocks without a matrix of their own.
     """
     tuned = thawed_copy(tower)
-    found = matrices(nn.ModuleList(block.module for block in tuned.blocks))
-    if not found:
-        raise HeadwiseError(f"The blocks of {tower.family} hold no matrix: this baseline is not for this model.")
     return fit_weights(
         "svd",
         tuned,
-        found,
+        _found(tuned),
         Stretched,
         pixels,
         captions,
@@ -70,3 +67,15 @@ def fit(
         anchors=anchors,
         progress=progress,
     )
+
+
+def check(tower: Tower) -> None:
+    """Whether there is anything to tune: see `fit`."""
+    _found(tower)
+
+
+def _found(tower: Tower) -> list[Weight]:
+    found = matrices(nn.ModuleList(block.module for block in tower.blocks))
+    if not found:
+        raise HeadwiseError(f"The blocks of {tower.family} hold no matrix: this baseline is not for this model.")
+    return found

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headwise.baselines import BASELINES
+from headwise.baselines import BASELINES, check
 from headwise.data.splits import check_split_by, evaluation_part, split
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
@@ -167,14 +167,22 @@ def _possible(
         HeadwiseError: none is left.
     """
     plain = all(isinstance(d.bench.objective("search"), Retrieval) for d in domains)
-    if captions_or_none(bench) is not None and plain:
-        return settings, []
-    why = "needs captions, and a source here has none"
-    out = [name for name in settings.strategies if name in NEED_CAPTIONS]
+    captioned, out = captions_or_none(bench) is not None and plain, {}
+    for name in settings.strategies:
+        if name in NEED_CAPTIONS and not captioned:
+            out[name] = "needs captions, and a source here has none"
+        elif name in BASELINES:
+            try:
+                check(name, bench.model.tower)
+            except HeadwiseError as error:
+                out[name] = str(error).rstrip(".")
     left = tuple(name for name in settings.strategies if name not in out)
     if not left:
-        raise HeadwiseError(f"Nothing is left to compare: {', '.join(out)}: {why}. Name a search with --strategy, too.")
-    return replace(settings, strategies=left), [{"method": name, "why": why} for name in out]
+        whys = "; ".join(f"{name}: {why}" for name, why in out.items())
+        raise HeadwiseError(f"Nothing is left to compare: {whys}. Name a search with --strategy, too.")
+    if lost := [name for name in settings.write if name in out]:
+        raise HeadwiseError(f"{lost[0]} cannot be written: {out[lost[0]]}.")
+    return replace(settings, strategies=left), [{"method": name, "why": why} for name, why in out.items()]
 
 
 def _places(bench: Bench, domains: Sequence[Domain]) -> dict[str, Place]:

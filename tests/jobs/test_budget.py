@@ -150,18 +150,18 @@ def test_learned_rungs_get_what_their_epochs_take_as_long_as_masks_keep_an_even_
 
 
 def test_a_dry_run_says_what_the_sweep_costs_and_writes_nothing(run, pairs, tmp_path):
-    code, out, _ = run("refine", "demo", pairs, "-o", tmp_path / "o", "--dry-run", "--budget", "60", "--json")
+    code, out, _ = run("refine", "demo", pairs, "-o", tmp_path / "o", "--dry-run", "--budget", "90", "--json")
     assert code == 0
     assert not (tmp_path / "o").exists()
     plan = json.loads(out)
-    results = refine("demo", pairs, settings=Settings(budget=60.0, **SMALL)).results
+    results = refine("demo", pairs, settings=Settings(budget=90.0, **SMALL)).results
     stages = {stage["stage"]: stage for stage in plan["stages"]}
-    assert plan["budget"] == 60
+    assert plan["budget"] == 90
     assert stages["sweep (uniform)"]["ffe"] == pytest.approx(results["ffe"]["sweep"])
     assert all(stage["ffe"] <= stage["most"] + 1e-9 and stage["minutes"] > 0 for stage in plan["stages"])
-    assert sum(stage["ffe"] for stage in plan["stages"][:-1]) <= 60
+    assert sum(stage["ffe"] for stage in plan["stages"][:-1]) <= 90
     for name in ("greedy", "ga"):
-        assert results["ffe"][name] <= 60 - results["ffe"]["sweep"]
+        assert results["ffe"][name] <= 90 - results["ffe"]["sweep"]
     code, out, _ = run("refine", "demo", pairs, "-o", tmp_path / "o", "--dry-run")
     assert code == 0
     assert "all before the test split" in out

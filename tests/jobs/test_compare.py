@@ -16,7 +16,7 @@ import torch
 from conftest import write_pairs
 from transformers import AutoModel
 
-from headwise.baselines import FitSettings
+from headwise.baselines import FitSettings, check
 from headwise.checked import read_results
 from headwise.errors import HeadwiseError
 from headwise.jobs.compare import compare
@@ -25,7 +25,7 @@ from headwise.jobs.steps import trained
 from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.design import Design
-from headwise.towers import load
+from headwise.towers import load, tower_of
 
 METHODS = "best single head,greedy,ga,bp,bp soft,adapter,layernorm"
 SMALL = ["--strategy", "greedy,ga,bp,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
@@ -236,6 +236,35 @@ def test_bad_options_are_sentences(pairs, tmp_path, options, said):
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_baseline_that_cannot_be_trained_here_is_left_out_before_searching(pairs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    search = Settings(operators=("zero",), strategies=("greedy",), budget=8.0, controls=1, max_heads=1, width=1)
+    settings = CompareSettings(strategies=("greedy", "lora"), repeats=1, search=search)
+    results = compare("demo", pairs, tmp_path / "out", settings=settings)
+    assert "greedy" in {row["method"] for row in results["rows"]}
+    ((left,),) = (results["left_out"],)
+    assert left["method"] == "lora"
+    assert "headwise[baselines]" in (tmp_path / "out" / "compare.md").read_text()
+    with pytest.raises(HeadwiseError, match="lora cannot be written"):
+        compare("demo", pairs, tmp_path / "out", settings=replace(settings, write=("lora",)))
+    with pytest.raises(HeadwiseError, match="Nothing is left"):
+        compare("demo", pairs, tmp_path / "none", settings=replace(settings, strategies=("lora",)))
+
+
+def test_a_model_says_which_baselines_have_nothing_to_train():
+    import open_clip
+
+    config = open_clip.get_model_config("ViT-B-16-SigLIP")  # it pools by attention and ends without a projection
+    text = {**config["text_cfg"], "layers": 1, "vocab_size": 100}
+    module = open_clip.create_model("ViT-B-16-SigLIP", pretrained=None, text_cfg=text).eval()
+    module.visual.trunk.blocks = module.visual.trunk.blocks[:1]
+    check("svd", tower_of(module))
+    with pytest.raises(HeadwiseError, match="ends without a projection"):
+        check("projection", tower_of(module))
+    with pytest.raises(HeadwiseError, match="has no LayerNorm"):
+        check("layernorm", tower_of(open_clip.create_model("RN50", pretrained=None).eval()))
 
 
 @pytest.mark.parametrize("method", ["layernorm", "lora", "projection", "svd"])
