@@ -246,7 +246,7 @@ def test_a_baseline_that_cannot_be_trained_here_is_left_out_before_searching(pai
     assert "greedy" in {row["method"] for row in results["rows"]}
     ((left,),) = (results["left_out"],)
     assert left["method"] == "lora"
-    assert "headwise[baselines]" in (tmp_path / "out" / "compare.md").read_text()
+    assert "lora was left out: The LoRA baseline needs peft" in (tmp_path / "out" / "compare.md").read_text()
     with pytest.raises(HeadwiseError, match="lora cannot be written"):
         compare("demo", pairs, tmp_path / "out", settings=replace(settings, write=("lora",)))
     with pytest.raises(HeadwiseError, match="Nothing is left"):
