@@ -54,9 +54,10 @@ SIZES = {200: 150, 40: 30}  # search images → pick images
 TEST, OLD, ANCHORS = 400, 200, 200  # images
 EPOCHS = 8  # of everything that is trained, on all search images; α and the unchanged model are the pick split's choice
 LEARNED = ("scale", "spectral", "temperature", "shift", "scale+temperature")
-MASKS = ("mask", "alphabet")
+FIRST = "mask, first-order start"  # no sweep: first-order scores rank the heads, a third of them is run alone
+MASKS = ("mask", FIRST, "alphabet")
 METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
-OTHERS = ("shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter", "projection", "svd")
+OTHERS = (FIRST, "shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter", "projection", "svd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +158,9 @@ def trained(place: Place, name: str, anchored: bool) -> list[Candidate]:
 
 
 def run(place: Place, method: str) -> list[Candidate]:
+    if method in ("mask", FIRST):
+        return masks(place, Settings(seed=place.seed, controls=1, sweep=method != FIRST))
     name, _, anchored = method.partition(" ")
-    if name == "mask":
-        return masks(place, Settings(seed=place.seed, controls=1))
     if name == "alphabet":
         operators = ("uniform", "zero", "scale(1.5)", "keys")
         return masks(place, Settings(operators=operators, seed=place.seed, controls=1))
