@@ -45,10 +45,12 @@ results.plot()
 # %% [markdown]
 # ## Find, choose, prove
 #
-# `refine` searches on one part of the images, chooses on a second, and reads a third once. `max_heads` keeps it short here.
+# `refine` searches on one part of the images, chooses on a second, and reads a third once. Masks alone (`rungs`) of few heads keep it short here; by default learned scales and axes compete, too.
 
 # %%
-settings = headwise.Settings(operators=("zero",), strategies=("greedy",), budget=50, max_heads=4, controls=5)
+settings = headwise.Settings(
+    operators=("zero",), strategies=("greedy",), rungs=("mask",), budget=50, max_heads=4, controls=5
+)
 found = headwise.refine("demo", pairs, "refined/", settings=settings)
 found
 

@@ -80,7 +80,7 @@ def _picture(image):
 
 
 def test_a_run_has_them_on_every_split_and_evaluate_and_take_repeat_it(source, lines, tmp_path):
-    settings = Settings(budget=40, strategies=("greedy",), sweep=False, finalists=3, controls=2)
+    settings = Settings(budget=40, strategies=("greedy",), rungs=("mask",), sweep=False, finalists=3, controls=2)
     goal = Goal(distractors=str(lines))
     found = refine("demo", source, tmp_path / "run", settings=settings, goal=goal)
     results = found.results

@@ -9,11 +9,21 @@ from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
 
 # what `headwise demo` spent (float32, one thread); the plan is `headwise demo --dry-run`
-DEMO = {"sweep": 17.7328, "greedy": 49.7750, "ga": 49.6120, "pick": 9.4289, "test": 16.9136}
+DEMO = {
+    "sweep": 17.7328,
+    "greedy": 49.7750,
+    "ga": 49.6120,
+    "scale": 21.0,
+    "spectral": 21.0,
+    "pick": 9.4289,
+    "test": 16.9136,
+}
 STAGES = {
     "sweep (uniform)": "sweep",
     "greedy (uniform)": "greedy",
     "ga (uniform)": "ga",
+    "learning scale": "scale",
+    "learning spectral": "spectral",
     "finalists on the pick split": "pick",
     "test split (outside the budget)": "test",
 }

@@ -26,7 +26,8 @@ from headwise.search.gradient import GradientSettings
 SETTINGS = Settings(
     operators=("zero",),
     strategies=("ga", "bp"),
-    budget=50.0,
+    rungs=("mask", "scale"),
+    budget=90.0,
     genetic=GeneticSettings(population=6, generations=2, elites=2, immigrants=1),
     gradient=GradientSettings(epochs=2, batch=16),
     max_heads=2,
@@ -128,7 +129,10 @@ def flip(path: Path, seed: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("what", ["deltas-zero.safetensors", "bp-zero-seed0.safetensors", "captions", "pixels"])
+@pytest.mark.parametrize(
+    "what",
+    ["deltas-zero.safetensors", "bp-zero-seed0.safetensors", "learned-scale-seed0.safetensors", "captions", "pixels"],
+)
 def test_a_damaged_file_is_made_again_and_said(cold, pairs, tmp_path, what):
     out, cache = shutil.copytree(cold[0], tmp_path / "out"), shutil.copytree(cold[1], tmp_path / "cache")
     files = {"captions": "texts/*.safetensors", "pixels": "pixels/*/pixels"}

@@ -24,7 +24,9 @@ SMALL = [*FEW, "--population", "12"]
 
 
 def refine(pairs: Path, out: Path, *options: object) -> dict:
-    """`headwise refine demo PAIRS -o OUT …` in this process, and what it wrote."""
+    """`headwise refine demo PAIRS -o OUT …` in this process, masks alone unless rungs are given, and what it wrote."""
+    if "--rungs" not in options:
+        options = (*options, "--rungs", "mask")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["headwise", "refine", "demo", *map(str, (pairs, "-o", out, *options))])
         with pytest.raises(SystemExit) as stop:
@@ -144,9 +146,19 @@ def test_sweep_prints_first_order_scores_beside_the_exact_ones(pairs, monkeypatc
 def test_labels_take_gradients_too(pairs, tmp_path):
     lines = [f"images/{i}.png,{'round' if i % 3 else 'square'}" for i in range(30)]
     (pairs.parent / "labels.csv").write_text("image,label\n" + "\n".join(lines) + "\n")
-    options = [*FEW, "--strategy", "greedy,bp", "--no-sweep", "--templates", "plain", "--json"]
+    options = [
+        *FEW,
+        "--strategy",
+        "greedy,bp",
+        "--rungs",
+        "mask,spectral",
+        "--no-sweep",
+        "--templates",
+        "plain",
+        "--json",
+    ]
     results = refine(pairs.parent / "labels.csv", tmp_path / "out", *options)
-    assert [one["name"] for one in results["strategies"]] == ["greedy", "bp"]
+    assert [one["name"] for one in results["strategies"]] == ["greedy", "bp", "spectral"]
     assert len(results["first_order"][0]["heads"]) == 36
     assert "acc1" in results["test"][0]["metrics"]
 
