@@ -41,6 +41,8 @@ from headwise.cli.options import (
 )
 from headwise.errors import HeadwiseError
 
+DEMO_FFE = 90.0  # the budget of the demo: a few minutes on two cores
+
 
 @grouped
 def refine(
@@ -199,20 +201,26 @@ def demo(
     operator: OperatorOption = "uniform",
     rungs: RungsOption = RUNGS,
     seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
-    budget: BudgetOption = None,
+    budget: BudgetOption = DEMO_FFE,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """The main job on the packaged model and pairs: a few minutes on two cores."""
+    """The main job on the packaged model and pairs, with greedy search alone and a budget that takes a few minutes."""
     from headwise.cli import console
     from headwise.cli.telling import Terminal
     from headwise.jobs.refine import refine as run
     from headwise.jobs.steps.settings import Settings
 
     settings = Settings(
-        operators=names(operator), rungs=names(rungs), seed=seed, budget=budget, max_minutes=max_minutes
+        operators=names(operator),
+        strategies=("greedy",),
+        rungs=names(rungs),
+        controls=10,
+        seed=seed,
+        budget=budget,
+        max_minutes=max_minutes,
     )
     reporter = Terminal(quiet=as_json)
     where = machine("auto", device, None)
