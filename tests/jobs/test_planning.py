@@ -8,15 +8,15 @@ from conftest import write_pairs
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
 
-# what `headwise demo` spent (float32, one thread); the plan is `headwise demo --dry-run`
+# what `headwise refine demo demo` spent (float32, AMD EPYC); the plan is the same with `--dry-run`
 DEMO = {
     "sweep": 17.7328,
-    "greedy": 49.7750,
-    "ga": 49.6120,
-    "scale": 21.0,
-    "spectral": 21.0,
-    "pick": 9.4289,
-    "test": 16.9136,
+    "greedy": 49.7751,
+    "ga": 35.2281,
+    "scale": 20.8326,
+    "spectral": 20.8326,
+    "pick": 11.3632,
+    "test": 24.5819,
 }
 STAGES = {
     "sweep (uniform)": "sweep",
