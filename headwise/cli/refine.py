@@ -41,7 +41,7 @@ from headwise.cli.options import (
 )
 from headwise.errors import HeadwiseError
 
-DEMO_FFE = 90.0  # the budget of the demo: a few minutes on two cores
+DEMO_FFE = 110.0  # the budget of the demo: a few minutes on two cores
 
 
 @grouped

@@ -242,7 +242,9 @@ def verdict(results: Results) -> str:
 
 
 def few_edits(chosen: Results) -> str:
-    """The heads with what is done to them; of many the first, and how many more."""
+    """The heads with what is done to them; of many the first, and how many more; of what was learned, what and how much."""
+    if ", α" in chosen.get("found_by", ""):
+        return f"{chosen['found_by']}: {chosen['values']:,} learned values"
     pairs = [f"{head} {edit}" for head, edit in chosen["edits"].items()]
     return listed(pairs) if len(pairs) <= FEW else f"{', '.join(pairs[:3])} and {len(pairs) - 3} more"
 

@@ -1,6 +1,6 @@
 """What the tests of the command line share."""
 
-SMALL = ["--budget", "30", "--population", "10", "--controls", "4", "--finalists", "4"]
+SMALL = ["--rungs", "mask", "--budget", "30", "--population", "10", "--controls", "4", "--finalists", "4"]
 
 
 def refused(result: tuple[int, str, str], *words: str, code: int = 1) -> str:

@@ -56,7 +56,7 @@ OWN = {
         (["--elites", "-1"], "elites"),
         (["--width", "99"], "has 36 heads"),
         (["--rungs", "mask,lora"], "headwise compare --strategy lora"),
-        (["--anchor", "PAIRS"], "no such rung is asked for"),
+        (["--rungs", "mask", "--anchor", "PAIRS"], "no such rung is asked for"),
         (["--rungs", "scale", "--anchor-weight", "2"], "give some with --anchor"),
         (["--rungs", "scale", "--anchor", "PAIRS", "--anchor-weight", "0"], "above 0"),
         (["--rungs", "scale", "--anchor", "PAIRS", "--budget", "7"], "Give at least --budget 9"),

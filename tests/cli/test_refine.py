@@ -108,7 +108,12 @@ def test_python_api_gives_what_the_command_line_gives(refined, pairs):
     from headwise.search.genome import GeneticSettings
 
     settings = headwise.Settings(
-        operators=("zero", "mean"), controls=4, finalists=4, budget=30.0, genetic=GeneticSettings(population=10)
+        operators=("zero", "mean"),
+        rungs=("mask",),
+        controls=4,
+        finalists=4,
+        budget=30.0,
+        genetic=GeneticSettings(population=10),
     )
     began = recorded(refined[0] / "study.sqlite")["machine"]["threads"]  # the command line took the machine's default
     torch.set_num_threads(began)
