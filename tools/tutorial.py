@@ -19,7 +19,7 @@ def main() -> None:
     whole = Image.open(PICTURES / "report.webp").convert("RGB")
     for name, box in PARTS.items():
         path = PICTURES / f"tutorial-{name}.png"
-        whole.crop(box).quantize(64, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+        whole.crop(box).quantize(256).save(path, optimize=True)
         assert path.stat().st_size < MOST, path
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
