@@ -52,7 +52,7 @@ def refine(
     operator: OperatorOption = "uniform",
     strategy: StrategyOption = "greedy,ga",
     rungs: RungsOption = RUNGS,
-    choose: ChooseOption = "safe",
+    choose: ChooseOption = "best",
     budget: BudgetOption = None,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,

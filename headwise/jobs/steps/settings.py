@@ -92,7 +92,7 @@ class Settings:
     rungs: tuple[str, ...] = (MASK, "scale", "spectral")
     values: ValueSettings = field(default_factory=ValueSettings)
     anchor_weight: float = 1.0
-    choose: str = "safe"
+    choose: str = "best"
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12
