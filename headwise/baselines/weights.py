@@ -48,6 +48,7 @@ def fit_weights(
         HeadwiseError: bad input, or weights that take no part in the embeddings.
     """
     parameters: list[nn.Parameter] = []
+    order = {module: tuple(module._parameters) for module, _ in weights}
     for module, weight in weights:
         part = stands_for(getattr(module, weight).detach())
         parametrize.register_parametrization(module, weight, part)
@@ -65,6 +66,11 @@ def fit_weights(
     )
     for module, weight in weights:
         parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
+    for (
+        module,
+        names,
+    ) in order.items():  # a weight that is put back comes last; whoever goes through them expects it in its place
+        module._parameters = {name: module._parameters[name] for name in names}
     return fitted_tower(name, tower, captions, parameters, trained)
 
 

@@ -114,6 +114,7 @@ def test_singular_values_alone_move_and_the_directions_stay(case):
     found = run("svd", case)
     assert [type(m) for m in found.tower.parts.modules()] == [type(m) for m in case.tower.parts.modules()]
     old, new = case.tower.parts.state_dict(), found.tower.parts.state_dict()
+    assert list(old) == list(new)
     moved = [key for key in old if not torch.equal(old[key], new[key])]
     assert len(moved) == 3 * 6
     assert all(".layers." in key and key.endswith("weight") and "norm" not in key for key in moved)

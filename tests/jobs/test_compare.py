@@ -273,7 +273,7 @@ def test_a_baseline_becomes_a_model_that_scores_what_the_table_says(method, tmp_
         pytest.importorskip("peft")
     pairs = write_pairs(tmp_path, 36, splits=("search", "search", "pick", "test"))
     settings = CompareSettings(
-        strategies=(method,), repeats=1, training=FitSettings(epochs=2, batch=16), write=(method,)
+        strategies=(method,), repeats=1, training=FitSettings(epochs=2, batch=16, holdout=0.0), write=(method,)
     )
     found = compare("demo", pairs, tmp_path / "out", settings=settings)
     (row,) = (row for row in found["rows"] if row["method"] == method)
