@@ -71,6 +71,7 @@ FILES = {  # that are read back: where they lie below a trial's folder; each is 
     "read of the test split": "cache/reads/*/*",
     "timed precision": "cache/precision/*",
     "mask": "out/head_mask.json",
+    "values of edits": "out/head_mask.safetensors",
     "merged weights": "out/model.safetensors",
     "weights of a refined model": "out/model/model.safetensors",
 }

@@ -6,6 +6,8 @@ import pytest
 from conftest import write_pairs
 
 from headwise.edits.mask import Mask
+from headwise.errors import HeadwiseError
+from headwise.jobs.steps.opening import check_folder
 
 QUICK = ["--strategy", "greedy", "--max-heads", "1", "--controls", "1", "--finalists", "2"]
 ALL = ["results.json", "splits.json", "head_mask.json", "report.md", "heads.png", "study.sqlite"]
@@ -53,3 +55,16 @@ def test_any_artefact_that_cannot_be_written_keeps_none_of_the_others(refined, n
     others = [other for other in ALL if other != name and not (name == "results.json" and other == "splits.json")]
     assert all((out / other).is_file() for other in others)
     assert (out / "model" / "model.safetensors").is_file()
+
+
+def test_a_folder_without_its_study_is_still_ones_own(tmp_path):
+    """What a run with learned edits leaves, whose study was moved away."""
+    for name in (
+        *ALL[:-1], "head_mask.safetensors", "learned-spectral-seed0.safetensors", "bp-zero-seed0.safetensors",
+        "deltas-zero.safetensors", "report.html", "run.toml",
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"")
+    check_folder(tmp_path)
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(HeadwiseError, match="thesis.tex"):
+        check_folder(tmp_path)

@@ -39,7 +39,7 @@ ModelLike = str | Model
 _OWN = re.compile(
     r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp|learned)-.*|baselines"
     r"|(results|splits|sweep|compare|front|transfer)\.json|(report|compare|front|transfer)\.md|report\.html"
-    r"|(heads|compare|front|transfer)\.png|head_mask\.json|run\.toml|model|mask|explored-\d+|\.headwise-.*"
+    r"|(heads|compare|front|transfer)\.png|head_mask\.(json|safetensors)|run\.toml|model|mask|explored-\d+|\.headwise-.*"
 )
 PairsLike = object  # anything that headwise.read takes
 
