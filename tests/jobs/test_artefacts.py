@@ -66,5 +66,5 @@ def test_a_folder_without_its_study_is_still_ones_own(tmp_path):
         (tmp_path / name).write_bytes(b"")
     check_folder(tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(HeadwiseError, match="thesis.tex"):
+    with pytest.raises(HeadwiseError, match=r"thesis\.tex"):
         check_folder(tmp_path)
