@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOOKED_AT = ("index.html", "tutorial.html", "reference.html", "results.html", "export.html")
+LOOKED_AT = ("index.html", "tutorial.html", "reference.html", "ladder.html", "export.html")
 
 
 @pytest.fixture(scope="module")
