@@ -66,10 +66,8 @@ def fit_weights(
     )
     for module, weight in weights:
         parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
-    for (
-        module,
-        names,
-    ) in order.items():  # a weight that is put back comes last; whoever goes through them expects it in its place
+    # a weight that is put back comes last in its module; whoever goes through parameters expects it in its place
+    for module, names in order.items():
         module._parameters = {name: module._parameters[name] for name in names}
     return fitted_tower(name, tower, captions, parameters, trained)
 
