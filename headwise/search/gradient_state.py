@@ -65,6 +65,10 @@ class State:
     history: tuple[Epoch, ...]
 
 
+class OtherRun(HeadwiseError):
+    """A checkpoint of a run with another model, other data or other settings."""
+
+
 TENSORS = ("theta", "exp_avg", "exp_avg_sq", "step", "generator", "best_theta")
 
 
@@ -111,7 +115,8 @@ def read_state(path: Path, key: str) -> State | None:
     """What `write_state` wrote, None where there is no file.
 
     Raises:
-        HeadwiseError: a damaged file, or one of another run.
+        HeadwiseError: a damaged file.
+        OtherRun: one of another run.
     """
     try:
         tensors, facts = load_tensors(path)
@@ -120,7 +125,7 @@ def read_state(path: Path, key: str) -> State | None:
     except (OSError, Damaged) as error:
         raise HeadwiseError(f"{path} is not a checkpoint of AAT-BP, or is damaged ({error}). Delete it.") from error
     if facts["run"] != key:
-        raise HeadwiseError(
+        raise OtherRun(
             f"{path} is the checkpoint of another run: the model, the captions, the images or the settings differ. "
             "Give another file, or delete this one to begin anew."
         )

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,9 @@ class Heard(Silent):
         self.said.append(text)
 
 
-def run(pairs: Path, out: Path, cache: Path) -> list[str]:
+def run(pairs: Path, out: Path, cache: Path, settings: Settings = SETTINGS) -> list[str]:
     reporter = Heard()
-    refine("demo", pairs, out, settings=SETTINGS, machine=Machine(cache_dir=cache), reporter=reporter)
+    refine("demo", pairs, out, settings=settings, machine=Machine(cache_dir=cache), reporter=reporter)
     return reporter.said
 
 
@@ -142,6 +143,17 @@ def test_a_damaged_file_is_made_again_and_said(cold, pairs, tmp_path, what):
     said = run(pairs, out, cache)
     assert sum("again" in sentence for sentence in said) == len(found) > 0
     assert content(out) == content(cold[0])
+
+
+def test_other_settings_in_the_same_folder_are_learned_anew_and_said(cold, pairs, tmp_path):
+    out = shutil.copytree(cold[0], tmp_path / "out")
+    names = ["bp-zero-seed0.safetensors", "learned-scale-seed0.safetensors"]
+    fewer = replace(SETTINGS, gradient=replace(SETTINGS.gradient, epochs=1), values=replace(SETTINGS.values, epochs=1))
+    for settings in (fewer, SETTINGS):
+        said = run(pairs, out, cold[1], settings)
+        assert sum("other settings" in sentence for sentence in said) == len(names)
+        same = [(out / name).read_bytes() == (cold[0] / name).read_bytes() for name in names]
+        assert same == [settings is SETTINGS] * len(names)
 
 
 @pytest.mark.parametrize("statement", ["SET fitness = fitness + 0.01", "SET metrics = replace(metrics, '0.', '0.1')"])

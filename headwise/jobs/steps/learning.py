@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.progress import metered
-from headwise.jobs.steps.searching import Searched, Strategy, sound
+from headwise.jobs.steps.searching import Searched, Strategy, resumed
 from headwise.jobs.steps.settings import CANDIDATES, Settings
 from headwise.jobs.steps.starting import Start, exact
 from headwise.scoring.losses import loss_of
@@ -44,17 +45,19 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
         return Searched(start, (Strategy(rung, (unchanged,), 0.0, {"why": "budget"}),))
     with metered(bench.reporter, evaluate, f"Learning {rung}", None):
         evaluate.spent += 1.0  # the pass that the moments are taken in
-        learned = learn_values(
+        run = partial(
+            learn_values,
             tower,
             evaluate.pixels,
             loss_of(bench.objective("search"), tower.device),
             replace(options, epochs=epochs),
             bench.moments,
             anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
-            checkpoint=sound(bench, f"learned-{rung}{_held_to(bench, settings)}-seed{settings.seed}.safetensors"),
             about=bench.key + (old.pairs.hash if old else ""),
             progress=evaluate.progress,
         )
+        name = f"learned-{rung}{_held_to(bench, settings)}-seed{settings.seed}.safetensors"
+        learned = resumed(bench, name, lambda path: run(checkpoint=path))
         evaluate.spent += learned.spent
         shrunken = dict(reversed(learned.shrunken.items()))  # all of it first, as long as the budget pays
         paid = affordable(evaluate, list(shrunken.values()), left())

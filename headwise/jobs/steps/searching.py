@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -30,8 +31,10 @@ from headwise.search.anchors import Anchors, Guesses
 from headwise.search.contract import Found, Left, affordable, best_of
 from headwise.search.deltas import Changes
 from headwise.search.gated import trained_cost
+from headwise.search.gradient_state import OtherRun
 from headwise.search.pairs import Pairs
 
+Learned = TypeVar("Learned")
 CUTS = 12  # heads of AAT-BP's ranking that are cut, one more each: soft gates often stay above one half
 CUTS_LEAST = 2.0  # FFE kept for cuts of the learned gates
 SEED_LOUDEST = (3, 4, 5, 6)  # as many of the loudest heads together it tries, too
@@ -225,17 +228,19 @@ def _gradient(
         identity = Found(Mask.identity(start.grid), start.identity)
         return Strategy("bp", (identity,), 0.0, {"why": "budget"})
     with metered(bench.reporter, evaluate, f"AAT-BP ({start.operator})", None):
-        learned = learn_gates(
+        learn = partial(
+            learn_gates,
             tower,
             evaluate.pixels,
             loss_of(bench.objective("search"), tower.device),
             start.operator,
             replace(options, epochs=epochs),
             means=evaluate.means,
-            checkpoint=sound(bench, f"bp-{start.operator}-seed{settings.seed}.safetensors"),
             about=bench.key,
             progress=evaluate.progress,
         )
+        name = f"bp-{start.operator}-seed{settings.seed}.safetensors"
+        learned = resumed(bench, name, lambda path: learn(checkpoint=path))
         evaluate.spent += learned.spent
         most = settings.max_heads or max(CUTS, learned.binary.size)
         masks = [learned.binary] if learned.binary.size <= most else []
@@ -252,8 +257,13 @@ def _gradient(
     return Strategy("bp", found, evaluate.spent - spent, facts)
 
 
-def sound(bench: Bench, name: str) -> Path | None:
-    """A file of learned numbers beside the study; a damaged one is removed, and they are learned again."""
+def resumed(bench: Bench, name: str, learn: Callable[[Path | None], Learned]) -> Learned:
+    """Learn with a checkpoint beside the study; a damaged one, or one of other settings, is said and learned again.
+
+    Arguments:
+        name: of the file.
+        learn: called with its path, None without a study.
+    """
     path = scratch(bench, name)
     if path is not None and path.exists():
         try:
@@ -261,7 +271,13 @@ def sound(bench: Bench, name: str) -> Path | None:
         except Damaged:
             bench.reporter.say(f"What was learned, in {path}, is damaged; it is learned again.")
             path.unlink()
-    return path
+    try:
+        return learn(path)
+    except OtherRun:
+        assert path is not None
+        bench.reporter.say(f"What was learned, in {path}, was learned with other settings; it is learned again.")
+        path.unlink()
+        return learn(path)
 
 
 def number(value: float) -> float | None:
