@@ -13,6 +13,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from headwise.reports.drawing import drawing
 from headwise.reports.words import change, interval
 from headwise.scoring.design import Design
 from headwise.scoring.stats import Comparison, choose, compared
+from headwise.search.values import ALPHAS
 
 ROOT = Path(__file__).resolve().parent.parent
 LADDERS = {
@@ -46,6 +48,7 @@ LADDERS = {
     "the same, all anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
 }
 RULES = ("safe", "best")
+FIXED, FIXED_SEEDS = ("scale", "spectral", "lora"), 3  # methods of which each α is shown, and how many seeds that needs
 JUDGED = ("test", "old")
 
 
@@ -70,12 +73,19 @@ class Chosen:
     values: tuple[int, ...]
 
 
-def chosen(seeds: Sequence[list[Row]], rule: str) -> Chosen:
-    """The pick split's choice in every seed, identity first in each, judged together."""
-    picks = []
-    for number, found in enumerate(seeds):
-        choice = choose([row.pick for row in found], [row.values for row in found], rule=rule, seed=number)
-        picks.append(found[choice.index])
+Take = Callable[[list[Row], int], int]  # (candidates, identity first; seed) → which
+
+
+def by_rule(rule: str) -> Take:
+    """The pick split's choice."""
+    return lambda rows, seed: (
+        choose([row.pick for row in rows], [row.values for row in rows], rule=rule, seed=seed).index
+    )
+
+
+def chosen(seeds: Sequence[list[Row]], take: Take) -> Chosen:
+    """What is taken in every seed, judged together."""
+    picks = [found[take(found, number)] for number, found in enumerate(seeds)]
     base, judged = seeds[0][0].judged(), [row.judged() for row in picks]
     test, old = (compared([one[split] for one in judged], base[split]) for split in ("test", "old"))
     left = [row.values for row in picks if row.values]
@@ -143,14 +153,14 @@ class Measurements:
             split: Measured(facts[split][0], facts[split][1], hits[split].numpy(), designs[split]) for split in JUDGED
         }
 
-    def of(self, target: str, size: int, methods: Sequence[str], rule: str, whole: int) -> Chosen | None:
-        """What a rule chooses among the candidates of these methods; None where fewer seeds are measured."""
+    def of(self, target: str, size: int, methods: Sequence[str], take: Take, whole: int) -> Chosen | None:
+        """What is taken of the candidates of these methods; None where fewer seeds are measured."""
         found = []
         for seed in self.seeds(target, size):
             parts = [self.rows(target, size, seed, method) for method in methods]
             if all(part is not None for part in parts):
                 found.append([parts[0][0], *(row for part in parts for row in part[1:])])  # type: ignore[index]
-        return chosen(found, rule) if len(found) >= whole else None
+        return chosen(found, take) if len(found) >= whole else None
 
 
 def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -237,12 +247,17 @@ def main(
     for size in SIZES:
         alone: dict[tuple[str, str], Chosen | None] = {}
         ladders: dict[tuple[str, str], Chosen | None] = {}
+        fixed: dict[tuple[str, str], Chosen | None] = {}
         for target in TARGETS:
             for method in (*METHODS, *OTHERS):
-                alone[method, target] = measured.of(target, size, (method,), "best", least)
+                alone[method, target] = measured.of(target, size, (method,), by_rule("best"), least)
+            for method, (place, alpha) in product(FIXED, enumerate(ALPHAS, 1)):
+                fixed[f"{method}, α {alpha:g}", target] = measured.of(
+                    target, size, (method,), lambda rows, _, place=place: place, FIXED_SEEDS
+                )
             for name, methods in LADDERS.items():
                 for rule in RULES:
-                    ladders[f"{name}: {rule}", target] = measured.of(target, size, methods, rule, least)
+                    ladders[f"{name}: {rule}", target] = measured.of(target, size, methods, by_rule(rule), least)
         if not any(alone.values()):
             continue
         lines += ["", f"## {size} search images, {SIZES[size]} to pick", ""]
@@ -250,6 +265,12 @@ def main(
         lines += table(alone, (*METHODS, *OTHERS), TARGETS)
         lines += ["", "What the ladder chooses, by rule; `refine` takes *mask, scale, spectral: best*:", ""]
         lines += table(ladders, list(dict.fromkeys(name for name, _ in ladders)), TARGETS)
+        lines += [
+            "",
+            "Without a choice, the same α everywhere (what a choice that is always right about *whether* could have):",
+            "",
+        ]
+        lines += table(fixed, list(dict.fromkeys(name for name, _ in fixed)), TARGETS)
         if size == max(SIZES):
             for target in TARGETS:
                 found = curves(measured, target, size, (*METHODS, *OTHERS), least)

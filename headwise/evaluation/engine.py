@@ -37,6 +37,11 @@ class Pixels(Protocol):
     def __getitem__(self, index: slice, /) -> torch.Tensor: ...
 
 
+def for_others(pixels: Pixels) -> Pixels:
+    """Images as another process gets them: paths and rows where they lie in a cache."""
+    return getattr(pixels, "shared", lambda: pixels)()
+
+
 # ---- the trie
 
 

@@ -25,6 +25,7 @@ from headwise.scoring.losses import Loss, check_images
 from headwise.search.gated import constants, gate_rows
 from headwise.search.gates import FORMS
 from headwise.search.gradient_state import Epoch, fingerprint
+from headwise.search.parts import Calls
 from headwise.search.training import Rows, Training
 from headwise.towers.base import Tower
 
@@ -135,6 +136,7 @@ def learn_gates(
     means: Means | None = None,
     checkpoint: Path | None = None,
     about: str = "",
+    workers: Calls | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Learned:
     """Learn one gate per head on the search split.
@@ -149,6 +151,7 @@ def learn_gates(
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
             and ends with the same bytes on a CPU. None keeps nothing.
         about: what else the run depends on: a checkpoint of another value is another run's.
+        workers: who runs the tower, as `crew.Crew`; None: this process. The bits are the same.
         progress: called with the FFE done since the last call.
 
     Raises:
@@ -158,7 +161,7 @@ def learn_gates(
     check_images(loss, len(pixels))
     means = constants(tower, operator, means)
     gates = _Gates(tower, operator, settings, means)
-    training = Training(tower, pixels, loss, gates, settings, progress=progress)
+    training = Training(tower, pixels, loss, gates, settings, workers=workers, progress=progress)
     facts = {"operator": operator, "settings": asdict(settings), "about": about}
     key = fingerprint(tower, pixels, loss, means, facts) if checkpoint else ""
     state = training.run(checkpoint, key)

@@ -21,8 +21,9 @@ from headwise.edits.operators import Row
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Loss, value_of
-from headwise.search.gated import frozen, gather, trained_cost, under
+from headwise.search.gated import frozen, trained_cost
 from headwise.search.gradient_state import Epoch, State, read_state, write_state
+from headwise.search.parts import Calls, Embedder, Parts
 from headwise.towers.base import Tower
 
 EVALUATION_BATCH = 64  # images at a time where no gradients are kept
@@ -106,7 +107,7 @@ class Anchors:
             count: how many are drawn, at most.
         """
         numbers = torch.randperm(len(self.embeddings), generator=generator)[:count]
-        e = forward(numbers).float()  # (B, E)
+        e = forward(numbers)  # (B, E)
         before = self.embeddings[numbers].to(e.device)
         return self.weight * (1 - torch.nn.functional.cosine_similarity(e, before)).mean()
 
@@ -137,6 +138,7 @@ class Training:
         parameters: what θ means.
         schedule: how to step.
         anchors: images that should stay where they are.
+        workers: who runs the tower; None: this process. The bits are the same.
         progress: called with the FFE done since the last call.
         name: for messages.
     """
@@ -150,6 +152,7 @@ class Training:
         schedule: Schedule,
         *,
         anchors: Anchors | None = None,
+        workers: Calls | None = None,
         progress: Callable[[float], None] | None = None,
         name: str = "AAT-BP",
     ):
@@ -160,6 +163,8 @@ class Training:
         self.train, held_out = split_off(len(self.units or pixels), schedule.holdout, schedule.seed, what)
         self.held_out = self.images(held_out)
         self.trained = len(self.images(self.train))
+        sources = [pixels, anchors.pixels] if anchors else [pixels]
+        self.embed = Embedder(tower, Parts(sources, schedule.recompute, schedule.autocast), workers)
         self.steps = max(1, min(math.ceil(self.trained / schedule.batch), len(self.train)))
 
     def run(self, checkpoint: Path | None = None, key: str = "") -> State:
@@ -221,7 +226,7 @@ class Training:
             temperature = self._temperature(len(state.history) * self.steps + i)
             noise = torch.rand(len(theta), generator=generator) if self.parameters.noisy else theta.detach()
             edits = self.parameters.rows(theta, noise, temperature)
-            value = value_of(self.loss, self._embed(self.pixels, numbers, edits), numbers.to(self.tower.device))
+            value = value_of(self.loss, self.embed(0, numbers, edits), numbers.to(self.tower.device))
             pay, value = value.cpu() + self.parameters.penalty(theta, temperature), float(value.detach())
             if self.anchors:
                 pay = pay + self._moved(self.anchors, edits, len(numbers), generator)
@@ -241,7 +246,7 @@ class Training:
 
     def _moved(self, anchors: Anchors, edits: Rows, count: int, generator: torch.Generator) -> torch.Tensor:
         """What the step pays for moving anchors, a scalar on the CPU."""
-        moved = anchors.moved(lambda numbers: self._embed(anchors.pixels, numbers, edits), count, generator)
+        moved = anchors.moved(lambda numbers: self.embed(1, numbers, edits), count, generator)
         self._tell(min(count, len(anchors.embeddings)), trained_cost(self.schedule.recompute))
         return moved.cpu()
 
@@ -266,12 +271,6 @@ class Training:
             (*state.history, entry),
         )
 
-    def _embed(self, pixels: Pixels, numbers: torch.Tensor, edits: Rows) -> torch.Tensor:
-        """Embeddings of these images, (B, E)."""
-        images = gather(self.tower, pixels, numbers)  # (B, 3, R, R)
-        with torch.autocast(self.tower.device.type, torch.bfloat16, enabled=self.schedule.autocast):
-            return under(self.tower, images, edits, recompute=self.schedule.recompute)
-
     @torch.no_grad()
     def _held_out_loss(self, theta: torch.Tensor, temperature: float) -> float | None:
         """The loss of the images that are not trained on, as one batch."""
@@ -279,7 +278,7 @@ class Training:
             return None
         edits, parts = self.parameters.rows(theta, None, temperature), []
         for numbers in self.held_out.split(EVALUATION_BATCH):
-            parts.append(self._embed(self.pixels, numbers, edits).float())  # (B, E)
+            parts.append(self.embed(0, numbers, edits))  # (B, E)
             self._tell(len(numbers), 1.0)
         return sum(float(term) for term in self.loss.terms(torch.cat(parts), self.held_out.to(self.tower.device)))
 

@@ -31,6 +31,7 @@ from headwise.evaluation.moments import Moments
 from headwise.scoring.losses import Loss, check_images
 from headwise.search.gated import trained_cost
 from headwise.search.gradient_state import Epoch, fingerprint
+from headwise.search.parts import Calls
 from headwise.search.training import Anchors, Rows, Training
 from headwise.towers.base import Tower
 
@@ -146,6 +147,7 @@ def learn_values(
     anchors: Anchors | None = None,
     checkpoint: Path | None = None,
     about: str = "",
+    workers: Calls | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> LearnedValues:
     """Learn values of every head on the search split.
@@ -160,6 +162,7 @@ def learn_values(
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
             and ends with the same bytes on a CPU. None keeps nothing.
         about: what else the run depends on: a checkpoint of another value is another run's.
+        workers: who runs the tower, as `crew.Crew`; None: this process. The bits are the same.
         progress: called with the FFE done since the last call.
 
     Raises:
@@ -174,6 +177,7 @@ def learn_values(
         values,
         settings,
         anchors=anchors,
+        workers=workers,
         progress=progress,
         name=f"Learning {'+'.join(settings.learn)}",
     )

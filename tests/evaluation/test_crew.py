@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import write_pairs
 
+from headwise.baselines.training import embeddings_of
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
@@ -28,6 +29,9 @@ from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import prepare
 from headwise.jobs.steps.opening import Machine, load_model, read_pairs, whole
 from headwise.jobs.steps.progress import Silent
+from headwise.scoring.losses import loss_of
+from headwise.search.training import Anchors
+from headwise.search.values import ValueSettings, learn_values
 
 IMAGES = 24
 
@@ -45,6 +49,11 @@ def crew(bench):
     crew = Crew(Processes(3, ["cpu"]), spec_of(bench.model, bench.layout), bench.cache_dir, patience=4.0)
     yield crew
     crew.close()
+
+
+def embed_times(tower, times):
+    """A function that workers call."""
+    return tower.grid.size * times.numerator
 
 
 def many(bench):
@@ -128,6 +137,34 @@ def test_a_worker_that_dies_or_freezes_costs_no_result(bench, crew, expected, tm
     striking.join()
     scored(bench, many(bench)[:1], tmp_path / "again.sqlite", crew)
     assert any("SIGKILL" in text or "sign of life" in text for text in said)
+
+
+@pytest.mark.parametrize("fault", [None, signal.SIGKILL])
+def test_workers_learn_the_bits_of_one_process(bench, crew, fault):
+    """Embeddings and gradients by parts; whoever dies between them costs a forward, and no result."""
+    loss = loss_of(bench.objective("search"), bench.tower.device)
+    settings = ValueSettings(learn=("temperature", "spectral"), epochs=2, batch=20)
+    pixels = bench.evaluator("search").pixels
+    anchors = Anchors(pixels, torch.nn.functional.normalize(embeddings_of(bench.tower, pixels), dim=-1), weight=2.0)
+    killed: list[int] = []
+
+    def told(ffe):
+        if fault and workers is crew and not killed:
+            killed.append(crew.hands[0].process.pid)
+            os.kill(killed[0], fault)
+
+    found = []
+    for workers in (None, crew):
+        options = {"anchors": anchors, "workers": workers, "progress": told}
+        found.append(learn_values(bench.tower, pixels, loss, settings, bench.moments, **options).mask)
+    assert found[0] == found[1] != Mask.identity(bench.tower.grid)
+    assert bool(killed) == bool(fault)
+
+
+def test_a_call_that_fails_three_times_ends_with_the_reason(bench, crew):
+    with pytest.raises(HeadwiseError, match=r"Part of a batch failed 3 times on workers.*AttributeError"):
+        crew.call(embed_times, ["three"])
+    assert crew.call(embed_times, [1, 2, 3, 4]) == [bench.tower.grid.size * times for times in (1, 2, 3, 4)]
 
 
 def test_runs_with_faults_at_random_end_with_equal_bytes(bench, crew, expected, tmp_path):

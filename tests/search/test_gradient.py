@@ -19,9 +19,9 @@ from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, loss_of, value_of
 from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Prototypes
-from headwise.search import training
 from headwise.search.gated import frozen, gate_rows, under
 from headwise.search.gradient import GradientSettings, learn_gates
+from headwise.search.parts import Embedder
 
 SHORT = GradientSettings(learning_rate=0.15, batch=16, epochs=3)
 
@@ -120,11 +120,11 @@ def test_images_that_need_each_other_stay_in_one_batch(uniform, batch, monkeypat
     labels = np.arange(48) % 3
     labels[:2] = 2  # 15, 15 and 18 images: two classes have a group of three
     loss = loss_of(Prototypes(torch.empty(3, 0), labels, scale=SCALE))
-    batches, embed_batch = [], training.Training._embed
+    batches, embed_batch = [], Embedder.__call__
     monkeypatch.setattr(
-        training.Training,
-        "_embed",
-        lambda self, pixels, numbers, edits: batches.append(numbers) or embed_batch(self, pixels, numbers, edits),
+        Embedder,
+        "__call__",
+        lambda self, source, numbers, edits: batches.append(numbers) or embed_batch(self, source, numbers, edits),
     )
     learn(uniform, settings=replace(SHORT, batch=batch, epochs=1, holdout=0.0), loss=loss)
     assert all(len(numbers) for numbers in batches)

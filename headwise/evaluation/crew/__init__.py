@@ -16,8 +16,9 @@ import torch
 
 from headwise.data.workers import usable_cores
 from headwise.errors import HeadwiseError
-from headwise.evaluation.crew.crew import Crew, Launcher
+from headwise.evaluation.crew.crew import Crew
 from headwise.evaluation.crew.processes import Processes
+from headwise.evaluation.crew.team import Launcher
 from headwise.evaluation.crew.work import Spec, spec_of
 from headwise.evaluation.layout import Plan
 from headwise.towers.base import Model

@@ -1,6 +1,6 @@
 """Workers as processes of this machine, each a fresh interpreter that is spoken to through a socket.
 
-In: a spec. Out: hands (`crew.Hand`). Messages are pickled, each after its length. A process ends as soon as its driver is
+In: a spec. Out: hands (`team.Hand`). Messages are pickled, each after its length. A process ends as soon as its driver is
 gone; while it works it says so every second. It imports nothing of the driver's program.
 """
 
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headwise.evaluation.crew.crew import PATIENCE, Hand
-from headwise.evaluation.crew.work import Spec, Task, Worker, reason
+from headwise.evaluation.crew.team import PATIENCE, Hand
+from headwise.evaluation.crew.work import Call, Spec, Task, Worker, reason
 
 BEAT = 1.0  # seconds between signs of life
 HEAD = struct.Struct("<Q")
@@ -149,16 +149,16 @@ def serve(number: int) -> None:
     busy.clear()
     tell("ready")
     while True:
-        task: Task = _receive(driver)
+        task: Task | Call = _receive(driver)
         busy.set()
         try:
-            scores = worker.run(task)
+            result = worker.run(task)
         except Exception as error:
             busy.clear()
             tell("failed", reason(error))
         else:
             busy.clear()
-            tell("done", scores)
+            tell("done", result)
 
 
 def _receive(driver: socket.socket):

@@ -1,7 +1,7 @@
 """Workers as actors of a Ray cluster, one that is there or one that is started here.
 
-In: an address, how many. Out: hands (`crew.Hand`). Ray only starts actors and carries messages: it restarts and retries
-nothing, so that there is one place that decides what is done again (`crew.py`). Every actor says what it takes: one GPU, or
+In: an address, how many. Out: hands (`team.Hand`). Ray only starts actors and carries messages: it restarts and retries
+nothing, so that there is one place that decides what is done again (`team.py`). Every actor says what it takes: one GPU, or
 so many cores and none.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from headwise.errors import HeadwiseError, cause
-from headwise.evaluation.crew.crew import WAIT, Hand
+from headwise.evaluation.crew.team import WAIT, Hand
 from headwise.evaluation.crew.work import Spec, Worker, reason
 
 ANSWER = 10.0  # seconds that a cluster has to answer
@@ -37,7 +37,7 @@ class Actor:
         return "ready", None
 
     def run(self, task: bytes) -> tuple[str, object]:
-        """A task's scores."""
+        """What comes of a task."""
         try:
             return "done", self.worker.run(pickle.loads(task))
         except Exception as error:

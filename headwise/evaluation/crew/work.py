@@ -1,7 +1,7 @@
 """What a worker does: the one function that runs a task, wherever the worker is.
 
-In: a `Spec` once (a model by name, what the machine has to be), then tasks: masks, and the path of a job's file. Out: scores,
-or embeddings in a file beside it. Workers get paths and never arrays; what they compute has the bits of the driver's own
+In: a `Spec` once (a model by name, what the machine has to be), then tasks: masks, and the path of a job's file, or a function's
+file and an argument. Out: scores, embeddings in a file beside it, or what the function returns. Workers get paths and never arrays; what they compute has the bits of the driver's own
 walk: the same sets, chunks, stacks and threads. They know nothing of the study.
 """
 
@@ -14,6 +14,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from headwise.evaluation.layout import Plan, check_device
 from headwise.processor import machine, use_threads
 from headwise.scoring.objectives import Score
 from headwise.towers import NAMES, Model, load
+from headwise.towers.base import Tower
 from headwise.version import __version__
 
 TOKEN = "token"  # a file in the work folder: who can read it sees what the driver sees
@@ -94,6 +96,20 @@ class Task:
     score: bool = False
 
 
+@dataclass(frozen=True)
+class Call:
+    """A function called with the tower and an argument.
+
+    Arguments:
+        job, digest: the function's file and its SHA-256.
+        argument: what it gets.
+    """
+
+    job: str
+    digest: str
+    argument: object
+
+
 def named(model: Model) -> str:
     """The name by which another process loads this model.
 
@@ -154,22 +170,36 @@ class Worker:
                 f"{where} differs from the driver ({differ}), so that sums round differently. Use machines of one kind, or "
                 "allow it with --mixed-workers: scores then agree within a tolerance."
             )
-        tower = load(spec.model, device=device, **dict(spec.overrides)).tower  # type: ignore[arg-type]
+        self._spec, self._exact = spec, None
+        tower = self._loaded()
         if tower.weights_hash != spec.weights:
             raise HeadwiseError(
                 f"{where} finds other weights under {spec.model} than the driver. Give both the same files."
             )
         self.tower = tower.cast(device, Plan(spec.dtype).torch_dtype)
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Any] = {}
 
-    def run(self, task: Task) -> list[Score]:
+    def run(self, task: Task | Call) -> object:
+        """What comes of a task: `score`'s of masks, or what a call returns.
+
+        Raises:
+            HeadwiseError, OSError: as `score`; whatever the function raises.
+        """
+        if isinstance(task, Task):
+            return self.score(task)
+        if self._exact is None:
+            exact = self.tower if self.tower.dtype == torch.float32 else self._loaded()
+            self._exact = exact.cast(self.device, torch.float32)
+        return self._job(task)(self._exact, task.argument)
+
+    def score(self, task: Task) -> list[Score]:
         """The scores of a task, in the order of its masks; none where it fills a part of a file.
 
         Raises:
             HeadwiseError: embeddings that are not finite, paths that cannot be read.
             OSError: the disk is full.
         """
-        job = self._job(task)
+        job: Job = self._job(task)
         if task.score:
             found = read_embeddings(task.file, len(task.masks), len(job.pixels), task.first, task.last)
             return [_bare(job.objective(e)) for e in found]
@@ -186,7 +216,10 @@ class Worker:
                 write_embeddings(file.fileno(), e, place[mask] * total + task.first)
         return []
 
-    def _job(self, task: Task) -> Job:
+    def _loaded(self) -> Tower:
+        return load(self._spec.model, device=self.device, **dict(self._spec.overrides)).tower  # type: ignore[arg-type]
+
+    def _job(self, task: Task | Call) -> Any:
         if task.digest not in self._jobs:
             try:
                 content = Path(task.job).read_bytes()

@@ -54,6 +54,7 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
             bench.moments,
             anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
             about=bench.key + (old.pairs.hash if old else ""),
+            workers=bench.crew,
             progress=evaluate.progress,
         )
         name = f"learned-{rung}{_held_to(bench, settings)}-seed{settings.seed}.safetensors"

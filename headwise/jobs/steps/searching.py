@@ -237,6 +237,7 @@ def _gradient(
             replace(options, epochs=epochs),
             means=evaluate.means,
             about=bench.key,
+            workers=bench.crew,
             progress=evaluate.progress,
         )
         name = f"bp-{start.operator}-seed{settings.seed}.safetensors"
