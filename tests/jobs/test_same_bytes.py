@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import write_pairs
 
+from headwise.evaluation.crew import Staff
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
@@ -143,6 +144,14 @@ def test_a_damaged_file_is_made_again_and_said(cold, pairs, tmp_path, what):
     said = run(pairs, out, cache)
     assert sum("again" in sentence for sentence in said) == len(found) > 0
     assert content(out) == content(cold[0])
+
+
+def test_workers_give_the_bytes_of_one_process(cold, pairs, tmp_path, monkeypatch):
+    """Sweep, searches, AAT-BP, learned scales: whoever ran the tower."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as this process
+    machine = Machine(cache_dir=cold[1], staff=Staff(workers=2))
+    refine("demo", pairs, tmp_path / "out", settings=SETTINGS, machine=machine)
+    assert content(tmp_path / "out") == content(cold[0])
 
 
 def test_other_settings_in_the_same_folder_are_learned_anew_and_said(cold, pairs, tmp_path):

@@ -22,7 +22,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError, cause
 from headwise.evaluation.engine import Means, Pixels, embed
 from headwise.evaluation.layout import Plan, check_device
-from headwise.processor import machine, use_threads
+from headwise.processor import keep_memory, machine, use_threads
 from headwise.scoring.objectives import Score
 from headwise.towers import NAMES, Model, load
 from headwise.towers.base import Tower
@@ -161,6 +161,7 @@ class Worker:
                 "workers share."
             )
         check_device(device)
+        keep_memory()
         threads = spec.machine.get("threads")
         use_threads(threads)
         here = machine(device)
