@@ -14,10 +14,8 @@ from pathlib import Path
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = (
-    -1,
-    -3,
-)  # of malloc.h: bytes of a free top, and of a block, that the system gets back
+M_TRIM_THRESHOLD = -1  # of malloc.h: so many bytes free at the end of memory go back to the system
+M_MMAP_THRESHOLD = -3  # blocks of so many bytes are the system's from the start
 
 
 def machine(device: str = "cpu") -> dict[str, object]:
