@@ -6,6 +6,7 @@ study holds is not run again. It does not know why a mask is asked for: searches
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -40,6 +41,21 @@ def inline(evaluate: Evaluator, sets: list[list[Mask]]) -> Iterator[list[tuple[M
         yield scores
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far a search was after one call.
+
+    Arguments:
+        stage: whose call it was.
+        ffe: spent until then.
+        fitness: the best of all masks until then.
+    """
+
+    stage: str
+    ffe: float
+    fitness: float
+
+
 @dataclass
 class Evaluator:
     """Scores masks on one split; what the study already holds is not run again.
@@ -56,6 +72,8 @@ class Evaluator:
         launcher: what runs sets of masks: this process, or workers (`crew/`).
         spent: FFE of everything that was asked for, whether it was run or came from the study. It depends on
             the requests alone, so that a budgeted search that is resumed makes the same decisions.
+        stage: what the next calls are for, in a few words.
+        course: how the best fitness grew, call by call; of the requests alone, as `spent`.
     """
 
     tower: Tower
@@ -69,6 +87,8 @@ class Evaluator:
     observe: Observe | None = None
     launcher: Launcher = inline
     spent: float = 0.0
+    stage: str = ""
+    course: list[Reached] = field(default_factory=list)
     _scores: dict[str, Score] = field(default_factory=dict)
 
     def cost(self, masks: Sequence[Mask]) -> float:
@@ -93,6 +113,12 @@ class Evaluator:
             if self.study:  # one transaction a walk: a resumed run repeats whole walks or nothing
                 self.study.put(self.split, scores)
             self._scores.update({mask.key: score for mask, score in scores})
+        if new:
+            before = [self.course[-1].fitness] if self.course else []
+            known = [
+                score.fitness for score in (self._scores[mask.key] for mask in new) if math.isfinite(score.fitness)
+            ]
+            self.course.append(Reached(self.stage, self.spent, max([*before, *known], default=-math.inf)))
         return [self._scores[mask.key] for mask in masks]
 
     def embeddings(self, masks: Sequence[Mask]) -> Iterator[tuple[Mask, torch.Tensor]]:

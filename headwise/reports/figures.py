@@ -1,4 +1,4 @@
-"""Small figures as inline SVG: intervals of changes, and all masks of a search.
+"""Small figures as inline SVG: intervals of changes, the course of a search, and all its masks.
 
 In: numbers. Out: SVG text whose colours are the page's CSS variables, with a title for screen readers; nothing outside
 the file is referred to.
@@ -86,6 +86,47 @@ def landscape(points: Sequence[tuple[int, float]], base: float, title: str) -> s
     path = "L".join(f"{x(heads):.1f} {y(delta):.1f}" for heads, delta in best.items())
     parts.append(f'<path d="M{path}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
     parts.append(_text((left + right) / 2, bottom + 36, "heads suppressed", anchor="middle", size=12))
+    return _svg(bottom + 44, title, parts)
+
+
+def course(points: Sequence[tuple[str, float, float]], base: float, title: str) -> str:
+    """The best change that a search had found against what it had spent until then, its stages numbered.
+
+    Arguments:
+        points: (stage, FFE, best fitness), in the order of the search.
+        base: fitness of the unchanged model.
+        title: what is drawn, for screen readers.
+    """
+    if not points:
+        return ""
+    low, high = _range([*(fitness - base for _, _, fitness in points), 0.0])
+    most = max(ffe for _, ffe, _ in points) or 1.0
+    left, right, top, bottom = 56.0, WIDTH - 16.0, 24.0, 190.0
+
+    def x(ffe: float) -> float:
+        return left + ffe / most * (right - left)
+
+    def y(fitness: float) -> float:
+        return bottom - (fitness - base - low) / (high - low) * (bottom - top)
+
+    ends = {name: ffe for name, ffe, _ in points}  # the last of a stage is its end
+    parts, began = [], 0.0
+    for number, end in enumerate(ends.values(), 1):
+        if number % 2 == 0:
+            parts.append(
+                f'<rect x="{x(began):.1f}" y="{top - 20:.1f}" width="{x(end) - x(began):.1f}" '
+                f'height="{bottom - top + 20:.1f}" fill="var(--line)" fill-opacity="0.4"/>'
+            )
+        parts.append(_text((x(began) + x(end)) / 2, top - 7, str(number), anchor="middle", size=12))
+        began = end
+    for tick in _ticks(low, high):
+        parts.append(_line(left, y(base + tick), right, y(base + tick), "var(--ink)" if tick == 0 else "var(--line)"))
+        parts.append(_text(left - 8, y(base + tick) + 4, change(tick, 1), anchor="end", size=12))
+    for tick in _ticks(0.0, most):
+        parts.append(_text(x(tick), bottom + 18, f"{tick:g}", anchor="middle", size=12))
+    path = f"M{x(0):.1f} {y(base):.1f}" + "".join(f"H{x(ffe):.1f}V{y(fitness):.1f}" for _, ffe, fitness in points)
+    parts.append(f'<path d="{path}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
+    parts.append(_text((left + right) / 2, bottom + 36, "FFE spent", anchor="middle", size=12))
     return _svg(bottom + 44, title, parts)
 
 

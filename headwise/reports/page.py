@@ -103,6 +103,12 @@ def page_html(
             base,
             f"Change of {metric_name(main)} on the search split of every mask that was evaluated",
         ),
+        course=figures.course(
+            [(one["stage"], one["ffe"], one["fitness"]) for one in results.get("progress", ())],
+            base,
+            f"Best change of {metric_name(main)} on the search split so far, points, against FFE spent",
+        ),
+        courses=list(dict.fromkeys(one["stage"] for one in results.get("progress", ()))),
         stages=stages(results, fitness or {}, base),
         finalists=finalists_of(results),
         cautions=[

@@ -13,6 +13,7 @@ import torch
 
 from headwise.checked import read_results
 from headwise.evaluation.fingerprints import recorded
+from headwise.evaluation.study import Study
 
 from .common import SMALL
 
@@ -30,6 +31,21 @@ def test_refine_writes_every_artefact_and_prints_what_it_wrote(refined):
     assert printed["finalists"][0]["mask"] == "identity"
     parts = printed["data"]["splits"]
     assert sum(part["images"] for part in parts.values()) == printed["data"]["images"] == 60
+
+
+def test_the_progress_of_a_search_ends_at_the_best_that_its_study_holds(refined):
+    out, printed = refined
+    with Study.reopen(out / "study.sqlite") as study:
+        best = max(one.score.fitness for one in study.evaluations() if one.split == "search")
+    course = printed["progress"]
+    assert course[-1]["fitness"] == best
+    assert [one["ffe"] for one in course] == sorted(one["ffe"] for one in course)
+    assert course[-1]["ffe"] <= printed["ffe"]["search"]
+    stages = list(dict.fromkeys(one["stage"] for one in course))
+    assert stages[0].endswith("(zero)")
+    assert all(stages)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"by what was spent: {', '.join(f'{i} {name}' for i, name in enumerate(stages, 1))}." in page
 
 
 def test_the_same_command_again_gives_the_same_bytes_and_evaluates_nothing(refined, pairs, run):

@@ -76,3 +76,22 @@ def test_scores_are_those_of_the_librarys_own_embeddings(make, tower, clip_modul
     score = evaluate([Mask.identity(tower.grid)])[0]
     assert score.metrics == expected.metrics
     assert score.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_the_course_says_what_the_best_was_after_every_call_resumed_or_not(make, tower, tmp_path):
+    masks = [Mask.suppress(tower.grid, [head]) for head in tower.grid]
+    parts = {"first": masks[:2], "again": masks[:2], "second": masks[1:6], "third": masks}
+    alone = [make()([mask])[0].fitness for mask in masks]
+    courses = []
+    for _ in range(2):  # the second finds all in the study
+        with Study(tmp_path / "s.sqlite", {"a": 1}) as study:
+            evaluate = make(study)
+            for evaluate.stage, part in parts.items():
+                evaluate(part)
+            courses.append(evaluate.course)
+    assert courses[0] == courses[1]
+    course = courses[0]
+    assert [one.stage for one in course] == ["first", "second", "third"]  # asking again reaches nothing
+    assert [one.fitness for one in course] == [max(alone[:2]), max(alone[:6]), max(alone)]
+    assert course[0].ffe == pytest.approx(ffe(tower, masks[:2]))
+    assert course[-1].ffe == evaluate.spent

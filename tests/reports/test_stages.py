@@ -1,10 +1,15 @@
 """How the search went: the stages of every operator, and the best so far."""
 
 import copy
+import math
+import re
 
 import pytest
 from sample_results import RESULTS
 
+from headwise.evaluation.evaluator import Reached
+from headwise.jobs.steps.results import turns
+from headwise.reports import figures
 from headwise.reports.page import page_html
 from headwise.reports.stages import stages
 
@@ -53,3 +58,32 @@ def test_a_search_that_only_lost_leaves_the_unchanged_model_best():
 
 def test_a_page_without_stages_has_no_such_part():
     assert 'id="search"' not in page_html(results(operators=()))
+
+
+def test_of_a_course_every_rise_and_the_end_of_every_stage_is_kept():
+    course = [
+        Reached("sweep", 5.0, -math.inf),  # no score was a number
+        Reached("sweep", 18.0, 0.31),
+        Reached("greedy", 20.0, 0.31),
+        Reached("greedy", 22.0, 0.33),
+        Reached("greedy", 24.0, 0.33),
+        Reached("greedy", 26.0, 0.33),
+        Reached("scale", 40.0, 0.33),
+    ]
+    assert [one.ffe for one in turns(course)] == [18.0, 22.0, 26.0, 40.0]
+    assert turns([]) == []
+
+
+def test_the_curve_of_a_search_steps_up_where_the_best_grew():
+    points = [("sweep", 10.0, 0.31), ("greedy", 15.0, 0.33), ("greedy", 20.0, 0.33)]
+    svg = figures.course(points, 0.30, "the <course>")
+    path = re.search(r'd="M(\S+) (\S+)H(\S+)V(\S+)H(\S+)V(\S+)H(\S+)V(\S+)"', svg)
+    assert path
+    x0, y0, x1, y1, x2, y2, x3, y3 = map(float, path.groups())
+    assert x1 - x0 == pytest.approx(2 * (x2 - x1), abs=0.2)
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
+    assert y0 - y1 == pytest.approx((y1 - y2) / 2, abs=0.2)  # down is up
+    assert y2 == y3
+    assert svg.count("<rect") == 1  # every second stage is shaded
+    assert "the &lt;course&gt;" in svg
+    assert figures.course([], 0.30, "nothing") == ""

@@ -66,8 +66,8 @@ def counted(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int
 def metered(reporter: Reporter, evaluate: Evaluator, title: str, total: float | None) -> Iterator[None]:
     """Shows the evaluator's work as one stage of so many FFE."""
     with reporter.stage(title, total, "FFE") as advance:
-        evaluate.progress = advance
+        evaluate.progress, evaluate.stage = advance, title
         try:
             yield
         finally:
-            evaluate.progress = None
+            evaluate.progress, evaluate.stage = None, ""

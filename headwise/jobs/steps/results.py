@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
+from headwise.evaluation.evaluator import Evaluator, Reached
 from headwise.jobs.steps.anchoring import Moved
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.keeping import Tested
@@ -69,7 +71,7 @@ class Picked:
 def results_json(
     bench: Bench,
     settings: Settings,
-    search_ffe: float,
+    evaluate: Evaluator,
     budget: float,
     searched: Sequence[Searched],
     picked: Picked,
@@ -104,6 +106,7 @@ def results_json(
             for r in searched
             for s in r.strategies
         ],
+        "progress": [asdict(one) for one in turns(evaluate.course)],
         "finalists": [_finalist(picked, i) for i in range(len(picked.finalists))],
         "kept": picked.guard and {"max_loss": settings.max_loss, "checked": picked.guard.rows, "domains": kept.domains},
         **_anchors(bench, settings, picked),
@@ -128,15 +131,25 @@ def results_json(
                 for name in dict.fromkeys(s.name for r in searched for s in r.strategies)
             },
             **({"means": 1.0} if unbound(settings.searching) else {}),
-            "search": search_ffe,
+            "search": evaluate.spent,
             "pick": picked.ffe,
             **({"kept": picked.guard.ffe} if picked.guard else {}),
             **({"anchors": picked.moved.ffe} if picked.moved else {}),
             "budget": budget,
-            "before_test": search_ffe + picked.ffe + sum(one.ffe for one in (picked.guard, picked.moved) if one),
+            "before_test": evaluate.spent + picked.ffe + sum(one.ffe for one in (picked.guard, picked.moved) if one),
             "test": tested["ffe"] + kept.ffe,
         },
     }
+
+
+def turns(course: Sequence[Reached]) -> list[Reached]:
+    """Of a search's course what its curve needs: where the best grew, and where every stage ended."""
+    kept: list[Reached] = []
+    for one, following in zip_longest(course, course[1:]):
+        grew = not kept or one.fitness > kept[-1].fitness
+        if math.isfinite(one.fitness) and (grew or following is None or following.stage != one.stage):
+            kept.append(one)
+    return kept
 
 
 def _gap(chosen: Finalist, identity: Finalist, row: dict, pick_se: float) -> dict[str, float | None]:
