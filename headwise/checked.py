@@ -7,6 +7,7 @@ possible, and refused with a sentence where it is not; who reads decides.
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -169,7 +170,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     """
     from safetensors import safe_open
 
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:

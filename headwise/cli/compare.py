@@ -1,6 +1,6 @@
 """compare on the command line: options → CompareSettings → `jobs.compare` → a table of methods.
 
-In: arguments. Out: printed rows, or compare.json on standard output. Every search and baseline has one name for all
+In: arguments. Out: printed rows, or compare.json on standard output. Every search, learned rung and baseline has one name for all
 its edits.
 """
 
@@ -43,8 +43,8 @@ def compare(
         str | None,
         typer.Option(
             "--strategy",
-            help="Comma-separated, of: greedy, ga, bp (searches), lora, adapter, layernorm, projection, svd, logit (baselines). By default "
-            "all.",
+            help="Comma-separated, of: greedy, ga, bp (searches), scale, spectral (learned edits of every head), lora, adapter, layernorm, "
+            "projection, svd, logit (baselines). By default all.",
         ),
     ] = None,
     keep_domain: KeepOption = None,
@@ -63,7 +63,9 @@ def compare(
     exact: ExactOption = False,
     max_heads: MaxHeadsOption = None,
     operator: OperatorOption = "uniform",
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of AAT-BP and of the baselines.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Most epochs of AAT-BP, of learned edits and of the baselines.")
+    ] = None,
     write: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +80,7 @@ def compare(
     aim: Aim,
     where: Crewed,
 ) -> None:
-    """Every search and what people would train instead, on the same splits, in one table.
+    """Every search, learned edits, and what people would train instead, on the same splits, in one table.
 
     Example: headwise compare demo demo -o compared/ --budget 60
     """
@@ -97,7 +99,11 @@ def compare(
         exact=exact,
         max_heads=max_heads,
     )
-    search = replace(search, gradient=replace(search.gradient, **given({"epochs": epochs})))
+    search = replace(
+        search,
+        gradient=replace(search.gradient, **given({"epochs": epochs})),
+        values=replace(search.values, **given({"epochs": epochs})),
+    )
     settings = replace(
         base,
         repeats=repeats,

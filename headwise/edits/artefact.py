@@ -7,6 +7,7 @@ its fields. It knows their text and their places, not what edits mean.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,9 +69,9 @@ def read(source: str | Path, *, revision: str | None = None) -> tuple[str, str, 
         HeadwiseError: nothing there, or not a text.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes any name
         path = path / MASK_FILE
-    elif not path.is_file():
+    elif not os.path.isfile(path):
         path = _download(str(source), revision)
     try:
         check_regular(path)

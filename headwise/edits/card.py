@@ -6,6 +6,7 @@ In: edits (`Described`). Out: Markdown. Cards of results, which know more, are i
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ def card_header(base_model: str, *, merged: bool = False) -> str:
     """
     lines = ["---", f"library_name: {'transformers' if merged else 'headwise'}"]
     reference = base_model.removeprefix("hf:")
-    if base_model.startswith("hf:") and is_hub_id(reference) and not Path(reference).exists():
+    if base_model.startswith("hf:") and is_hub_id(reference) and not os.path.exists(reference):
         lines += [f"base_model: {yaml(reference)}", *(["base_model_relation: finetune"] if merged else [])]
     if merged:
         lines += ["pipeline_tag: zero-shot-image-classification"]

@@ -7,6 +7,7 @@ fingerprint is decided in `jobs/steps/bench.py`.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -17,7 +18,7 @@ from headwise.checked import checksum
 
 def recorded(path: Path | str) -> dict | None:
     """The fingerprint in a study's file, None where there is no file or none that can be read; nothing is changed."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         return None
     with (
         suppress(sqlite3.Error, ValueError, RecursionError),

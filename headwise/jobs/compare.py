@@ -1,4 +1,4 @@
-"""compare: all searches and baselines on the same splits, in one table.
+"""compare: all searches, learned rungs and baselines on the same splits, in one table.
 
 In: a model, pairs, perhaps other data. Out: one row per method: change on the test split with its interval, cost, what
 it does to the other data. The runs themselves are in `steps/contest.py` and `steps/trained.py`, the rows in
@@ -19,7 +19,7 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import check_budget, total_of
 from headwise.jobs.steps.clean import apart
-from headwise.jobs.steps.contest import captions_or_none, rate_of, run_searches
+from headwise.jobs.steps.contest import captions_or_none, rate_of, run_learned, run_searches
 from headwise.jobs.steps.contest_plan import contest_stages
 from headwise.jobs.steps.contest_settings import NEED_CAPTIONS, CompareSettings
 from headwise.jobs.steps.findings import Findings
@@ -39,7 +39,7 @@ from headwise.jobs.steps.planning import plan_json, plan_text, timing
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.jobs.steps.prospects import say_before
 from headwise.jobs.steps.reads import remember_reads
-from headwise.jobs.steps.settings import check_model
+from headwise.jobs.steps.settings import check_model, saving_memory
 from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.trained import Place, run_baseline, write_baseline
@@ -60,7 +60,7 @@ def compare(
     reporter: Reporter | None = None,
     **columns: object,
 ) -> Findings:
-    """Run every search and every baseline on the same splits and write one table.
+    """Run every search, every learned rung and every baseline on the same splits and write one table.
 
     Arguments:
         model, pairs, goal, machine, split_by, reporter, columns: as for `refine`. The split is that of seed 0;
@@ -88,6 +88,7 @@ def compare(
     machine = machine or Machine()
     ready = load_model(model, machine)
     check_model(ready, settings.search)
+    settings = replace(settings, search=saving_memory(ready, settings.search))
     given = read_pairs(pairs, reporter, columns)
     splits = split(given, by=split_by, seed=settings.search.seed)
     study = None if dry_run else folder / "study.sqlite"
@@ -106,7 +107,7 @@ def compare(
     if dry_run:
         return Findings(plan_json(found, each, pace.minutes))
     reporter.say(plan_text(found, f"{each:.1f} FFE of each method", pace.minutes))
-    runs = run_searches(bench, settings, pace)
+    runs = run_searches(bench, settings, pace) + run_learned(bench, settings, pace)
     places = _places(bench, domains)
     baselines, trainings = [], {}
     for name in BASELINES:

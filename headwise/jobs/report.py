@@ -7,6 +7,7 @@ a transfer or a front, and, for pictures, the pairs that it was made on. Out: on
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def report(
                 raise
             return None, f"The pairs of this run cannot be read any more, so there are no pictures of queries. {error}"
 
+    if not os.path.isdir(folder):  # unlike Path's, it takes any name
+        raise HeadwiseError(f"There is no folder {folder}. Give the output folder of a finished headwise command.")
     if (folder / RESULTS_FILE).is_file():
         results = finished(folder)
         given = read(results["data"]["source"])

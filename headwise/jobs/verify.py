@@ -5,6 +5,7 @@ In: a folder, edits, perhaps the base model. Out: `Findings` of every check; a r
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from headwise.edits.mask import Mask
@@ -39,7 +40,7 @@ def verify(
         HeadwiseError: nothing to compare with, edits for another base model, or a folder that is no model.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise HeadwiseError(f"{path} is not a folder. Give the folder of a shipped model.")
     if base is None:
         given = edits if isinstance(edits, Mask) else Mask.from_pretrained(edits) if _is_place(edits) else None
@@ -56,4 +57,4 @@ def verify(
 
 
 def _is_place(edits: str | Path) -> bool:
-    return isinstance(edits, Path) or "=" not in edits or Path(edits).exists()
+    return isinstance(edits, Path) or "=" not in edits or os.path.exists(edits)

@@ -136,7 +136,7 @@ def findings(results: Mapping[str, Any]) -> list[str]:
         )
         out.append(
             f"The best baseline, {theirs['method']} ({theirs['trained']:,} trained values), gains "
-            f"{how} the best mask ({_name(ours, results)})."
+            f"{how} the best edit of heads ({_name(ours, results)})."
         )
     idle = [row for row in masks if not any(row["heads"])]
     if idle:
@@ -228,7 +228,7 @@ def _trade(axis: Any, rows: Sequence[Row], domains: Sequence[Mapping[str, Any]])
     axis.set_title(
         "Gain against loss on old data, best by search or training; up and right is better", fontsize=9, loc="left"
     )
-    axis.set_xlabel("change on the test split, points (● heads suppressed, ■ trained)", fontsize=9)
+    axis.set_xlabel("change on the test split, points (● edits of heads, ■ trained weights)", fontsize=9)
     axis.set_ylabel(f"change on {picture(where)},\npoints", fontsize=9)
     axis.margins(0.15)
     axis.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ A library is imported when one of its models is asked for; nothing outside this 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -74,7 +75,7 @@ def load(
 
         library, reference = "hf", str(model_folder())
     elif not (colon and library in NAMES and reference):
-        if not Path(name).is_dir():
+        if not os.path.isdir(name):
             forms = "".join(f"\n  {form}" for form in NAMES.values())
             raise HeadwiseError(f"{name!r} is not a model name. Write demo, a folder, or one of these forms:{forms}")
         library, reference = _folder(Path(name))

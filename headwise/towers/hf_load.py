@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -46,7 +47,7 @@ def load(reference: str, overrides: Overrides) -> tuple[Any, Any, Overrides, tup
     Raises:
         HeadwiseError: no such model, files missing or broken, or of another architecture.
     """
-    name, local = f"hf:{reference}", Path(reference).exists() or Path(reference).is_absolute()
+    name, local = f"hf:{reference}", os.path.exists(reference) or Path(reference).is_absolute()
     with nullcontext() if local else offline_unless_reachable() as answers, no_foreign_code():
         if local:
             _check_folder(name, Path(reference))

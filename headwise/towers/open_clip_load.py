@@ -7,6 +7,7 @@ How weights come into the model is in `open_clip_weights.py`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -40,7 +41,7 @@ def load(open_clip: ModuleType, reference: str, device: str, overrides: Override
             preprocessing that nothing tells.
     """
     name = f"open_clip:{reference}"
-    local = reference.startswith("local-dir:") or Path(reference.partition("/")[2]).is_file()
+    local = reference.startswith("local-dir:") or os.path.isfile(reference.partition("/")[2])
     with nullcontext() if local else offline_unless_reachable(), no_foreign_code():
         try:
             if reference.startswith(FOLDERS):
@@ -62,7 +63,7 @@ def _check_pretrained(open_clip: ModuleType, name: str, architecture: str, pretr
         hint = f"Similar: {', '.join(close)}." if close else "See open_clip.list_models()."
         raise HeadwiseError(f"{name}: open_clip has no architecture {architecture!r}. {hint}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if pretrained not in tags and not Path(pretrained).is_file():
+    if pretrained not in tags and not os.path.isfile(pretrained):
         raise HeadwiseError(
             f"{name}: {pretrained or 'no weights'!r} is neither a pretrained tag of {architecture} nor a file. "
             f"Write open_clip:{architecture}/TAG with one of {', '.join(tags) or '(it has none)'}, or "
@@ -95,7 +96,7 @@ def _tag(open_clip: ModuleType, name: str, architecture: str, tag: str, device: 
 def _folder(open_clip: ModuleType, name: str, reference: str, device: str, overrides: Overrides) -> Loaded:
     schema, _, identifier = reference.partition(":")
     if schema == "local-dir":
-        if not Path(identifier).is_dir():
+        if not os.path.isdir(identifier):
             raise HeadwiseError(f"{name}: the folder {identifier} was not found.")
         configs.check_folder(identifier)
         path, weights = Path(identifier) / CONFIG_FILE, _weights_in(Path(identifier))

@@ -7,6 +7,7 @@ processor itself. Texts are not looked at.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def check_processor(folder: str) -> str:
     Raises:
         HeadwiseError: no folder, or a broken or hostile configuration in it.
     """
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise HeadwiseError(f"--processor {folder} (processor=) is not a folder.")
     configs.check_folder(folder)
     return folder

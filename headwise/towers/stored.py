@@ -7,6 +7,7 @@ the format has them; nothing is fetched.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,9 +65,9 @@ def _files(source: str) -> list[Path]:
             reference = reference.removeprefix(prefix)
             return _in_folder(Path(reference), library) if prefix == "local-dir:" else _in_cache(reference, library)
     if library == "hf":
-        return _in_folder(Path(reference), library) if Path(reference).is_dir() else _in_cache(reference, library)
+        return _in_folder(Path(reference), library) if os.path.isdir(reference) else _in_cache(reference, library)
     name, _, file = reference.partition("/")
-    if file and Path(file).is_file():
+    if file and os.path.isfile(file):
         return [Path(file)]
     return _in_cache(_repository(library, name, file), library)
 

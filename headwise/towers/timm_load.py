@@ -6,6 +6,7 @@ at here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,7 +36,7 @@ def load(timm: ModuleType, reference: str, overrides: Overrides) -> tuple[Any, t
     overrides.refuse("context_length", reason="timm's models have no text tower.")
     if reference.startswith(FOLDERS):
         model_name, file = reference, ""
-        if reference.startswith("local-dir:") and Path(reference.partition(":")[2]).is_dir():
+        if reference.startswith("local-dir:") and os.path.isdir(reference.partition(":")[2]):
             configs.check_folder(reference.partition(":")[2])
     elif model_name.split(".")[0] not in timm.list_models():
         close = timm.list_models(f"*{model_name.split('.')[0]}*")[:8]
@@ -43,7 +44,7 @@ def load(timm: ModuleType, reference: str, overrides: Overrides) -> tuple[Any, t
             f"{name}: timm has no model {model_name!r}. "
             + (f"Similar: {', '.join(close)}." if close else "See timm.list_models('*clip*').")
         )
-    if file and not Path(file).is_file():
+    if file and not os.path.isfile(file):
         raise HeadwiseError(f"{name}: there is no checkpoint file {file}.")
     local = bool(file) or reference.startswith("local-dir:")
     with nullcontext() if local else offline_unless_reachable(), no_foreign_code():

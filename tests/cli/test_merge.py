@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+import headwise
+from headwise.edits.mask import Mask
+from headwise.towers import load
+
 
 def test_merge_of_a_mask_as_text(pairs, run, tmp_path):
     code, out, _ = run("merge", "demo", "L0.H1=zero, L5.H2=zero", "-o", tmp_path / "m", "--json")
@@ -13,3 +17,40 @@ def test_merge_of_a_mask_as_text(pairs, run, tmp_path):
     code2, masked, _ = run("evaluate", "demo", pairs, "--mask", "L0.H1=zero, L5.H2=zero", "--json")
     assert code == code2 == 0
     assert json.loads(out)["metrics"] == pytest.approx(json.loads(masked)["metrics"], abs=0.02)
+
+
+def test_edits_of_every_head_are_a_text_longer_than_any_file_name(pairs, run):
+    text = ", ".join(f"L{row}.H{head}=scale(1.1)" for row in range(6) for head in range(6))
+    code, out, error = run("evaluate", "demo", pairs, "--mask", text, "--json")
+    assert code == 0, error
+    ours = json.loads(out)["metrics"]
+    grid = load("demo").tower.grid
+    mask = Mask.parse(grid, text)
+    assert mask.size == 36
+    theirs = headwise.evaluate("demo", pairs, mask)["metrics"]
+    assert {name: ours[name] for name in theirs} == theirs
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: headwise.load(LONG),
+        lambda: headwise.load(f"hf:{LONG}"),
+        lambda: headwise.load(f"open_clip:ViT-B-32/{LONG}"),
+        lambda: headwise.load(f"open_clip:local-dir:{LONG}"),
+        lambda: headwise.load(f"timm:local-dir:{LONG}"),
+        lambda: headwise.read(LONG),
+        lambda: headwise.read(f"{LONG}.csv"),
+        lambda: Mask.from_pretrained(LONG),
+        lambda: headwise.report(LONG),
+        lambda: headwise.verify(LONG, edits=LONG),
+        lambda: headwise.merge("demo", LONG, "y"),
+        lambda: headwise.evaluate("demo", "demo", LONG),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_said(ask):
+    with pytest.raises(headwise.HeadwiseError, match=LONG):
+        ask()

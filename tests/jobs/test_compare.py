@@ -21,14 +21,15 @@ from headwise.checked import read_results
 from headwise.errors import HeadwiseError
 from headwise.jobs.compare import compare
 from headwise.jobs.evaluate import evaluate
+from headwise.jobs.refine import refine
 from headwise.jobs.steps import trained
 from headwise.jobs.steps.contest_settings import CompareSettings
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.design import Design
 from headwise.towers import load, tower_of
 
-METHODS = "best single head,greedy,ga,bp,bp soft,adapter,layernorm"
-SMALL = ["--strategy", "greedy,ga,bp,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
+METHODS = "best single head,greedy,ga,bp,bp soft,scale,adapter,layernorm"
+SMALL = ["--strategy", "greedy,ga,bp,scale,adapter,layernorm", "--repeats", "2", "--budget", "45", "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_every_method_has_a_row_and_the_files_are_there(compared):
     text = (out / "compare.md").read_text()
     assert all(f"| {method} |" in text for method in METHODS.split(","))
     runs = {row["method"]: row["runs"] for row in results["rows"]}
-    assert runs["ga"] == runs["bp"] == runs["adapter"] == 2
+    assert runs["ga"] == runs["bp"] == runs["scale"] == runs["adapter"] == 2
     assert runs["greedy"] == runs["best single head"] == 1  # they draw nothing at random
 
 
@@ -108,7 +109,8 @@ def test_costs_are_counted(compared):
     for name in ("greedy", "ga", "bp"):  # with the sweep of 36 heads, each at most what it was given
         assert 45 - rows[name]["ffe"] > 15
     assert rows["adapter"]["trained"] == 192 * 192
-    assert rows["bp"]["trained"] == 36
+    assert rows["bp"]["trained"] == rows["scale"]["trained"] == 36
+    assert 2 < rows["scale"]["ffe"] < 45 - 2  # two epochs, the candidates; no sweep
     assert rows["greedy"]["trained"] == 0
     assert all(row["seconds"] > 0 for row in results["rows"][2:] if row["ffe"])
 
@@ -165,6 +167,22 @@ def test_a_damaged_file_of_a_baseline_is_never_read_as_another_result(tmp_path):
         assert found in (None, whole), place
         assert (found is None) == bool(count), place
         said.clear()
+
+
+def test_learned_edits_are_what_refine_learns_once_for_all_operators(pairs, tmp_path):
+    search = Settings(operators=("zero", "mean"), controls=1, budget=60.0, rungs=("spectral",))
+    settings = CompareSettings(strategies=("spectral",), repeats=1, search=search)
+    rows = compare("demo", pairs, tmp_path / "compared", settings=settings)["rows"]
+    (row,) = [row for row in rows if row["method"] == "spectral"]
+    assert row["operator"] is None
+    assert row["trained"] == 36 * 32
+    assert [one["operator"] for one in rows if one["method"] == "best single head"] == ["zero", "mean"]
+    refined = refine("demo", pairs, tmp_path / "refined", settings=search).results
+    chosen = next(one for one in refined["test"] if one["what"] == "chosen")
+    assert row["heads"] == [chosen["size"]]
+    assert row["test"]["delta"] == chosen["delta"]
+    best = next(one for one in refined["test"] if one["what"] == "spectral")
+    assert row["test_by_search"]["delta"] == best["delta"]
 
 
 def test_operators_are_rows_of_their_own(pairs, tmp_path):

@@ -72,7 +72,7 @@ def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found
         own: dict[str, list[Found]] = {}
         for found_by, found in result.candidates():
             own.setdefault(found_by, []).append(found)
-        chains += [[(name, found) for found in _of_every_size(masks, each)] for name, masks in own.items()]
+        chains += [[(name, found) for found in of_every_size(masks, each)] for name, masks in own.items()]
     seen: set[str] = set()
     best = []
     for turn in zip_longest(*chains):
@@ -83,7 +83,7 @@ def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found
     return best
 
 
-def _of_every_size(found: Sequence[Found], each: int) -> list[Found]:
+def of_every_size(found: Sequence[Found], each: int) -> list[Found]:
     """The masks, best first, at most `each` of one size; of learned edits, which all change every head, all."""
     places: Counter[int] = Counter()
     best = []

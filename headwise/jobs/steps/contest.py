@@ -1,6 +1,7 @@
 """Every method on the same splits: what it found, what that cost, and what the pick split made of it.
 
-In: a bench and `CompareSettings`. Out: a `Run` for every method, operator and seed, in a fixed order. The test split
+In: a bench and `CompareSettings`. Out: a `Run` for every search, operator and seed and for every learned rung and seed, in a
+fixed order. The test split
 is not read here; that is `standings.py`.
 """
 
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -19,7 +22,9 @@ from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import Budget, divided, open_budget
+from headwise.jobs.steps.choosing import of_every_size
 from headwise.jobs.steps.contest_settings import SEEDED, CompareSettings
+from headwise.jobs.steps.learning import learn
 from headwise.jobs.steps.pace import Pace
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.searching import RUN, Strategy
@@ -30,13 +35,15 @@ from headwise.scoring import stats
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.contract import Found, Left, best_of, purse
 
+Ran = TypeVar("Ran")
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One method, operator and seed.
 
     Arguments:
-        method, operator, seed: which.
+        method, operator, seed: which; no operator: the edits are learned.
         best: the best mask by the search split alone.
         chosen: what the pick split chose among the method's masks and identity.
         pick_delta: of the chosen mask, a fraction.
@@ -48,7 +55,7 @@ class Run:
     """
 
     method: str
-    operator: str
+    operator: str | None
     seed: int
     best: Found
     chosen: Mask
@@ -69,10 +76,10 @@ class Timed(Evaluator):
     run_ffe = 0.0
 
     @classmethod
-    def of(cls, bench: Bench, split: str, operator: str) -> Timed:
-        """The bench's evaluator of a split, with a clock."""
+    def of(cls, bench: Bench, split: str, operator: str | None = None) -> Timed:
+        """The bench's evaluator of a split, with a clock, and with the constants that the operator needs."""
         plain = bench.evaluator(split)
-        if unbound([operator]):
+        if operator and unbound([operator]):
             plain.means = bench.means
         return cls(**{f.name: getattr(plain, f.name) for f in fields(plain)})
 
@@ -127,6 +134,22 @@ def run_searches(bench: Bench, settings: CompareSettings, pace: Pace) -> list[Ru
     return runs
 
 
+def run_learned(bench: Bench, settings: CompareSettings, pace: Pace) -> list[Run]:
+    """All learned rungs that were asked for, with every seed; no operator is theirs."""
+    runs = []
+    for rung in settings.learned:
+        for seed in range(settings.repeats):
+            evaluate, options = Timed.of(bench, "search"), replace(settings.of(seed), rungs=(rung,), max_minutes=None)
+            budget, clock = open_budget(bench, options, math.nan, time.monotonic()), pace.share()
+            left = purse(evaluate, budget.total - budget.reserved, clock)
+            evaluate([Mask.identity(bench.tower.grid)])
+            run = partial(learn, bench, evaluate, rung, options, left)
+            found, own, interrupted = _timed(bench, evaluate, f"compare: {rung}, seed {seed}, {_short(options)}", run)
+            (strategy,) = found.strategies
+            runs.append(_judged(bench, evaluate, rung, None, options, strategy, 0.0, own, interrupted))
+    return runs
+
+
 def _run(
     bench: Bench, settings: CompareSettings, start: Start, budget: Budget, name: str, seed: int, clock: Left | None
 ) -> list[Run]:
@@ -134,41 +157,62 @@ def _run(
     evaluate, options, operator = Timed.of(bench, "search", start.operator), settings.of(seed), start.operator
     evaluate([Mask.identity(start.grid), *(found.mask for found in start.singles)])  # from the study
     left = purse(evaluate, budget.total - budget.reserved - start.cost, clock)
-    evaluate.seconds = evaluate.evaluated = 0.0
     key = f"compare: {name}, {operator}, seed {seed}, {_short(options)}"
+    run = partial(_strategies, bench, evaluate, start, options, left, name)
+    found, own, interrupted = _timed(bench, evaluate, key, run)
+    paid = replace(options, finalists=min(options.finalists, max(1, int(budget.reserved) - 1)))
+    return [
+        _judged(bench, evaluate, method, operator, paid, strategy, seeding, own, interrupted)
+        for method, strategy, seeding in found
+    ]
+
+
+def _timed(bench: Bench, evaluate: Timed, key: str, run: Callable[[], Ran]) -> tuple[Ran, float, bool]:
+    """What a method gives, seconds of its own work, and whether it was killed and continued: a replay takes no time of
+    its own, so the study keeps what the first run took."""
+    evaluate.seconds = evaluate.evaluated = 0.0
     note = bench.study.read(key, {}) if bench.study else {}
     assert isinstance(note, dict)
     if bench.study and not note:
         bench.study.note(key, {"own": None})
     began = time.perf_counter()
-    found = _strategies(bench, evaluate, start, options, left, name)
+    found = run()
     own = time.perf_counter() - began - evaluate.seconds
     if isinstance(note.get("own"), float):
-        own = note["own"]  # a replay takes no time of its own
+        own = note["own"]
     else:
         note = {"own": own, "interrupted": bool(note)}
         if bench.study:
             bench.study.note(key, note)
     _keep_rate(bench, evaluate)
-    runs, paid = [], replace(options, finalists=min(options.finalists, max(1, int(budget.reserved) - 1)))
-    for method, strategy, seeding in found:
-        chosen, delta = pick_from(bench, operator, strategy.masks, paid)
-        runs.append(
-            Run(
-                method=method,
-                operator=operator,
-                seed=seed,
-                best=strategy.best,
-                chosen=chosen,
-                pick_delta=delta,
-                ffe=seeding + strategy.ffe,
-                evaluated=evaluate.evaluated,
-                own=own,
-                interrupted=bool(note["interrupted"]),
-                facts=strategy.facts,
-            )
-        )
-    return runs
+    return found, own, bool(note["interrupted"])
+
+
+def _judged(
+    bench: Bench,
+    evaluate: Timed,
+    method: str,
+    operator: str | None,
+    options: Settings,
+    strategy: Strategy,
+    seeding: float,
+    own: float,
+    interrupted: bool,
+) -> Run:
+    chosen, delta = pick_from(bench, operator, strategy.masks, options)
+    return Run(
+        method=method,
+        operator=operator,
+        seed=options.seed,
+        best=strategy.best,
+        chosen=chosen,
+        pick_delta=delta,
+        ffe=seeding + strategy.ffe,
+        evaluated=evaluate.evaluated,
+        own=own,
+        interrupted=interrupted,
+        facts=strategy.facts,
+    )
 
 
 def _strategies(
@@ -189,22 +233,15 @@ def _strategies(
     return [(name, RUN[name](bench, evaluate, start, options, left, []), 0.0)]
 
 
-def shortlist(found: Iterable[Found], most: int) -> list[Found]:
-    """The best of every size, at most so many, best first: what a pick split can choose from honestly."""
-    by_size: dict[int, Found] = {}
-    for item in sorted(found, key=lambda item: item.order):
-        if item.mask.size:
-            by_size.setdefault(item.mask.size, item)
-    return sorted(by_size.values(), key=lambda item: item.order)[:most]
-
-
-def pick_from(bench: Bench, operator: str, found: Sequence[Found], options: Settings) -> tuple[Mask, float]:
+def pick_from(bench: Bench, operator: str | None, found: Sequence[Found], options: Settings) -> tuple[Mask, float]:
     """The pick split's choice between identity and a method's masks (`stats.choose`), and its change."""
-    masks = [Mask.identity(bench.tower.grid), *(item.mask for item in shortlist(found, options.finalists))]
+    edited = of_every_size([item for item in found if item.mask.size], 1)[: options.finalists]
+    masks = [Mask.identity(bench.tower.grid), *(item.mask for item in edited)]
     evaluate = Timed.of(bench, "pick", operator)
     with metered(bench.reporter, evaluate, "Pick split", evaluate.cost(masks)):
         scores = evaluate(masks)
-    choice = stats.choose(scores, [m.size for m in masks], level=options.level, seed=options.seed)
+    values = [mask.values for mask in masks]
+    choice = stats.choose(scores, values, level=options.level, rule=options.choose, seed=options.seed)
     return masks[choice.index], choice.delta[choice.index]
 
 

@@ -13,8 +13,8 @@ from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import FIRST_ORDER, open_budget, starting_cost
 from headwise.jobs.steps.contest_settings import BACKWARD, SEEDED, CompareSettings
 from headwise.jobs.steps.pace import epochs_within
-from headwise.jobs.steps.planning import SHARED, Speed, Stage, expected, together
-from headwise.jobs.steps.settings import STRATEGIES
+from headwise.jobs.steps.planning import SHARED, Speed, Stage, expected, learning_cost, together
+from headwise.jobs.steps.settings import CANDIDATES, STRATEGIES
 from headwise.jobs.steps.trained import WHOLE
 
 
@@ -58,6 +58,14 @@ def contest_stages(bench: Bench, kept: Sequence[Bench], settings: CompareSetting
         searches += judged
         pick = together(bench, min(one.finalists, max(1, int(budget.reserved) - 1)))
         add(f"pick split ({operator})", judged * pick, judged * (one.finalists + 1.0), judged * pick, images["pick"])
+    for rung in settings.learned:
+        one = replace(settings.of(0), rungs=(rung,), max_minutes=None)
+        budget, times = open_budget(bench, one, speed.ffe, 0.0), settings.repeats
+        left = budget.total - budget.reserved
+        about = times * learning_cost(one, left)
+        add(f"learning {rung}, {_times(times)}", about, times * left, times * CANDIDATES, images["search"])
+        pick, searches = times * together(bench, int(CANDIDATES) - 1), searches + times
+        add(f"pick split ({rung})", pick, times * CANDIDATES, times * CANDIDATES, images["pick"])
     holdout = settings.training.holdout
     for name in BASELINES:
         if name in settings.strategies:

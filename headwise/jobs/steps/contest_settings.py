@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from headwise.baselines import BASELINES
 from headwise.baselines.training import FitSettings
 from headwise.errors import HeadwiseError
-from headwise.jobs.steps.settings import MASK, Settings, check_strategies, within
+from headwise.jobs.steps.settings import MASK, Settings, check_rungs, check_strategies, within
 from headwise.jobs.steps.settings import STRATEGIES as SEARCH_STRATEGIES
+from headwise.search.values import RANGES
 
-STRATEGIES = (*SEARCH_STRATEGIES, *BASELINES)
+STRATEGIES = (*SEARCH_STRATEGIES, "scale", "spectral", *BASELINES)
 ROWS = ("best single head", "greedy", "ga", "bp", "bp soft")  # of searches: the first always, bp gives two
-SEEDED = frozenset({"ga", "bp", *BASELINES})  # the others do the same for every seed
+SEEDED = frozenset({"ga", "bp"})  # of searches; the others do the same for every seed
 NEED_CAPTIONS = frozenset(BASELINES)
 WRITABLE = ("lora", "layernorm", "projection", "svd")
 BACKWARD = 3.0  # FFE of a forward and a backward pass
@@ -26,9 +27,10 @@ class CompareSettings:
     """What to compare, and how.
 
     Arguments:
-        strategies: searches and baselines, of `STRATEGIES`; the best single head is always among the rows.
+        strategies: searches, learned rungs and baselines, of `STRATEGIES`, or any other rung (`scale+temperature`); the
+            best single head is always among the rows.
         repeats: runs of every strategy that draws random numbers, each with a seed of its own.
-        search: settings of the searches, of which each has the whole budget; operators are compared one by one. Its
+        search: settings of the searches and learned rungs, of which each has the whole budget; operators are compared one by one. Its
             `max_minutes` are for everything before the test split, all methods together.
         training: settings of the baselines, whose epochs the budget bounds, too.
         write: baselines, of `WRITABLE`, to leave as model folders: the seed that the pick split likes best.
@@ -44,8 +46,9 @@ class CompareSettings:
     write: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
-        check_strategies(self.strategies, STRATEGIES)
+        rungs = {name: check_rungs((name,))[0] for name in self.strategies if set(name.split("+")) & set(RANGES)}
+        check_strategies((name for name in self.strategies if name not in rungs), STRATEGIES, empty=bool(rungs))
+        object.__setattr__(self, "strategies", tuple(dict.fromkeys(rungs.get(name, name) for name in self.strategies)))
         object.__setattr__(self, "search", replace(self.search, rungs=(MASK,)))
         within("repeats", self.repeats, 1, 1000)
         for name in self.write:
@@ -64,7 +67,13 @@ class CompareSettings:
         return replace(self.search, seed=seed, keep_soft=True)
 
     @property
+    def learned(self) -> tuple[str, ...]:
+        """The learned rungs that are asked for."""
+        return tuple(name for name in self.strategies if name not in (*SEARCH_STRATEGIES, *BASELINES))
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The rows that are asked for."""
         searches = {"best single head", *self.strategies, *(("bp soft",) if "bp" in self.strategies else ())}
-        return (*(name for name in ROWS if name in searches), *(n for n in BASELINES if n in self.strategies))
+        rows = (name for name in ROWS if name in searches)
+        return (*rows, *self.learned, *(name for name in BASELINES if name in self.strategies))

@@ -7,6 +7,7 @@ is made here or below.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -230,7 +231,7 @@ def read_mask(mask: Mask | str | Path | None, model: Model) -> Mask:
         return Mask.identity(model.tower.grid)
     if isinstance(mask, Mask):
         return mask
-    if isinstance(mask, str) and (mask == "identity" or ("=" in mask and not Path(mask).exists())):
+    if isinstance(mask, str) and (mask == "identity" or ("=" in mask and not os.path.exists(mask))):
         return Mask.parse(model.tower.grid, mask)
     return Mask.from_pretrained(mask)
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from headwise.baselines import BASELINES
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import Clock, least, starting_cost, total_of
@@ -45,9 +44,9 @@ class Pace:
 
 
 def runs_of(settings: CompareSettings) -> tuple[int, int]:
-    """How many searches (of all operators) and how many trainings there are."""
+    """How many searches (of all operators) and how many trainings, learned rungs among them, there are."""
     searches = sum(settings.repeats if name in SEEDED else 1 for name in STRATEGIES if name in settings.strategies)
-    trainings = settings.repeats * sum(name in settings.strategies for name in BASELINES)
+    trainings = settings.repeats * sum(name not in STRATEGIES for name in settings.strategies)
     return searches * len(settings.search.operators), trainings
 
 

@@ -207,13 +207,16 @@ def check_rungs(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(rungs)
 
 
-def check_strategies(given: Iterable[str], known: Iterable[str]) -> None:
+def check_strategies(given: Iterable[str], known: Iterable[str], *, empty: bool = False) -> None:
     """
+    Arguments:
+        empty: there may be none.
+
     Raises:
         HeadwiseError: a name that there is not, with what to write in place of a former one, or no name at all.
     """
     given = list(given)
-    if not given:
+    if not given and not empty:
         raise HeadwiseError(f"No strategy was given. There are: {', '.join(known)}.")
     for name in given:
         if name not in known:

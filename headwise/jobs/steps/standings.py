@@ -54,7 +54,7 @@ class Standings:
     baselines: Sequence[BaselineRun]
 
     def rows(self) -> list[dict]:
-        """Identity, random heads, every search, every baseline; the test split is read for all at once."""
+        """Identity, random heads, every search, every learned rung, every baseline; the test split is read for all at once."""
         matched = random_of(self.runs)
         count, seed = self.settings.search.controls, self.settings.search.seed
         random_masks = controls(matched, count, seed) if matched else ()
@@ -70,12 +70,12 @@ class Standings:
         rows = [self._row("identity", None, evaluators, [masks[0]], [masks[0]])]
         if random_masks:
             rows.append(self._row("random heads", matched and matched.kinds, evaluators, random_masks, random_masks))
-        for operator in self.settings.search.operators:
-            for method in ROWS:
-                runs = [run for run in self.runs if (run.method, run.operator) == (method, operator)]
-                if runs:
-                    chosen, best = [run.chosen for run in runs], [run.best.mask for run in runs]
-                    rows.append(self._row(method, operator, evaluators, chosen, best) | self._cost(runs))
+        searched = [(method, operator) for operator in self.settings.search.operators for method in ROWS]
+        for method, operator in [*searched, *((rung, None) for rung in self.settings.learned)]:
+            runs = [run for run in self.runs if (run.method, run.operator) == (method, operator)]
+            if runs:
+                chosen, best = [run.chosen for run in runs], [run.best.mask for run in runs]
+                rows.append(self._row(method, operator, evaluators, chosen, best) | self._cost(runs))
         for method in BASELINES:
             fitted = [run for run in self.baselines if run.method == method]
             if fitted:
@@ -130,7 +130,9 @@ class Standings:
         }
 
     def _cost(self, runs: Sequence[Run]) -> dict:
-        trained = self.bench.tower.grid.size if runs[0].method.startswith("bp") else 0
+        gates = self.bench.tower.grid.size if runs[0].method.startswith("bp") else 0
+        learned = [values for run in runs if isinstance(values := run.facts.get("values"), int)]
+        trained = max(learned, default=gates)
         seconds = [run.own + rate_of(self.bench) * run.evaluated for run in runs]
         out = {"ffe": float(np.mean([run.ffe for run in runs])), "seconds": float(np.mean(seconds))}
         facts = [run.facts for run in runs]
