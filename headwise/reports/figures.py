@@ -50,7 +50,7 @@ def forest(rows: Sequence[tuple[str, float, Sequence[float] | None]], title: str
 
 
 def landscape(points: Sequence[tuple[int, float]], base: float, title: str) -> str:
-    """Every mask that was evaluated: its change against the number of heads it suppresses, the best of each number
+    """Every mask that was evaluated: its change against the number of heads it edits, the best of each number
     joined by a line. It does not depend on the order in which masks were evaluated.
 
     Arguments:
@@ -85,7 +85,7 @@ def landscape(points: Sequence[tuple[int, float]], base: float, title: str) -> s
     best = dict(found)  # the last of a number is its best
     path = "L".join(f"{x(heads):.1f} {y(delta):.1f}" for heads, delta in best.items())
     parts.append(f'<path d="M{path}" fill="none" stroke="var(--harm)" stroke-width="2"/>')
-    parts.append(_text((left + right) / 2, bottom + 36, "heads suppressed", anchor="middle", size=12))
+    parts.append(_text((left + right) / 2, bottom + 36, "heads edited", anchor="middle", size=12))
     return _svg(bottom + 44, title, parts)
 
 

@@ -19,7 +19,7 @@ def stages(results: Results, fitness: Mapping[str, float | None], base: float) -
 
     Arguments:
         results: of the run.
-        fitness: mask as people read it → fitness on the search split.
+        fitness: mask as people read it → fitness on the search split, where the results do not hold it.
         base: the same of the unchanged model.
 
     Returns:
@@ -38,7 +38,8 @@ def stages(results: Results, fitness: Mapping[str, float | None], base: float) -
                     ("sweep", str(Mask.suppress(grid_of(results), [best["head"]], operator)), cost, best["delta"])
                 )
         for one in results.get("strategies", ()):
-            value = base if one["best"] == "identity" else fitness.get(one["best"])
+            known = one["fitness"] if "fitness" in one else fitness.get(one["best"])  # of a former version: by name
+            value = base if one["best"] == "identity" else known
             if one["operator"] == operator and value is not None:
                 found.append((one["name"], one["best"], one["ffe"], value - base))
         for name, mask, ffe, delta in found:

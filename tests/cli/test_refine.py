@@ -36,7 +36,8 @@ def test_refine_writes_every_artefact_and_prints_what_it_wrote(refined):
 def test_the_progress_of_a_search_ends_at_the_best_that_its_study_holds(refined):
     out, printed = refined
     with Study.reopen(out / "study.sqlite") as study:
-        best = max(one.score.fitness for one in study.evaluations() if one.split == "search")
+        fitness = {str(one.mask): one.score.fitness for one in study.evaluations() if one.split == "search"}
+    best = max(fitness.values())
     course = printed["progress"]
     assert course[-1]["fitness"] == best
     assert [one["ffe"] for one in course] == sorted(one["ffe"] for one in course)
@@ -44,6 +45,8 @@ def test_the_progress_of_a_search_ends_at_the_best_that_its_study_holds(refined)
     stages = list(dict.fromkeys(one["stage"] for one in course))
     assert stages[0].endswith("(zero)")
     assert all(stages)
+    assert printed["strategies"]
+    assert all(one["fitness"] == fitness[one["best"]] for one in printed["strategies"])
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"by what was spent: {', '.join(f'{i} {name}' for i, name in enumerate(stages, 1))}." in page
 

@@ -49,6 +49,13 @@ def test_a_mask_that_the_study_does_not_hold_any_more_is_left_out():
     assert [row["name"] for row in stages(made, {"L0.H0=scale(0.5)": None}, BASE)] == ["sweep"]
 
 
+def test_learned_edits_that_share_a_name_have_their_own_fitness():
+    made = results(("spectral", "spectral", "L0.H0=spectral", 21.0), operators=())
+    made["strategies"][0]["fitness"] = BASE + 0.03
+    (row,) = stages(made, {"L0.H0=spectral": None}, BASE)
+    assert row["delta"] == pytest.approx(0.03)
+
+
 def test_a_search_that_only_lost_leaves_the_unchanged_model_best():
     made = results(("zero", "greedy", "L0.H0=zero", 12.0), operators=())
     (row,) = stages(made, {"L0.H0=zero": BASE - 0.01}, BASE)

@@ -102,7 +102,14 @@ def results_json(
             if r.start.first
         ],
         "strategies": [
-            {"operator": r.start.operator, "name": s.name, "best": str(s.best.mask), "ffe": s.ffe, **s.facts}
+            {
+                "operator": r.start.operator,
+                "name": s.name,
+                "best": str(s.best.mask),
+                "fitness": s.best.score.fitness,
+                "ffe": s.ffe,
+                **s.facts,
+            }
             for r in searched
             for s in r.strategies
         ],
