@@ -35,7 +35,7 @@ told["against"]["queries"]["examples"]["gained"][:3]
 
 # %%
 settings = headwise.CompareSettings(
-    strategies=("greedy", "layernorm"),
+    strategies=("greedy", "scale", "layernorm"),
     repeats=1,
     search=headwise.Settings(operators=("zero",), budget=45, max_heads=3),
 )

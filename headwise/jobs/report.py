@@ -16,7 +16,7 @@ from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.page import write_page
-from headwise.jobs.steps.page_measured import write_measured
+from headwise.jobs.steps.page_measured import nothing_in, write_measured
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.reports.page import PAGE_FILE
 
@@ -67,7 +67,7 @@ def report(
             return None, f"The pairs of this run cannot be read any more, so there are no pictures of queries. {error}"
 
     if not os.path.isdir(folder):  # unlike Path's, it takes any name
-        raise HeadwiseError(f"There is no folder {folder}. Give the output folder of a finished headwise command.")
+        raise nothing_in(folder)
     if (folder / RESULTS_FILE).is_file():
         results = finished(folder)
         given = read(results["data"]["source"])

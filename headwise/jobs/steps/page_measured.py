@@ -43,10 +43,7 @@ def write_measured(folder: Path, read: ReadPairs) -> str:
     others, sweep_path, path = others_in(folder), folder / SWEEP_FILE, explanation_in(folder)
     sweep = _loaded(sweep_path, "sweep") if sweep_path.is_file() else None
     if not (sweep or path or others):
-        raise HeadwiseError(
-            f"There is nothing in {folder} to make a page of. It was looked for: {', '.join(LOOKED_FOR)}. Give the output "
-            "folder of a finished headwise refine, sweep, explain, compare, transfer or front."
-        )
+        raise nothing_in(folder)
     explanation, heads = None, NONE
     if path is not None:
         explanation, heads = _explained(folder, path, sweep, read)
@@ -63,6 +60,14 @@ def write_measured(folder: Path, read: ReadPairs) -> str:
         raise HeadwiseError(f"{broken} lacks something ({error!r}). Run the command that wrote it again.") from error
     write_files(folder, {PAGE_FILE: text})
     return heads.why
+
+
+def nothing_in(folder: Path) -> HeadwiseError:
+    """What to say of a folder that no page can be made of."""
+    return HeadwiseError(
+        f"There is nothing in {folder} to make a page of. It was looked for: {', '.join(LOOKED_FOR)}. Give the output folder of a "
+        "finished headwise refine, sweep, explain, compare, transfer or front."
+    )
 
 
 def _explained(
