@@ -188,7 +188,7 @@ def picture(target: str, curves: dict[str, list[tuple[float, float]]]) -> bytes:
     from matplotlib import pyplot as plt
 
     with drawing():
-        figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+        figure, axes = plt.subplots(figsize=(8.0, 4.2), layout="constrained")
         for (name, points), marker in zip(curves.items(), "osD^vP*Xdh", strict=False):
             axes.plot(
                 [100 * x for x, _ in points], [100 * y for _, y in points], marker=marker, markersize=4, label=name
@@ -198,7 +198,7 @@ def picture(target: str, curves: dict[str, list[tuple[float, float]]]) -> bytes:
         axes.set_xlabel("change on old data, points")
         axes.set_ylabel(f"gain on {target}, points")
         axes.set_title(f"{target}: mean over seeds, α from 0 to 1")
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, frameon=False, loc="outside right upper")
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
         return stream.getvalue()
