@@ -7,7 +7,6 @@ possible, and refused with a sentence where it is not; who reads decides.
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -170,7 +169,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     """
     from safetensors import safe_open
 
-    if not os.path.exists(path):
+    if not Path(path).exists():
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as file:

@@ -7,7 +7,6 @@ fingerprint is decided in `jobs/steps/bench.py`.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -18,7 +17,7 @@ from headwise.checked import checksum
 
 def recorded(path: Path | str) -> dict | None:
     """The fingerprint in a study's file, None where there is no file or none that can be read; nothing is changed."""
-    if not os.path.isfile(path):
+    if not Path(path).is_file():
         return None
     with (
         suppress(sqlite3.Error, ValueError, RecursionError),

@@ -11,7 +11,6 @@ that it comes out with the same bits.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -84,7 +83,7 @@ class Study:
         Raises:
             HeadwiseError: there is none, or it cannot be read.
         """
-        if not os.path.isfile(path):
+        if not Path(path).is_file():
             raise HeadwiseError(f"There is no study at {path}. Give the output folder of a headwise run.")
         return cls(path, None)
 
