@@ -6,16 +6,11 @@ within a tolerance (docs/performance.md), and ties are broken by rounded values.
 
 from __future__ import annotations
 
-import ctypes
 import platform
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import torch
-
-M_TRIM_THRESHOLD = -1  # of malloc.h: so many bytes free at the end of memory go back to the system
-M_MMAP_THRESHOLD = -3  # blocks of so many bytes are the system's from the start
 
 
 def machine(device: str = "cpu") -> dict[str, object]:
@@ -41,18 +36,6 @@ def use_threads(count: object) -> bool:
     changed = count != torch.get_num_threads()
     torch.set_num_threads(count)  # also where it is the same: set, it is exact; unset, libraries may take fewer
     return changed
-
-
-def keep_memory() -> None:
-    """Large blocks that are freed stay with this process, for the next ones of the same size.
-
-    glibc gives them back to the system and gets them anew, page by page, until it has seen blocks of that size freed: a
-    fifth of the time of a process that does nothing but run a tower (docs/scale.md). Elsewhere nothing is done.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # another C library, another system
-        mallopt = ctypes.CDLL(None).mallopt
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            mallopt(option, 1 << 30)
 
 
 @cache

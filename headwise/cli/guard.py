@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 
 from headwise.errors import HeadwiseError, Stopped
+from headwise.memory import keep_memory
 
 CONTINUES = "the same command continues where it stopped."
 
@@ -25,6 +26,7 @@ def main() -> None:
     # read when torch is imported, which no module of the command line does before its command runs: threads that wait
     # sleep instead of spinning, so that a shared machine is not several times slower (docs/performance.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_memory()
     former = None
     with suppress(ValueError):  # not in the main thread: whoever called there handles signals
         former = signal.signal(signal.SIGTERM, _terminated)

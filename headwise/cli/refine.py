@@ -41,7 +41,7 @@ from headwise.cli.options import (
 )
 from headwise.errors import HeadwiseError
 
-DEMO_FFE = 110.0  # the budget of the demo: a few minutes on two cores
+DEMO_FFE = 96.0  # the budget of the demo: a few minutes on two cores
 
 
 @grouped
@@ -217,7 +217,7 @@ def demo(
         operators=names(operator),
         strategies=("greedy",),
         rungs=names(rungs),
-        controls=10,
+        controls=5,
         seed=seed,
         budget=budget,
         max_minutes=max_minutes,

@@ -8,7 +8,7 @@ S, A: sets of choices, a head with its edit. A head whose edit differs counts tw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from headwise.scoring.objectives import Score
 
 Embed = Callable[[Sequence[Mask]], Iterable[tuple[Mask, torch.Tensor]]]
+
+
+class Shelf(Protocol):
+    """Keeps the embeddings of sets of masks for a continued run."""
+
+    def take(self, masks: Sequence[Mask], /) -> Sequence[torch.Tensor] | None:
+        """Embeddings of each, (N, E) float16; None where they are not there."""
+        ...
+
+    def put(self, masks: Sequence[Mask], embeddings: Sequence[torch.Tensor], /) -> None:
+        """Keep them."""
+        ...
 
 
 class Anchors:
@@ -35,10 +47,11 @@ class Anchors:
         changes: of every single head.
         again: runs masks once more for their embeddings (N, E) float32, all in one walk: for those whose scores came
             from the study.
+        shelf: where embeddings are kept so that they need not run again; None: nowhere.
     """
 
-    def __init__(self, changes: Changes, again: Embed):
-        self.changes, self._again = changes, again
+    def __init__(self, changes: Changes, again: Embed, shelf: Shelf | None = None):
+        self.changes, self._again, self._shelf = changes, again, shelf
         self._anchors: dict[frozenset[Choice], torch.Tensor] = {frozenset(): changes.identity}
         self._seen: dict[str, torch.Tensor] = {}
 
@@ -49,14 +62,27 @@ class Anchors:
     def keep(self, masks: Sequence[Mask]) -> None:
         """Make anchors of masks that were just scored; single heads are estimated exactly without.
 
-        A continued run finds the scores in the study and sees no embeddings. It runs the same masks in the same walk,
-        so that the anchors have the same bits.
+        A continued run finds the scores in the study and sees no embeddings. They are on the shelf, or it runs the same
+        masks in the same walk, so that the anchors have the same bits.
+
+        Raises:
+            HeadwiseError: the shelf cannot be written.
         """
         masks = [mask for mask in masks if mask.size > 1]
-        if any(mask.key not in self._seen for mask in masks):
-            self._seen = {mask.key: embeddings.half() for mask, embeddings in self._again(masks)}
-        self._anchors.update({choices_of(mask): self._seen[mask.key] for mask in masks})  # (N, E) float16 each
+        if masks:
+            self._anchors.update(zip(map(choices_of, masks), self._embeddings(masks), strict=True))
         self._seen = {}
+
+    def _embeddings(self, masks: Sequence[Mask]) -> Sequence[torch.Tensor]:
+        """Of masks that were just scored, (N, E) float16 each."""
+        if any(mask.key not in self._seen for mask in masks):
+            if self._shelf is not None and (kept := self._shelf.take(masks)) is not None:
+                return kept
+            self._seen = {mask.key: embeddings.half() for mask, embeddings in self._again(masks)}
+        found = [self._seen[mask.key] for mask in masks]
+        if self._shelf is not None:
+            self._shelf.put(masks, found)
+        return found
 
     def nearest(self, mask: Mask) -> int:
         """Choices by which a mask differs from the nearest that was run."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from headwise.evaluation.crew.team import PATIENCE, Hand
 from headwise.evaluation.crew.work import Call, Spec, Task, Worker, reason
+from headwise.memory import HUGE_PAGES
 
 BEAT = 1.0  # seconds between signs of life
 HEAD = struct.Struct("<Q")
@@ -57,7 +58,9 @@ class _Process:
         self.socket, there = socket.socketpair()
         self.socket.settimeout(PATIENCE)  # of what is sent: a frozen process takes nothing
         self._log = Path(spec.folder) / f"worker-{number}.log"
-        environment = os.environ | {
+        environment = {
+            **HUGE_PAGES,
+            **os.environ,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, sys.path))),
             "OMP_NUM_THREADS": str(spec.machine.get("threads", 1)),
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),

@@ -22,7 +22,8 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError, cause
 from headwise.evaluation.engine import Means, Pixels, embed
 from headwise.evaluation.layout import Plan, check_device
-from headwise.processor import keep_memory, machine, use_threads
+from headwise.memory import keep_memory
+from headwise.processor import machine, use_threads
 from headwise.scoring.objectives import Score
 from headwise.towers import NAMES, Model, load
 from headwise.towers.base import Tower

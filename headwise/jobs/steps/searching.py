@@ -24,6 +24,7 @@ from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import divided
 from headwise.jobs.steps.progress import metered
 from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.shelf import Shelf
 from headwise.jobs.steps.starting import Start, begin, exact, scratch
 from headwise.scoring.losses import loss_of
 from headwise.search.alphabet import Choice
@@ -134,7 +135,7 @@ def _greedy(
 ) -> Strategy:
     from headwise.search.greedy import greedy
 
-    anchors = Anchors(start.deltas, evaluate.embeddings) if start.deltas else None
+    anchors = Anchors(start.deltas, evaluate.embeddings, Shelf.beside(bench)) if start.deltas else None
     known = start.deltas.heads if start.deltas else start.ranking
     with metered(bench.reporter, evaluate, f"Greedy ({start.operator})", None):
         evaluate.observe = anchors and anchors.observe
@@ -202,7 +203,7 @@ def evolve(
         if settings.exact or not changes:
             plain = genetic(evaluate, grid, edits, options, **given)
             return Strategy("ga", plain.front, plain.ffe, {"why": plain.why, "generations": len(plain.history)})
-        anchors = Anchors(changes, evaluate.embeddings)
+        anchors = Anchors(changes, evaluate.embeddings, Shelf.beside(bench))
         evaluate.observe = anchors.observe
         found = estimated(evaluate, grid, edits, anchors, evaluate.objective, options, settings.estimates, **given)
         evaluate.observe = None
