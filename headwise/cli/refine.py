@@ -6,9 +6,10 @@ not asked for is refused before a model is loaded.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,6 +42,10 @@ from headwise.cli.options import (
 )
 from headwise.errors import HeadwiseError
 
+if TYPE_CHECKING:
+    from headwise.evaluation.crew import Staff
+
+DEMO_WORKERS = 4  # a batch of learned rungs has as many parts
 DEMO_FFE = 96.0  # the budget of the demo: a few minutes on two cores
 
 
@@ -223,7 +228,7 @@ def demo(
         max_minutes=max_minutes,
     )
     reporter = Terminal(quiet=as_json)
-    where = machine("auto", device, None)
+    where = replace(machine("auto", device, None), staff=_staff(device))
     found = run("demo", "demo", out, settings=settings, dry_run=dry_run, reporter=reporter, machine=where)
     if dry_run and not as_json:
         console.print_plan(found.results)
@@ -231,3 +236,13 @@ def demo(
         console.print_json(found.results)
     else:
         console.print_refined(found.results, out)
+
+
+def _staff(device: str) -> Staff:
+    """Up to four processes where there are cores for them: in a model this small threads wait for each other longer than
+    the products take."""
+    from headwise.data.workers import usable_cores
+    from headwise.evaluation.crew import Staff
+
+    cores = usable_cores() if device == "cpu" and "OMP_NUM_THREADS" not in os.environ else 1
+    return Staff(min(cores, DEMO_WORKERS) if cores > 1 else None)
