@@ -213,7 +213,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.searching), settings.seed)
     results = results_json(bench, settings, evaluate, budget.total, searched, picked, tested, kept, reads)
     results["power"] = power_json(bench, picked, tested["table"])
-    results["warnings"] = warnings(bench, picked.identity.search)
+    results["warnings"] = warnings(bench, picked.identity.search, chosen.mask)
     mask = chosen.mask if chosen.mask.is_bound else with_means(chosen.mask, bench.means)
     return mask.with_provenance(
         base_model=bench.model.name,

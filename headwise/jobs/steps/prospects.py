@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headwise.edits.mask import Mask
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.results import Picked
 from headwise.scoring import stats
@@ -56,11 +57,12 @@ def power_json(bench: Bench, picked: Picked, table: Sequence[dict]) -> dict[str,
     return found
 
 
-def warnings(bench: Bench, identity: Score | None) -> list[str]:
+def warnings(bench: Bench, identity: Score | None, chosen: Mask | None = None) -> list[str]:
     """What to be wary of with these data, as sentences.
 
     Arguments:
         identity: the unchanged model on the search split, once it is known.
+        chosen: what the pick split chose, once it is known.
     """
     found = []
     for name in ("search", "pick", "test"):
@@ -91,4 +93,10 @@ def warnings(bench: Bench, identity: Score | None) -> list[str]:
                 f"The unchanged model scores {100 * identity.fitness:.2f} on the search split, where chance is "
                 f"{100 * expected:.2f}: it does not know these data, and a gain would mean little."
             )
+    if chosen is not None and not chosen.is_identity and not bench.kept and not bench.anchored:
+        found.append(
+            "What the chosen edits do to other data was not measured; gains on new data are often paid for on old ones. Where "
+            "the model has to stay good, give some of those: --keep-domain PAIRS bounds the loss there, --anchor IMAGES holds "
+            "learned edits to them."
+        )
     return found

@@ -1,11 +1,14 @@
-"""What it costs that threads wait without spinning: the same images with `OMP_WAIT_POLICY` PASSIVE and unset, turn by turn.
+"""What the command line sets for its process, and what that saves: the same images with and without it, turn by turn.
 
-    python benchmarks/waiting.py
-    python benchmarks/waiting.py --busy 2
+    python benchmarks/process.py waiting
+    python benchmarks/process.py waiting --busy 2
+    python benchmarks/process.py memory
 
-A ViT-B/32 of random weights and the packaged model embed the same images in two threads; a fresh interpreter for each
-measurement, because the policy is read once. Reported: the median over rounds of (seconds unset) / (seconds passive) with
-its quartiles; above 1 passive waiting is faster. `--busy`: with so many other processes that never rest. One JSON object.
+`waiting`: threads that wait sleep instead of spinning (`OMP_WAIT_POLICY=PASSIVE`). `memory`: freed blocks stay with the
+process, and large tensors lie on large pages (`headwise.memory`). A ViT-B/32 of random weights and the packaged model embed
+the same images; a fresh interpreter for each measurement, because both are read once. Reported: the median over rounds of
+(seconds without) / (seconds with) with its quartiles; above 1 the setting is faster. `--busy`: with so many other processes
+that never rest. One JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +21,14 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+from headwise.memory import HUGE_PAGES
 from headwise.processor import machine
+
+SETTINGS = {
+    "waiting": {"OMP_WAIT_POLICY": "PASSIVE"},
+    # what `keep_memory` tells glibc, by the names that it reads when a process begins
+    "memory": {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30), **HUGE_PAGES},
+}
 
 TIMED = """
 import json, sys, time
@@ -39,17 +49,18 @@ print(json.dumps(found))
 """
 
 
-def timed(threads: int, repeats: int, policy: str | None) -> dict[str, float]:
+def timed(threads: int, repeats: int, settings: dict[str, str]) -> dict[str, float]:
     """Seconds by model, in a fresh interpreter."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
+    own = {"OMP_NUM_THREADS", *(name for one in SETTINGS.values() for name in one)}
+    environment = {name: value for name, value in os.environ.items() if name not in own} | settings
     environment |= {"PYTHONPATH": os.pathsep.join([os.path.dirname(os.path.abspath(__file__)), *sys.path])}
-    environment |= {"OMP_WAIT_POLICY": policy} if policy else {}
     line = [sys.executable, "-c", TIMED, str(threads), str(repeats)]
     return json.loads(subprocess.run(line, env=environment, capture_output=True, check=True, text=True).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setting", choices=list(SETTINGS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=12, help="of the images, each round")
     parser.add_argument("--threads", type=int, default=2)
@@ -61,10 +72,11 @@ def main() -> None:
             other = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
             stack.callback(other.kill)
         for number in range(options.rounds):
-            order = ["PASSIVE", None] if number % 2 else [None, "PASSIVE"]
-            seconds = {policy: timed(options.threads, options.repeats, policy) for policy in order}
-            for name, spinning in seconds[None].items():
-                ratios.setdefault(name, []).append(spinning / seconds["PASSIVE"][name])
+            seconds = {}
+            for given in (True, False) if number % 2 else (False, True):
+                seconds[given] = timed(options.threads, options.repeats, SETTINGS[options.setting] if given else {})
+            for name, without in seconds[False].items():
+                ratios.setdefault(name, []).append(without / seconds[True][name])
     found = {
         name: {
             "median": round(statistics.median(one), 3),
@@ -72,7 +84,12 @@ def main() -> None:
         }
         for name, one in ratios.items()
     }
-    print(json.dumps({"machine": machine(), "busy": options.busy, "seconds unset / passive": found}, indent=1))
+    print(
+        json.dumps(
+            {"machine": machine(), "busy": options.busy, "setting": options.setting, "seconds without / with": found},
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":
