@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("page")
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, default=1180)
-    parser.add_argument("--height", type=int, default=1660)
+    parser.add_argument("--height", type=int, default=1740)
     parser.add_argument("--from-y", type=int, default=0)
     asked = parser.parse_args()
     path, _, anchor = asked.page.partition("#")

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES = Path(__file__).parents[1] / "docs" / "demo"
-PARTS = {"change": (40, 120, 1000, 1000), "heads": (40, 1035, 1140, 1500)}  # left, upper, right, lower
+PARTS = {"change": (40, 120, 1000, 1075), "heads": (40, 1105, 1140, 1570)}  # left, upper, right, lower
 MOST = 1_000_000  # bytes of a picture
 
 
