@@ -29,6 +29,7 @@ ROOMS = (  # from the roof to the ground; a room may import those below it
     "staging",
     "checked",
     "processor",
+    "memory",
     "sums",
     "hub",
     "reading",
