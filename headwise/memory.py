@@ -18,8 +18,8 @@ def keep_memory() -> None:
     """Large blocks that are freed stay with this process, for the next ones of the same size.
 
     glibc gives them back to the system and gets them anew, page by page, until it has seen blocks of that size freed: a
-    fifth to a quarter of the time of a process that does nothing but run a tower (docs/performance.md). Elsewhere than on
-    Linux nothing is done.
+    tenth to a fifth of the time of a process that does nothing but run a small tower (docs/performance.md, docs/scale.md).
+    Elsewhere than on Linux nothing is done.
     """
     for name, value in HUGE_PAGES.items():
         os.environ.setdefault(name, value)

@@ -229,7 +229,8 @@ def demo(
         max_minutes=max_minutes,
     )
     reporter = Terminal(quiet=as_json)
-    where = replace(machine("auto", device, None), staff=_staff(device))
+    where = machine("auto", device, None)
+    where = replace(where, staff=_staff(where.device))
     found = run("demo", "demo", out, settings=settings, dry_run=dry_run, reporter=reporter, machine=where)
     if dry_run and not as_json:
         console.print_plan(found.results)

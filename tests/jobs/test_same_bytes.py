@@ -139,15 +139,13 @@ def flip(path: Path, seed: int) -> None:
         "learned-scale-seed0.safetensors",
         "captions",
         "pixels",
-        "embeddings",
+        "search-embeddings",
     ],
 )
 def test_a_damaged_file_is_made_again_and_said(cold, pairs, tmp_path, what):
     out, cache = shutil.copytree(cold[0], tmp_path / "out"), shutil.copytree(cold[1], tmp_path / "cache")
-    files = {"captions": "texts/*.safetensors", "pixels": "pixels/*/pixels"}
-    found = list(cache.glob(files[what])) if what in files else list(out.rglob(what))
-    if what == "embeddings":
-        found = list((out / what).iterdir())
+    files = {"captions": "texts/*.safetensors", "pixels": "pixels/*/pixels", "search-embeddings": f"{what}/*"}
+    found = [path for folder in (out, cache) for path in folder.glob(files.get(what, what))]
     for number, path in enumerate(found):
         flip(path, number)
     said = run(pairs, out, cache)

@@ -159,46 +159,6 @@ def test_a_tiny_grid_is_exhausted():
     assert math.isnan(found.agreement)  # too few masks
 
 
-class Drawer(dict):
-    """A shelf in memory."""
-
-    def take(self, masks):
-        return self.get(tuple(mask.key for mask in masks))
-
-    def put(self, masks, embeddings):
-        self[tuple(mask.key for mask in masks)] = list(embeddings)
-
-
-def test_a_continued_search_runs_no_mask_again_whose_embeddings_are_on_the_shelf():
-    """Scores are known, nothing is observed: anchors come from the shelf, and every estimate has the same bits."""
-    world, again, shelf = World(3), [], Drawer()
-
-    def run_again(masks):
-        again.append(len(masks))
-        return [(mask, world.embeddings(mask)) for mask in masks]
-
-    def mask(*heads: int) -> Mask:
-        return Mask.suppress(GRID, [list(GRID)[number] for number in heads])
-
-    sets = [[mask(0, 1), mask(2, 3)], [mask(0, 1, 4)]]
-    first = Anchors(world.deltas(), run_again, shelf)
-    for masks in sets:
-        for one in masks:
-            first.observe(one, world.embeddings(one))
-        first.keep(masks)
-    assert not again
-    later = Anchors(world.deltas(), run_again, shelf)
-    for masks in sets:
-        later.keep(masks)
-    assert not again
-    near = mask(0, 1, 4, 5)
-    assert torch.equal(later.embeddings(near), first.embeddings(near))
-    assert not torch.equal(later.embeddings(near), Anchors(world.deltas(), run_again).embeddings(near))
-    later.keep([mask(5, 6)])
-    assert again == [1]
-    assert len(shelf) == 3
-
-
 def test_what_it_cannot_do_is_refused():
     world = World(0)
     with pytest.raises(HeadwiseError, match="does not pay"):

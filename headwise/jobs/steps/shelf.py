@@ -19,7 +19,7 @@ from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 
-FOLDER = "embeddings"
+FOLDER = "search-embeddings"
 MOST_BYTES = 1e9  # of a study's embeddings on disk; sets beyond that are run again
 
 
