@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -66,8 +67,17 @@ def many(bench):
 
 def rows(path):
     """All that a study says, in the order in which it was written."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         return database.execute("SELECT * FROM evaluations ORDER BY id").fetchall()
+
+
+def written(path):
+    """Whether another process's study has a row yet; between the file and its table it has none."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
+            return database.execute("SELECT count(*) FROM evaluations").fetchone()[0] > 0
+    except sqlite3.OperationalError:
+        return False
 
 
 def scored(bench, masks, path, launcher, **options):
@@ -234,17 +244,18 @@ def test_a_killed_driver_leaves_no_worker_and_is_continued(bench, crew, expected
     pairs = write_pairs(tmp_path / "pairs", IMAGES)
     path = tmp_path / "s.sqlite"
     command = [sys.executable, "-c", DRIVER, here, os.path.dirname(here), pairs, bench.cache_dir, path]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert driver.stdout is not None
-    workers = list(map(int, driver.stdout.readline().split()))
-    for _ in range(600):
-        if path.exists() and len(rows(path)):
-            break
-        time.sleep(0.05)
-    driver.kill()
-    driver.wait()
-    driver.stdout.close()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        try:
+            assert driver.stdout is not None
+            workers = list(map(int, driver.stdout.readline().split()))
+            for _ in range(600):
+                if written(path):
+                    break
+                time.sleep(0.05)
+        finally:
+            driver.kill()
     kept = rows(path)
+    assert kept
     assert kept == expected[: len(kept)]
     for _ in range(100):
         if not any(_alive(pid) for pid in workers):
