@@ -6,7 +6,8 @@
 
 The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
 search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the
-packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s.
+packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
+`benchmarks/kept/` holds (`kept.py`) is not measured again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import TARGETS, target_pairs, trained_pairs
+from kept import restore
 
 import headwise
 from headwise.baselines import FitSettings, fit
@@ -43,6 +45,7 @@ from headwise.jobs.steps.choosing import candidates
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.searching import search
 from headwise.jobs.steps.settings import Settings
+from headwise.processor import processor
 from headwise.scoring.losses import captions_of, loss_of
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.training import Anchors
@@ -195,20 +198,33 @@ def place_of(data: Path, work: Path, target: str, size: int, seed: int, model: M
     return Place(bench, kept, Anchors(pixels, embeddings_of(model.tower, pixels), model.logit_scale), seed)
 
 
-def measure(place: Place, method: str) -> bytes:
+def measure(place: Place, unchanged: dict[str, Score], method: str) -> bytes:
     """Identity and all candidates of a method on the pick split, learned ones on test and old data as well, as a
-    safetensors file. Of masks only those that are chosen are scored there, by `ladder_page.py`: they are many."""
+    safetensors file. Of masks only those that are chosen are scored there, by `ladder_page.py`: they are many.
+
+    Arguments:
+        unchanged: split → identity's score.
+    """
     began = time.process_time()
-    keep = Mask.identity(place.bench.tower.grid)
-    found = [Candidate("identity", 0, None, lambda ev: ev([keep])[0]), *run(place, method)]
+    found = run(place, method)
     took = time.process_time() - began
-    hits, rows = {}, [{"name": one.name, "values": one.values, "search": one.search} for one in found]
+    hits = {}
+    rows: list[dict] = [{"name": "identity", "values": 0, "search": None}]
+    rows += [{"name": one.name, "values": one.values, "search": one.search} for one in found]
     for split, evaluate in evaluators(place).items():
-        scores = [one.score(evaluate) for one in (found if split == "pick" or method not in MASKS else found[:1])]
-        hits[split] = torch.from_numpy(np.stack([score.hits for score in scores]))  # (C, N, P)
+        judged = found if split == "pick" or method not in MASKS else []
+        scores = [unchanged[split], *(one.score(evaluate) for one in judged)]
+        hits[split] = packed(np.stack([score.hits for score in scores]))  # (C, N, P)
         for row, score in zip(rows, scores, strict=False):
             row[split] = [score.fitness, score.loss]
-    return dump_tensors(hits, {"candidates": rows, "seconds": took})
+    return dump_tensors(hits, {"candidates": rows, "seconds": took, "processor": processor()})
+
+
+def packed(hits: np.ndarray) -> torch.Tensor:
+    """Hits in a byte each: a few at every image."""
+    assert hits.min() >= 0
+    assert hits.max() < 256
+    return torch.from_numpy(hits.astype(np.uint8))
 
 
 def evaluators(place: Place) -> dict[str, Evaluator]:
@@ -229,15 +245,19 @@ def main(
     seeds: Annotated[int, typer.Option(help="Draws of search and pick split.")] = 5,
 ) -> None:
     model = load_model("demo", Machine())
+    keep = Mask.identity(model.tower.grid)
+    restore(work)
     for images, draw, domain in product(list(size or SIZES), range(seeds), list(target or TARGETS)):
         folder = work / "ladder" / f"{domain}-{images}-seed{draw}"
-        place = None
+        place, unchanged = None, {}
         for name in list(method or METHODS):
             path = folder / f"{name}.safetensors"
             if path.exists():
                 continue
-            place = place or place_of(data, work, domain, images, draw, model)
-            write_files(folder, {path.name: measure(place, name)})
+            if place is None:
+                place = place_of(data, work, domain, images, draw, model)
+                unchanged = {split: evaluate([keep])[0] for split, evaluate in evaluators(place).items()}
+            write_files(folder, {path.name: measure(place, unchanged, name)})
             print(folder.name, name, flush=True)
 
 

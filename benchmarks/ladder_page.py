@@ -9,7 +9,6 @@ by both rules, for every seed. Intervals are over test images, of the mean over 
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,15 +23,16 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import TARGETS
-from ladder import MASKS, METHODS, OTHERS, SIZES, evaluators, place_of
+from kept import keep, restore
+from ladder import MASKS, METHODS, OTHERS, SIZES, evaluators, packed, place_of
 from ladder_goals import goals
+from ladder_picture import picture
 
 from headwise.checked import dump_tensors, load_tensors
 from headwise.edits.mask import Mask
 from headwise.files import write_files
 from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.trained import Measured
-from headwise.reports.drawing import drawing
 from headwise.reports.words import change, interval
 from headwise.scoring.design import Design
 from headwise.scoring.stats import Comparison, choose, compared
@@ -56,10 +56,17 @@ JUDGED = ("test", "old")
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One candidate of one method and seed: its score on the pick split, how many values it has, and its scores on test and
-    old data, which are made for those masks alone that are chosen."""
+    """One candidate of one method and seed.
+
+    Arguments:
+        values: how many numbers it has.
+        seconds: CPU time of the method's search or training on one thread, all its candidates together.
+        pick: its score on the pick split.
+        judged: its scores on test and old data, which are made for those masks alone that are chosen.
+    """
 
     values: int
+    seconds: float
     pick: Measured
     judged: Callable[[], dict[str, Measured]]
 
@@ -73,6 +80,7 @@ class Chosen:
     left: int  # seeds in which the unchanged model was left
     seeds: int
     values: tuple[int, ...]
+    seconds: float  # mean over seeds
 
 
 Take = Callable[[list[Row], int], int]  # (candidates, identity first; seed) → which
@@ -85,13 +93,13 @@ def by_rule(rule: str) -> Take:
     )
 
 
-def chosen(seeds: Sequence[list[Row]], take: Take) -> Chosen:
+def chosen(seeds: Sequence[list[Row]], seconds: float, take: Take) -> Chosen:
     """What is taken in every seed, judged together."""
     picks = [found[take(found, number)] for number, found in enumerate(seeds)]
     base, judged = seeds[0][0].judged(), [row.judged() for row in picks]
     test, old = (compared([one[split] for one in judged], base[split]) for split in ("test", "old"))
     left = [row.values for row in picks if row.values]
-    return Chosen(test, old, len(left), len(picks), tuple(sorted(set(left))))
+    return Chosen(test, old, len(left), len(picks), tuple(sorted(set(left))), seconds)
 
 
 def cell(one: Chosen) -> str:
@@ -105,6 +113,7 @@ class Measurements:
         self.data, self.work = data, work
         self.model = load_model("demo", Machine())
         self.known: dict[tuple[str, int, int], dict[str, Design]] = {}
+        self.processors: set[str] = set()
 
     def designs(self, target: str, size: int, seed: int) -> dict[str, Design]:
         """How hits make the metric, on every split."""
@@ -129,7 +138,7 @@ class Measurements:
 
         def score(i: int, split: str) -> Measured:
             fitness, loss = facts["candidates"][i][split]
-            return Measured(fitness, loss, hits[split][i].numpy(), designs[split])
+            return Measured(fitness, loss, whole(hits[split][i]), designs[split])
 
         def judged(i: int) -> Callable[[], dict[str, Measured]]:
             one = facts["candidates"][i]
@@ -137,7 +146,9 @@ class Measurements:
                 return lambda: {split: score(i, split) for split in JUDGED}
             return lambda: self.mask(target, size, seed, one["name"])
 
-        return [Row(one["values"], score(i, "pick"), judged(i)) for i, one in enumerate(facts["candidates"])]
+        self.processors.add(facts["processor"])
+        seconds = facts["seconds"]
+        return [Row(one["values"], seconds, score(i, "pick"), judged(i)) for i, one in enumerate(facts["candidates"])]
 
     def mask(self, target: str, size: int, seed: int, text: str) -> dict[str, Measured]:
         """A mask on test and old data, kept for the next page."""
@@ -147,26 +158,35 @@ class Measurements:
             mask = Mask.parse(self.model.tower.grid, text)
             place = place_of(self.data, self.work, target, size, seed, self.model)
             scores = {split: evaluators(place)[split]([mask])[0] for split in JUDGED}
-            hits = {split: torch.from_numpy(np.ascontiguousarray(one.hits)) for split, one in scores.items()}
+            hits = {split: packed(one.hits) for split, one in scores.items()}
             write_files(folder, {path.name: dump_tensors(hits, {k: [v.fitness, v.loss] for k, v in scores.items()})})
         hits, facts = load_tensors(path)
         designs = self.designs(target, size, seed)
         return {
-            split: Measured(facts[split][0], facts[split][1], hits[split].numpy(), designs[split]) for split in JUDGED
+            split: Measured(facts[split][0], facts[split][1], whole(hits[split]), designs[split]) for split in JUDGED
         }
 
-    def of(self, target: str, size: int, methods: Sequence[str], take: Take, whole: int) -> Chosen | None:
+    def of(self, target: str, size: int, methods: Sequence[str], take: Take, least: int) -> Chosen | None:
         """What is taken of the candidates of these methods; None where fewer seeds are measured."""
-        found = []
+        found, seconds = [], []
         for seed in self.seeds(target, size):
-            parts = [self.rows(target, size, seed, method) for method in methods]
-            if all(part is not None for part in parts):
-                found.append([parts[0][0], *(row for part in parts for row in part[1:])])  # type: ignore[index]
-        return chosen(found, take) if len(found) >= whole else None
+            parts = [rows for method in methods if (rows := self.rows(target, size, seed, method))]
+            if len(parts) == len(methods):
+                found.append([parts[0][0], *(row for part in parts for row in part[1:])])
+                seconds.append(sum(part[0].seconds for part in parts))
+        return chosen(found, float(np.mean(seconds)), take) if len(found) >= least else None
+
+
+def whole(hits: torch.Tensor) -> np.ndarray:
+    """Hits as they are counted, int64 of their shape: differences of single bytes would wrap around."""
+    return hits.numpy().astype(np.int64)
 
 
 def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], targets: Sequence[str]) -> list[str]:
-    lines = ["| | " + " | ".join(targets) + " | mean | values | seeds |", "|---|" + "---:|" * (len(targets) + 3)]
+    lines = [
+        "| | " + " | ".join(targets) + " | mean | values | seconds | seeds |",
+        "|---|" + "---:|" * (len(targets) + 4),
+    ]
     for name in names:
         cells = [found.get((name, target)) for target in targets]
         if not any(cells):
@@ -177,31 +197,11 @@ def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], tar
         mean = f"{change(float(np.mean([one.test.delta for one in known])))} / {change(float(np.mean([one.old.delta for one in known])))}"
         values = sorted({value for one in known for value in one.values})
         size = "—" if not values else f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,}–{values[-1]:,}"
+        took = f"{np.mean([one.seconds for one in known]):,.0f}"
         lines.append(
-            f"| {name} | " + " | ".join(cell(one) if one else "" for one in cells) + f" | {mean} | {size} | {seeds} |"
+            f"| {name} | {' | '.join(cell(one) if one else '' for one in cells)} | {mean} | {size} | {took} | {seeds} |"
         )
     return lines
-
-
-def picture(target: str, curves: dict[str, list[tuple[float, float]]]) -> bytes:
-    """Gain on the domain against change on old data: a curve for every learned method, over α."""
-    from matplotlib import pyplot as plt
-
-    with drawing():
-        figure, axes = plt.subplots(figsize=(8.0, 4.2), layout="constrained")
-        for (name, points), marker in zip(curves.items(), "osD^vP*Xdh", strict=False):
-            axes.plot(
-                [100 * x for x, _ in points], [100 * y for _, y in points], marker=marker, markersize=4, label=name
-            )
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_xlabel("change on old data, points")
-        axes.set_ylabel(f"gain on {target}, points")
-        axes.set_title(f"{target}: mean over seeds, α from 0 to 1")
-        figure.legend(fontsize=8, frameon=False, loc="outside right upper")
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-        return stream.getvalue()
 
 
 def curves(all_: Measurements, target: str, size: int, methods: Sequence[str], whole: int) -> dict[str, list]:
@@ -230,6 +230,7 @@ def main(
     least: Annotated[int, typer.Option(help="Seeds that a figure needs.")] = 1,
     out: Annotated[Path, typer.Option(help="Where the page and its pictures go.")] = ROOT / "docs",
 ) -> None:
+    restore(work)
     measured = Measurements(data, work)
     lines = [
         "# The ladder: masks, scales, principal axes, LoRA",
@@ -240,7 +241,8 @@ def main(
         f"The packaged model on {len(TARGETS)} drawing styles that it never saw. A seed draws search and pick split anew; the "
         "test split stays. Cells: change of mean recall on the test split in points (95 % interval over test images, mean "
         "over seeds) / change on new pictures of the styles that the model was trained on. At most 60 FFE for a search or "
-        "training. *Values*: how many numbers the chosen candidates hold (of a mask, edited heads).",
+        "training. *Values*: how many numbers the chosen candidates hold (of a mask, edited heads). *Seconds*: of the search or "
+        "training.",
         "",
         "LoRA (rank 8, queries and values among others) is trained as the rungs are: eight epochs, all search images, α by the "
         "pick split.",
@@ -281,6 +283,9 @@ def main(
             lines += ["", *(f"![{Path(name).stem}](ladder/{name})" for name in pictures)]
             reached = goals(alone, ladders, DEFAULT, TARGETS)
     lines += reached
+    lines += ["", f"Processors: {'; '.join(sorted(measured.processors))}. Seconds are CPU time of one thread."]
+    for size in SIZES:
+        keep(work, size)
     write_files(out / "ladder", pictures)
     write_files(out, {"ladder.md": "\n".join(lines) + "\n"})
 
