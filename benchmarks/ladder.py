@@ -18,7 +18,8 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,7 @@ from headwise.jobs.steps.searching import search
 from headwise.jobs.steps.settings import Settings
 from headwise.processor import processor
 from headwise.scoring.losses import captions_of, loss_of
+from headwise.scoring.losses.contract import unit
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.training import Anchors
 from headwise.search.values import ALPHAS, ValueSettings, learn_values
@@ -60,7 +62,8 @@ LEARNED = ("scale", "spectral", "temperature", "shift", "scale+temperature")
 FIRST = "mask, first-order start"  # no sweep: first-order scores rank the heads, a third of them is run alone
 MASKS = ("mask", FIRST, "alphabet")
 METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
-OTHERS = (FIRST, "shift", "temperature", "scale+temperature", "alphabet", "layernorm", "adapter", "projection", "svd")
+BESIDE = ("shift", "temperature", "scale+temperature", "layernorm", "adapter", "projection", "svd")
+OTHERS = (FIRST, "alphabet", *BESIDE, *(f"{name} anchored" for name in BESIDE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +143,13 @@ def trained(place: Place, name: str, anchored: bool) -> list[Candidate]:
     fitted = fit(name, tower, bench.cache.take(bench.splits.search), captions, settings, anchors=anchors)
     if not fitted.best:
         return []
-    if name == "adapter":  # on embeddings: nothing to shrink in the tower
+    if name == "adapter":  # on embeddings of length 1, to which it adds
 
-        def score(ev: Evaluator) -> Score:
-            assert isinstance(ev.objective, Retrieval)
-            objective = replace(ev.objective, texts=fitted.text(ev.objective.texts), scale=fitted.scale)
-            return objective(fitted.embed(ev.pixels, ev.layout))
+        def score(ev: Evaluator, alpha: float) -> Score:
+            e = unit(embeddings_of(ev.tower, ev.pixels, ev.layout))  # (N, E)
+            return ev.objective(e + alpha * (fitted.image(e) - e))
 
-        return [Candidate("1", fitted.trained, None, score)]
+        return [Candidate(f"{alpha:g}", fitted.trained, None, partial(score, alpha=alpha)) for alpha in ALPHAS]
     towers = {alpha: between(tower, fitted.tower, alpha) for alpha in ALPHAS}
     return [
         Candidate(
