@@ -12,7 +12,6 @@ packaged model was trained on) and kept in WORK, one file a method; choosing amo
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import random
 import sys
@@ -36,6 +35,7 @@ from kept import restore
 import headwise
 from headwise.baselines import FitSettings, fit
 from headwise.baselines.training import embeddings_of
+from headwise.baselines.weights import between
 from headwise.checked import dump_tensors
 from headwise.data.splits import Splits
 from headwise.edits.mask import Mask
@@ -52,7 +52,7 @@ from headwise.scoring.losses.contract import unit
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.training import Anchors
 from headwise.search.values import ALPHAS, ValueSettings, learn_values
-from headwise.towers.base import Model, Tower
+from headwise.towers.base import Model
 
 BUDGET = 60.0  # FFE of a search, its sweep included, or of a training
 SIZES = {200: 150, 40: 30}  # search images → pick images
@@ -120,16 +120,6 @@ def learned(place: Place, names: str, anchored: bool) -> list[Candidate]:
         for alpha in ALPHAS
         if not (mask := found.mask.shrunk(alpha)).is_identity
     ]
-
-
-def between(tower: Tower, tuned: Tower, alpha: float) -> Tower:
-    """A tower whose weights lie between another's and its trained copy's (WiSE-FT, arXiv 2109.01903)."""
-    parts = copy.deepcopy(tuned.parts)
-    with torch.no_grad():
-        for (name, new), (other, old) in zip(parts.named_parameters(), tower.parts.named_parameters(), strict=True):
-            assert name == other
-            new.copy_(old + alpha * (new - old))
-    return tower.build(parts)
 
 
 def trained(place: Place, name: str, anchored: bool) -> list[Candidate]:

@@ -19,11 +19,12 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import target_pairs
-from ladder import TEST, between
+from ladder import TEST
 
 import headwise
 from headwise.baselines import FitSettings, fit
 from headwise.baselines.training import embeddings_of
+from headwise.baselines.weights import between
 from headwise.data.splits import Splits
 from headwise.edits.mask import Mask
 from headwise.jobs.steps.bench import Bench, prepare

@@ -6,6 +6,7 @@ weights are what was found. Training itself is `training.train_tower`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -70,6 +71,23 @@ def fit_weights(
     for module, names in order.items():
         module._parameters = {name: module._parameters[name] for name in names}
     return fitted_tower(name, tower, captions, parameters, trained)
+
+
+def between(tower: Tower, tuned: Tower, alpha: float) -> Tower:
+    """A tower with the weights W + α · (W_tuned − W) (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+
+    Arguments:
+        tower: with the weights W, in float32.
+        tuned: its trained copy, with parameters of the same names.
+        alpha: 0: the tower, 1: the trained one.
+    """
+    parts = copy.deepcopy(tower.parts)
+    names = [name for name, _ in parts.named_parameters()]
+    assert names == [name for name, _ in tuned.parts.named_parameters()]
+    with torch.no_grad():
+        for weight, trained in zip(parts.parameters(), tuned.parts.parameters(), strict=True):
+            weight.copy_(weight + alpha * (trained - weight))
+    return tower.build(parts)
 
 
 def matrices(modules: nn.Module) -> list[Weight]:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from headwise.cli.telling import PLAIN, err
 from headwise.plain import json_text, line, terminal
-from headwise.reports import beside, kept, words
+from headwise.reports import beside, kept, weights, words
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -152,6 +152,9 @@ def print_refined(results: Mapping, folder: object) -> None:
     columns = ("", "heads", *shown, "change", "95 % interval", "p")
     print_table(title, columns, rows)
     say(words.verdict(results))
+    if sentence := weights.weights_sentence(results):
+        print_table("Trained weights; in %, change in points", weights.COLUMNS, weights.weights_rows(results))
+        say(sentence)
     for first in results["first_order"]:
         if first["rank_correlation"]:
             say(words.first_order_agreement(first))
@@ -163,7 +166,8 @@ def print_refined(results: Mapping, folder: object) -> None:
     for sentence in (*beside.beside(results), *told):
         if sentence:
             say(sentence)
-    say(f"Written to {folder}: report.html, report.md, heads.png, head_mask.json, results.json, model/")
+    tuned = ", tuned-model/" if results.get("weights", {}).get("preferred") else ""
+    say(f"Written to {folder}: report.html, report.md, heads.png, head_mask.json, results.json, model/{tuned}")
 
 
 def _shown(results: Mapping) -> dict[str, str]:

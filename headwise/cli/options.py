@@ -66,7 +66,7 @@ RungsOption = Annotated[
     typer.Option(
         "--rungs",
         help="Rungs of the ladder that compete on the pick split: mask (heads suppressed), and what is learned of every head: "
-        "scale, temperature, shift, spectral, or several joined by a plus.",
+        "scale, temperature, shift, spectral, or several joined by a plus; projection and lora train weights, too.",
     ),
 ]
 ChooseOption = Annotated[

@@ -44,6 +44,7 @@ from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings, check_anchor, check_model, saving_memory
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.together import search_together
+from headwise.jobs.steps.weights import check_captions, check_weights, weigh, weights_json
 from headwise.search.contract import Left
 from headwise.towers.probes import described
 
@@ -105,7 +106,7 @@ def refine(
     Arguments:
         model: a name (`hf:openai/clip-vit-base-patch32`, a folder, `demo`) or what `load` or `wrap` gave.
         pairs: a source as `headwise.read` takes it.
-        out: the output folder: `head_mask.json`, `model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
+        out: the output folder: `head_mask.json`, `model/`, `tuned-model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
             `study.sqlite`. The same call on the same folder continues where it was interrupted.
         settings: how to search and select.
         goal: what to maximise; by default mean recall for captions, accuracy for labels.
@@ -136,6 +137,7 @@ def refine(
     machine = machine or Machine()
     ready = load_model(model, machine)
     check_model(ready, settings)
+    check_weights(ready, settings)
     settings = saving_memory(ready, settings)
     given = read_pairs(pairs, reporter, columns)
     # for a fitness over groups they are an attribute that every split needs, not something to hold out
@@ -156,7 +158,7 @@ def refine(
         return Refined(Mask.identity(bench.tower.grid), plan, None)
     mask, results = find(bench, settings, began)
     if folder is not None:
-        write_artefacts(bench, mask, results, folder, reporter)
+        write_artefacts(bench, mask, results, settings, folder, reporter)
         if explain:
             from headwise.jobs.steps.page import EXPLANATION, write_page
 
@@ -182,6 +184,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
             be written.
     """
     check_model(bench.model, settings)
+    check_captions(bench, settings)
     settings = saving_memory(bench.model, settings)
     speed = timing(bench)
     budget = open_budget(bench, settings, speed.ffe, time.monotonic() if began is None else began)
@@ -206,14 +209,20 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         searched.append(learn(bench, evaluate, rung, settings, share()))
     paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept), bool(bench.anchored)))
     picked = pick(bench, searched, paid)
-    reads = {"study": remember_test(bench, picked.chosen.mask)}
-    reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask])
+    weighed = weigh(bench, picked, settings) if settings.weights else None
+    beside = weighed.key if weighed else ""
+    reads = {"study": remember_test(bench, picked.chosen.mask, beside)}
+    reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask], beside)
     tested = read_test(bench, searched, picked, settings)
     chosen = picked.chosen
     kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.searching), settings.seed)
     results = results_json(bench, settings, evaluate, budget.total, searched, picked, tested, kept, reads)
     results["power"] = power_json(bench, picked, tested["table"])
-    results["warnings"] = warnings(bench, picked.identity.search, chosen.mask)
+    if weighed:
+        results["weights"] = weights_json(bench, picked, weighed, settings)
+        results["ffe"] |= weighed.ffe(results["ffe"])
+    preferred = weighed is not None and weighed.preferred is not None
+    results["warnings"] = warnings(bench, picked.identity.search, chosen.mask, preferred)
     mask = chosen.mask if chosen.mask.is_bound else with_means(chosen.mask, bench.means)
     return mask.with_provenance(
         base_model=bench.model.name,

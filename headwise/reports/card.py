@@ -9,6 +9,7 @@ from headwise.edits.card import card_header
 from headwise.plain import Markdown, markdown
 from headwise.reports.beside import beside
 from headwise.reports.rungs import learned, trained_sentence
+from headwise.reports.weights import weights_sentence
 from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
 from headwise.shipping.card import loading
 
@@ -59,3 +60,29 @@ def tuned_card(results: Results, method: str) -> str:
     for domain, kept in zip(data["keep_domain"], row["keep_domain_by_search"], strict=True):
         lines += ["", f"On {markdown(domain['source'])}: {change(kept['delta'])} points, {interval(kept['interval'])}."]
     return "\n".join([*lines, "", "Written by headwise compare. The licence of the base model applies.", ""])
+
+
+def weights_card(results: Results) -> str:
+    """The model card of trained weights that `refine` wrote.
+
+    Arguments:
+        results: what `headwise.refine` returns, with weights that the pick split preferred.
+    """
+    found, data, name = results["weights"], results["data"], results["model"]["name"]
+    lines = [
+        card_header(name, merged=True),
+        "",
+        f"# {markdown(name)}, trained on {markdown(data['source'])}: {found['preferred']['name']}",
+        "",
+        markdown(weights_sentence(results)),
+        "",
+        f"Trained on {counted(data['splits']['search']['images'], 'image')}, chosen on "
+        f"{counted(data['splits']['pick']['images'], 'image')}, tested on {counted(data['splits']['test']['images'], 'image')}. "
+        "Text embeddings are those of the base model; images have to be embedded again.",
+    ]
+    for domain in found["kept"]:
+        lines += [
+            "",
+            f"On {markdown(domain['source'])}: {change(domain['delta'])} points, {interval(domain['interval'])}.",
+        ]
+    return "\n".join([*lines, "", "Written by headwise refine. The licence of the base model applies.", ""])

@@ -15,6 +15,7 @@ from headwise.reports.beside import beside
 from headwise.reports.heatmap import heatmap_png
 from headwise.reports.kept import kept_section
 from headwise.reports.rungs import learned, rule_sentence
+from headwise.reports.weights import weights_section
 from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
 
 REPORT_FILE = "report.md"
@@ -72,6 +73,7 @@ def report_text(results: Results, *, name: str = "refined", merged: bool = True)
         identity_is_chosen=lambda: not results["chosen"]["size"],
         beside=lambda: beside(results),
         kept_section=lambda: kept_section(results),
+        weights_section=lambda: weights_section(results),
         main=lambda: metric_name(main_metric(results, results["test"][0]["metrics"])),
         quote=argument,
         dump=lambda value: json_text(value, indent=2),

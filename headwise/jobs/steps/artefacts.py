@@ -1,16 +1,19 @@
 """What refine leaves in its folder.
 
-In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, report.md, heads.png
-and report.html, each whole or not at all, and each whether or not another one can be written.
+In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, tuned-model/ where trained
+weights are preferred, report.md, heads.png and report.html, each whole or not at all, and each whether or not another one can be written.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from headwise.applied.fold import check_folds
 from headwise.applied.merge import merge
+from headwise.applied.tuned import write_tuned
+from headwise.baselines.weights import between
 from headwise.data.splits import NAMES
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -18,9 +21,16 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.opening import dump
 from headwise.jobs.steps.progress import Reporter
+from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.starting import exact
+from headwise.jobs.steps.weights import train
+
+TUNED = "tuned-model"
 
 
-def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> None:
+def write_artefacts(
+    bench: Bench, mask: Mask, results: dict, settings: Settings, folder: Path, reporter: Reporter
+) -> None:
     """Write everything that can be written.
 
     Raises:
@@ -42,6 +52,7 @@ def write_artefacts(bench: Bench, mask: Mask, results: dict, folder: Path, repor
         "results.json": write_numbers,
         "head_mask.json": lambda: mask.save_pretrained(folder, card=model_card(results)),
         "model/": lambda: write_model(bench, mask, results, folder, reporter),
+        f"{TUNED}/": lambda: write_weights(bench, results, settings, folder),
         REPORT_FILE: write_report,
         HEATMAP_FILE: lambda: mapped(results) and write_files(folder, {HEATMAP_FILE: heatmap_png(results)}),
         PAGE_FILE: lambda: write_page(folder, results, bench.pairs),
@@ -86,6 +97,25 @@ def write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter:
         overwrite=True,
     )
     reporter.say(f"Merged model {report.sentence}")
+    return True
+
+
+def write_weights(bench: Bench, results: dict, settings: Settings, folder: Path) -> bool:
+    """Write `tuned-model/`, the trained weights that the pick split prefers to all edits; False where it prefers none: then
+    what a former run left there goes, as its results have.
+
+    Raises:
+        HeadwiseError: as `headwise.applied.tuned.write_tuned`.
+    """
+    from headwise.reports.card import weights_card
+
+    preferred = results.get("weights", {}).get("preferred")
+    if not preferred:
+        shutil.rmtree(folder / TUNED, ignore_errors=True)
+        return False
+    trained = train(bench, preferred["rung"], settings)
+    tower = between(exact(bench), trained.tower, preferred["alpha"])
+    write_tuned(bench.model, tower, folder / TUNED, weights_card(results))
     return True
 
 

@@ -68,6 +68,7 @@ class Budget:
         rate: seconds of one FFE, from a short timing; used with `minutes` alone.
         clock: seconds since the run began.
         reserved: FFE kept for the finalists.
+        above: FFE kept for the rungs that train weights, which come last.
     """
 
     total: float
@@ -75,6 +76,7 @@ class Budget:
     rate: float
     clock: Callable[[], float]
     reserved: float = 0.0
+    above: float = 0.0
     _spenders: list[Evaluator] = field(default_factory=list)
 
     def watch(self, evaluate: Evaluator) -> Evaluator:
@@ -97,8 +99,8 @@ class Budget:
         return max(0.0, left)
 
     def open(self) -> float:
-        """FFE that are left beside the reserve."""
-        return max(0.0, self.left() - self.reserved)
+        """FFE that are left beside what is kept."""
+        return max(0.0, self.left() - self.reserved - self.above)
 
     def share(self, parts: float) -> Left:
         """One of so many parts of what is left beside the reserve, from now on."""
@@ -106,7 +108,7 @@ class Budget:
 
     def finalists(self, settings: Settings, kept: int, anchored: bool = False) -> int:
         """How many finalists the rest pays for, with a kept domain's checks; identity always comes with them."""
-        left = self.left()
+        left = self.left() - self.above
         most = settings.finalists
         while most > 1 and picking(most, kept, anchored) > left:
             most -= 1
@@ -127,6 +129,11 @@ def picking(finalists: int, kept: int, anchored: bool = False) -> float:
     return (1 + anchored) * (finalists + 1.0) + kept * (SPARE * finalists + 1.0)
 
 
+def weights_cost(settings: Settings, kept: int, anchored: bool = False) -> float:
+    """FFE of the rungs that train weights; none of it can be left out."""
+    return len(settings.weights) * settings.weights_ffe(anchored, kept)
+
+
 def starting_cost(bench: Bench, operator: str) -> float:
     """FFE of the sweep."""
     grid = bench.tower.grid
@@ -140,9 +147,10 @@ def anchoring_cost(bench: Bench) -> float:
 
 
 def least(settings: Settings, kept: int, anchored: bool = False) -> float:
-    """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist."""
+    """The fewest FFE that a run takes: first-order scores and one head for each operator, one finalist, trained weights."""
     means = float(unbound(settings.searching))
-    return max(1, len(settings.searching)) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept, anchored)
+    weights = weights_cost(settings, kept, anchored)
+    return max(1, len(settings.searching)) * (FIRST_ORDER + 1.0) + 1.0 + means + picking(1, kept, anchored) + weights
 
 
 def check_budget(settings: Settings, kept: int, anchored: bool = False) -> None:
@@ -156,10 +164,11 @@ def check_budget(settings: Settings, kept: int, anchored: bool = False) -> None:
         HeadwiseError: it does not pay for the least that a run takes.
     """
     fewest = least(settings, kept, anchored)
+    weights = f", and training {' and '.join(settings.weights)}," if settings.weights else ""
     if settings.budget is not None and settings.budget < fewest:
         raise HeadwiseError(
             f"A budget of {settings.budget:g} FFE is too small: first-order scores, one head for each edit and one "
-            f"finalist take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
+            f"finalist{weights} take up to {fewest:.1f}. Give at least --budget {math.ceil(fewest)}."
         )
 
 
@@ -169,7 +178,7 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
         return settings.budget
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
     rungs = searching * len(settings.searching) + settings.rung_ffe(bool(bench.anchored)) * len(settings.learning)
-    rungs += anchoring_cost(bench)
+    rungs += anchoring_cost(bench) + weights_cost(settings, len(bench.kept), bool(bench.anchored))
     return start + rungs + picking(settings.finalists, len(bench.kept), bool(bench.anchored))
 
 
@@ -214,5 +223,6 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
             f"here, and the least that a run takes is {fewest:.1f} FFE. Give at least --max-minutes {needed:g}."
         )
     whole = picking(settings.finalists, *around)
-    budget.reserved = max(picking(1, *around), min(whole, PICK_SHARE * can_spend))
+    budget.above = weights_cost(settings, *around)
+    budget.reserved = max(picking(1, *around), min(whole, PICK_SHARE * (can_spend - budget.above)))
     return budget

@@ -158,13 +158,18 @@ def _means(bench: Bench, operators: Sequence[str]) -> Means | None:
     return bench.means if unbound(operators) else None
 
 
-def remember_test(bench: Bench, mask: Mask) -> int:
-    """For how many different chosen masks this study has read its test split; more than one is not honest."""
+def remember_test(bench: Bench, mask: Mask, beside: str = "") -> int:
+    """For how many different choices this study has read its test split; more than one is not honest.
+
+    Arguments:
+        mask: what was chosen now.
+        beside: the key of trained weights that are shown together with it.
+    """
     if bench.study is None:
         return 1
     seen = bench.study.read("test_read_for", [])
     assert isinstance(seen, list)
-    if mask.key not in seen:
-        seen = [*seen, mask.key]
+    if mask.key + beside not in seen:
+        seen = [*seen, mask.key + beside]
         bench.study.note("test_read_for", seen)
     return len(seen)

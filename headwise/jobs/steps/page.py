@@ -25,9 +25,11 @@ from headwise.reports.gallery import Gallery, gallery
 from headwise.reports.markup import told
 from headwise.reports.page import PAGE_FILE, page_html
 from headwise.reports.transfer import transfer_text
+from headwise.reports.weights import weights_section
 
 EXPLANATION = FOLDER  # where `refine --explain` writes
 SPLITS_FILE = "splits.json"
+WEIGHTS = "Trained weights"
 Ranks = Mapping[str, np.ndarray]
 OTHERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {  # of the commands of these names
     "Comparison": ("compare.json", comparison_text),
@@ -66,10 +68,16 @@ def write_page(folder: Path, results: dict[str, Any], pairs: Pairs | None, why: 
         evaluations=evaluations,
         fitness=fitness,
         heads=heads,
-        others=others_in(folder),
+        others=[*trained_weights(results, folder), *others_in(folder)],
     )
     write_files(folder, {PAGE_FILE: text})
     return " ".join(reason for reason in (gone or why, heads.why) if reason)
+
+
+def trained_weights(results: dict[str, Any], folder: Path) -> list[tuple[str, Markup]]:
+    """Title and HTML of what the report says of trained weights, where there are any."""
+    text = weights_section(results)
+    return [(WEIGHTS, told(text, folder, WEIGHTS))] if text else []
 
 
 def others_in(folder: Path) -> list[tuple[str, Markup]]:

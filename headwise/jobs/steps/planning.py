@@ -31,7 +31,7 @@ from headwise.jobs.steps.budget import (
 from headwise.jobs.steps.settings import CANDIDATES, Settings
 from headwise.scoring.objectives import Objective
 from headwise.search.gated import trained_cost
-from headwise.search.values import epoch_cost
+from headwise.search.values import ALPHAS, epoch_cost
 
 IMAGES = 64  # of the search split that are timed, at most
 SECONDS = 2.0  # that a timing of them may take
@@ -124,7 +124,7 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
     sizes = {name: len(bench.indices(name)) for name in ("search", "pick", "test")}
     kept, grid, total, anchored = len(bench.kept), bench.tower.grid, budget.total, bool(bench.anchored)
     out: list[Stage] = []
-    left = total - budget.reserved
+    left = total - budget.reserved - budget.above
 
     def add(
         name: str, about: float, most: float, passes: float, scores: float, images: int, bounded: bool = True
@@ -176,8 +176,15 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         about = together(bench, SPARE * finalists)
         images = len(domain.indices("pick"))
         add(f"kept domain {domain.pairs.name}", about, SPARE * finalists + 1.0, about, SPARE * finalists + 1, images)
+    for rung in settings.weights:
+        cost = settings.values.epochs * settings.trained_cost(anchored)
+        add(f"training {rung}", cost, cost, cost, 0, sizes["search"])
+        add(f"{rung} on the pick split", len(ALPHAS), len(ALPHAS), len(ALPHAS), len(ALPHAS), sizes["pick"])
+        for domain in bench.kept:
+            images = len(domain.indices("pick"))
+            add(f"{rung} on {domain.pairs.name}", len(ALPHAS), len(ALPHAS), len(ALPHAS), len(ALPHAS), images)
     shown = (
-        settings.controls + len(settings.strategies) + len(settings.learning) + 2
+        settings.controls + len(settings.strategies) + len(settings.learning) + len(settings.weights) + 2
     )  # the best single head and the chosen mask
     tested = together(bench, shown)
     add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"], False)

@@ -57,12 +57,13 @@ def power_json(bench: Bench, picked: Picked, table: Sequence[dict]) -> dict[str,
     return found
 
 
-def warnings(bench: Bench, identity: Score | None, chosen: Mask | None = None) -> list[str]:
+def warnings(bench: Bench, identity: Score | None, chosen: Mask | None = None, trained: bool = False) -> list[str]:
     """What to be wary of with these data, as sentences.
 
     Arguments:
         identity: the unchanged model on the search split, once it is known.
         chosen: what the pick split chose, once it is known.
+        trained: it prefers trained weights.
     """
     found = []
     for name in ("search", "pick", "test"):
@@ -93,9 +94,13 @@ def warnings(bench: Bench, identity: Score | None, chosen: Mask | None = None) -
                 f"The unchanged model scores {100 * identity.fitness:.2f} on the search split, where chance is "
                 f"{100 * expected:.2f}: it does not know these data, and a gain would mean little."
             )
-    if chosen is not None and not chosen.is_identity and not bench.kept and not bench.anchored:
+    moved = [
+        *(["chosen edits"] if chosen and not chosen.is_identity else []),
+        *(["trained weights"] if trained else []),
+    ]
+    if moved and not bench.kept and not bench.anchored:
         found.append(
-            "What the chosen edits do to other data was not measured; gains on new data are often paid for on old ones. Where "
+            f"What the {' and '.join(moved)} do to other data was not measured; gains on new data are often paid for on old ones. Where "
             "the model has to stay good, give some of those: --keep-domain PAIRS bounds the loss there, --anchor IMAGES holds "
             "learned edits to them."
         )

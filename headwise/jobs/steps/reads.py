@@ -17,12 +17,15 @@ from headwise.files import OTHER_CACHE, write_files
 from headwise.jobs.steps.bench import Bench
 
 
-def remember_reads(bench: Bench, split: str, masks: Sequence[Mask]) -> int:
+def remember_reads(bench: Bench, split: str, masks: Sequence[Mask], beside: str = "") -> int:
     """Note that these masks' scores on a split were shown; how many different masks' had been by then, on this cache.
 
     A mask that was read before keeps its number, whatever was read since: the same run again says the same. There is a
     file for every mask, so that runs side by side lose nothing. The model is known by its weights, the images by their
     bytes, in any order.
+
+    Arguments:
+        beside: the key of trained weights that were shown together with each of the masks.
 
     Returns:
         The largest number among the masks; 0 without any.
@@ -36,7 +39,7 @@ def remember_reads(bench: Bench, split: str, masks: Sequence[Mask]) -> int:
     folder = cache_folder(bench.cache_dir) / "reads" / digest.hexdigest()[:32]
     numbers = [0]
     for mask in masks:
-        path = folder / f"{mask.bare().key}.json"
+        path = folder / f"{mask.bare().key}{beside}.json"
         number = _number(path, bench.reporter.say)
         if number is None:
             number = 1 + sum(1 for other in folder.glob("*.json") if other != path)

@@ -33,6 +33,7 @@ FORMER = {
 CANDIDATES = len(ALPHAS) + 1.0  # FFE of what a learned rung evaluates exactly, and of the moments it starts from
 SEARCH_FFE = 100.0  # for each operator beyond what it starts from, where no budget is given
 MASK = "mask"  # the first rung: suppressing heads, AAT itself
+WEIGHTS = ("projection", "lora")  # the last ones, opt-in: no edits of heads, weights are trained
 RULES = ("safe", "best")
 
 
@@ -63,7 +64,8 @@ class Settings:
             and budget are those here.
         keep_soft: AAT-BP's soft gates are a finalist too.
         rungs: of the ladder, smallest first: `mask` (the strategies), then what is learned of every head, such as
-            `scale`, `spectral` or `scale+temperature`; the pick split compares all of them.
+            `scale`, `spectral` or `scale+temperature`; the pick split compares all of them. `projection` and `lora`
+            train weights: what is chosen among edits stays that, and the pick split says which is preferred.
         values: how learned rungs are learned; what and the seed are those of the rung and the run.
         anchor_weight: λ, how much learned rungs are held to anchors, in units of the loss; only with anchors.
         choose: `safe`: the fewest values within one standard error of the best; `best`: the best.
@@ -141,8 +143,21 @@ class Settings:
 
     @property
     def learning(self) -> tuple[str, ...]:
-        """The rungs that are learned."""
-        return tuple(rung for rung in self.rungs if rung != MASK)
+        """The rungs of edits that are learned."""
+        return tuple(rung for rung in self.rungs if rung != MASK and rung not in WEIGHTS)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The rungs that train weights."""
+        return tuple(rung for rung in self.rungs if rung in WEIGHTS)
+
+    def trained_cost(self, anchored: bool) -> float:
+        """FFE of an epoch of these: forward, and backward through activations and weights; as many anchors beside."""
+        return (3.0 + self.values.recompute) * (1 + anchored)
+
+    def weights_ffe(self, anchored: bool, kept: int) -> float:
+        """Of one of them: its epochs, and its candidates on the pick split and on kept domains."""
+        return self.values.epochs * self.trained_cost(anchored) + len(ALPHAS) * (1 + kept)
 
     def check_grid(self, grid: Grid) -> None:
         """
@@ -182,7 +197,7 @@ def check_anchor(given: bool, settings: Settings) -> None:
     Raises:
         HeadwiseError: anchors without a learned rung that they could hold.
     """
-    if given and not settings.learning:
+    if given and not (settings.learning or settings.weights):
         raise HeadwiseError(
             f"{option('anchor', 'SOURCE')} holds learned rungs to old images, and no such rung is asked for. Add one, as "
             f"in {option('rungs', 'mask,scale')}."
@@ -195,15 +210,16 @@ def check_rungs(given: Iterable[str]) -> tuple[str, ...]:
     Raises:
         HeadwiseError: none, or one that there is not.
     """
-    given = tuple(given)
-    if "lora" in given:
-        raise HeadwiseError(
-            "lora is no rung of refine, whose candidates are edits of heads. headwise compare --strategy lora trains it on "
-            "the same splits, and with --write lora leaves an ordinary model."
-        )
-    rungs = dict.fromkeys(rung if rung == MASK else "+".join(check_learn(rung.split("+"))) for rung in given)
+    rungs = dict.fromkeys(
+        rung if rung in (MASK, *WEIGHTS) else "+".join(check_learn(rung.split("+"))) for rung in given
+    )
     if not rungs:
         raise HeadwiseError("No rung was given. Give one or more, such as mask,scale,spectral.")
+    if all(rung in WEIGHTS for rung in rungs):
+        raise HeadwiseError(
+            f"{' and '.join(rungs)} train weights and stand above edits of heads. Add one of those, such as mask,scale, or "
+            "train weights alone with headwise compare --strategy."
+        )
     return tuple(rungs)
 
 
