@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import TARGETS
 from kept import keep, restore
-from ladder import MASKS, METHODS, OTHERS, SIZES, evaluators, packed, place_of
+from ladder import ANCHORS, METHODS, OTHERS, SIZES, evaluators, packed, place_of
 from ladder_goals import goals
-from ladder_picture import picture
+from ladder_picture import curves, picture
 
 from headwise.checked import dump_tensors, load_tensors
 from headwise.edits.mask import Mask
@@ -35,7 +35,7 @@ from headwise.jobs.steps.opening import Machine, load_model
 from headwise.jobs.steps.trained import Measured
 from headwise.reports.words import change, interval
 from headwise.scoring.design import Design
-from headwise.scoring.stats import Comparison, choose, compared
+from headwise.scoring.stats import LEVEL, Comparison, choose, compared
 from headwise.search.values import ALPHAS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +45,15 @@ LADDERS = {
     "scale, spectral": ("scale", "spectral"),
     "mask, scale, spectral": ("mask", "scale", "spectral"),
     "the same, anchored": ("mask", "scale anchored", "spectral anchored"),
+    "mask, scale, spectral, projection": ("mask", "scale", "spectral", "projection"),
+    "with projection, anchored": ("mask", "scale anchored", "spectral anchored", "projection anchored"),
     "mask, scale, spectral, lora": ("mask", "scale", "spectral", "lora"),
-    "the same, all anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
+    "with lora, anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
 }
+DRAWN = (*METHODS, "adapter", "projection", "projection anchored")  # in the pictures
 RULES = ("safe", "best")
+LEVELS = (0.05, 0.2, 0.5)  # of the choice, for these ladders
+LEVELLED = ("mask, scale, spectral", "the same, anchored", "with projection, anchored", "with lora, anchored")
 DEFAULT = "mask, scale, spectral: best"  # what `refine` does
 FIXED, FIXED_SEEDS = ("scale", "spectral", "lora"), 3  # methods of which each α is shown, and how many seeds that needs
 JUDGED = ("test", "old")
@@ -86,10 +91,10 @@ class Chosen:
 Take = Callable[[list[Row], int], int]  # (candidates, identity first; seed) → which
 
 
-def by_rule(rule: str) -> Take:
+def by_rule(rule: str, level: float = LEVEL) -> Take:
     """The pick split's choice."""
     return lambda rows, seed: (
-        choose([row.pick for row in rows], [row.values for row in rows], rule=rule, seed=seed).index
+        choose([row.pick for row in rows], [row.values for row in rows], rule=rule, level=level, seed=seed).index
     )
 
 
@@ -204,26 +209,6 @@ def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], tar
     return lines
 
 
-def curves(all_: Measurements, target: str, size: int, methods: Sequence[str], whole: int) -> dict[str, list]:
-    """Of every learned method the mean gains (old, test) at identity and each α; of masks the best by search."""
-    out = {}
-    for method in methods:
-        seeds = [all_.rows(target, size, seed, method) for seed in all_.seeds(target, size)]
-        known = [found for found in seeds if found and len(found) > 1]
-        if len(known) < whole:
-            continue
-        steps = min(len(found) for found in known) if method not in MASKS else 2
-        points = []
-        for step in range(steps):
-            gains = [
-                [found[step].judged()[split].fitness - found[0].judged()[split].fitness for found in known]
-                for split in ("old", "test")
-            ]
-            points.append((float(np.mean(gains[0])), float(np.mean(gains[1]))))
-        out[method] = points
-    return out
-
-
 def main(
     data: Annotated[Path, typer.Option(help="What recipes/demo/prepare.py made.")],
     work: Annotated[Path, typer.Option(help="Where benchmarks/ladder.py keeps its measurements.")],
@@ -244,14 +229,16 @@ def main(
         "training. *Values*: how many numbers the chosen candidates hold (of a mask, edited heads). *Seconds*: of the search or "
         "training.",
         "",
-        "LoRA (rank 8, queries and values among others) is trained as the rungs are: eight epochs, all search images, α by the "
-        "pick split.",
+        "LoRA (rank 8, all four attention projections), the last projection, LayerNorm, singular values and a linear adapter "
+        "behind the model are trained as the rungs are: eight epochs, all search images, α by the pick split. *Anchored*: held "
+        f"to where the model puts {ANCHORS} old images.",
     ]
     pictures, reached = {}, []
     for size in SIZES:
         alone: dict[tuple[str, str], Chosen | None] = {}
         ladders: dict[tuple[str, str], Chosen | None] = {}
         fixed: dict[tuple[str, str], Chosen | None] = {}
+        levels: dict[tuple[str, str], Chosen | None] = {}
         for target in TARGETS:
             for method in (*METHODS, *OTHERS):
                 alone[method, target] = measured.of(target, size, (method,), by_rule("best"), least)
@@ -262,6 +249,9 @@ def main(
             for name, methods in LADDERS.items():
                 for rule in RULES:
                     ladders[f"{name}: {rule}", target] = measured.of(target, size, methods, by_rule(rule), least)
+            for name, level in product(LEVELLED, LEVELS):
+                take = by_rule("best", level)
+                levels[f"{name}: {level:g}", target] = measured.of(target, size, LADDERS[name], take, least)
         if not any(alone.values()):
             continue
         lines += ["", f"## {size} search images, {SIZES[size]} to pick", ""]
@@ -271,13 +261,19 @@ def main(
         lines += table(ladders, list(dict.fromkeys(name for name, _ in ladders)), TARGETS)
         lines += [
             "",
+            "By how sure the pick split has to be (`--level`, 0.05 by default), rule `best`:",
+            "",
+            *table(levels, list(dict.fromkeys(name for name, _ in levels)), TARGETS),
+        ]
+        lines += [
+            "",
             "Without a choice, the same α everywhere (what a choice that is always right about *whether* could have):",
             "",
         ]
         lines += table(fixed, list(dict.fromkeys(name for name, _ in fixed)), TARGETS)
         if size == max(SIZES):
             for target in TARGETS:
-                found = curves(measured, target, size, (*METHODS, *OTHERS), least)
+                found = curves(measured, target, size, DRAWN, least)
                 if found:
                     pictures[f"{target}.png"] = picture(target, found)
             lines += ["", *(f"![{Path(name).stem}](ladder/{name})" for name in pictures)]
