@@ -117,8 +117,11 @@ class HeadDeltas(Changes):
         write_files(path.parent, {path.name: lambda place: save_file(tensors, place, about)})
 
     @classmethod
-    def load(cls, path: Path | str, key: str = "") -> HeadDeltas:
+    def load(cls, path: Path | str, key: str | None = "") -> HeadDeltas:
         """Read what `save` wrote.
+
+        Arguments:
+            key: as it was saved; None takes any.
 
         Raises:
             HeadwiseError: the file is missing, damaged, or of another key.
@@ -129,7 +132,7 @@ class HeadDeltas(Changes):
             raise HeadwiseError(
                 f"Cannot read the heads' changes from {path}: {error}. Delete it; it is made again."
             ) from error
-        if facts["key"] != key:
+        if key is not None and facts["key"] != key:
             raise HeadwiseError(f"The heads' changes in {path} are of another study. Delete it; it is made again.")
         grid = Grid(tuple(facts["grid"]["layers"]), facts["grid"]["pool"])
         heads = tuple(map(Head.parse, facts["heads"]))

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_pairs
 from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 
 from headwise.applied.live import apply
@@ -16,11 +18,14 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.explore import prepare
+from headwise.jobs.refine import refine
 from headwise.jobs.report import finished
 from headwise.jobs.steps import exploring
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
+from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.tasks import Goal
+from headwise.search.deltas import HeadDeltas
 from headwise.towers import load
 
 
@@ -29,7 +34,7 @@ def opened(run, **options):
         "pairs": None,
         "most_images": 1000,
         "goal": Goal(),
-        "machine": Machine(),
+        "machine": Machine(dtype="float32"),  # compared with the model's own forward, to the last neighbour
         "reporter": Silent(),
         "columns": {},
     } | options
@@ -71,7 +76,7 @@ def test_recall_is_that_of_evaluate_on_the_same_images(session, run, tmp_path):
     search = read(run.parent / "pairs.csv").subset(session.indices)
     mask = Mask.parse(session.chosen.grid, "L1.H2=uniform, L4.H0=uniform(0.4)")
     for which, given in (("before", None), ("after", mask)):
-        expected = evaluate("demo", search, mask=given)["metrics"]
+        expected = evaluate("demo", search, mask=given, machine=Machine(dtype="float32"))["metrics"]
         assert {one["name"]: one[which] for one in found["metrics"]} == pytest.approx(expected)
 
 
@@ -143,7 +148,9 @@ def test_first_answers_are_of_some_images_and_right(run, monkeypatch):
     assert answers[0]["query"] is None  # that image's turn has not come
     assert answers[-1]["query"]["after"]
     some = read(run.parent / "pairs.csv").subset(session.indices[:16])
-    expected = evaluate("demo", some, mask=Mask.suppress(session.chosen.grid, ["L1.H2"], "uniform"))["metrics"]
+    expected = evaluate(
+        "demo", some, mask=Mask.suppress(session.chosen.grid, ["L1.H2"], "uniform"), machine=Machine(dtype="float32")
+    )["metrics"]
     assert {one["name"]: one["after"] for one in answers[1]["metrics"]} == pytest.approx(expected)
 
 
@@ -184,7 +191,7 @@ def test_what_was_found_is_saved_with_where_it_comes_from(session, run):
     assert mask.is_bound
     assert mask.provenance["found_by"] == "explore"
     # its images are known: evaluating it on all pairs leaves them out
-    found = evaluate("demo", run.parent / "pairs.csv", mask=folders[0])
+    found = evaluate("demo", run.parent / "pairs.csv", mask=folders[0], machine=Machine(dtype="float32"))
     assert found["searched"]["images"] == 40
     for folder in folders:
         shutil.rmtree(folder)
@@ -228,3 +235,66 @@ def test_the_page_begins_with_the_runs_own_choice(session, run):
     assert data["live"]["widest"] == exploring.WIDEST
     assert len(data["live"]["points"]) == 2 * len(data["live"]["names"]) == 80
     assert np.isfinite(data["live"]["points"]).all()
+
+
+# ---- what a run knows of single heads
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("swept")
+    pairs = write_pairs(folder / "pairs", 48, splits=("search", "search", "pick", "test"))
+    settings = Settings(rungs=("mask",), strategies=("greedy",), budget=24.0, width=1, controls=1, finalists=1)
+    refine("demo", pairs, folder / "run", settings=settings)
+    return folder / "run"
+
+
+def test_heads_that_the_run_swept_are_answered_for_all_images_at_once(swept):
+    session = opened(swept)
+    first, final = session.look({"edits": {"L4.H0": "uniform"}, "query": {"image": 3}})
+    assert first["estimated"]
+    assert not final["estimated"]
+    assert first["done"] == first["total"] == final["done"] == 24
+    assert first["moved"]["mean"] == pytest.approx(final["moved"]["mean"], rel=0.03)
+    assert first["points"] == pytest.approx(final["points"], abs=3e-3)
+    assert first["query"]["after"][0] == final["query"]["after"][0]
+    both, exact = session.look({"edits": {"L4.H0": "uniform", "L4.H1": "uniform"}})
+    assert both["estimated"]
+    alone = [next(iter(session.look({"edits": {head: "uniform"}})))["points"] for head in ("L4.H0", "L4.H1")]
+    assert both["points"] != alone[0]
+    assert exact["mask"] == both["mask"]
+    few = opened(swept, most_images=7)
+    first, final = few.look({"edits": {"L4.H0": "uniform"}})
+    assert first["moved"]["mean"] == pytest.approx(final["moved"]["mean"], rel=0.03)
+
+
+def test_an_estimate_is_never_saved_as_a_score(swept):
+    session = opened(swept)
+    request = {"edits": {"L4.H0": "uniform"}}
+    assert next(iter(session.look(request)))["estimated"]
+    assert "scores" not in Mask.from_pretrained(session.save(request)).provenance
+    last(session, **request)
+    assert "search" in Mask.from_pretrained(session.save(request)).provenance["scores"]
+
+
+@pytest.mark.parametrize("edits", [{"L4.H0": "zero"}, {"L4.H0": "uniform", "L2.H1": "scale(0.5)"}, {}])
+def test_what_the_run_did_not_sweep_is_computed(swept, edits):
+    assert not any(answer["estimated"] for answer in opened(swept).look({"edits": edits}))
+
+
+@pytest.mark.parametrize("what", ["damaged", "other images", "gone"])
+def test_changes_that_cannot_be_trusted_are_left_alone(swept, tmp_path, what):
+    run = tmp_path / "run"
+    shutil.copytree(swept, run)
+    path = run / "deltas-uniform.safetensors"
+    if what == "damaged":
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    elif what == "gone":
+        path.unlink()
+    else:
+        known = HeadDeltas.load(path, None)
+        replace(known, identity=known.identity.flip(0)).save(path)
+    (answer,) = opened(run).look({"edits": {"L4.H0": "uniform"}})
+    assert not answer["estimated"]

@@ -1,7 +1,7 @@
 """What `explore` answers while someone clicks: masks → recall, queries, neighbours, how embeddings moved; saving.
 
-In: requests as plain JSON values: heads with their edits, perhaps a query. Out: plain JSON values, first of some
-images, then of all; a newer request ends an older one. It knows nothing of HTTP, and no request names a file.
+In: requests as plain JSON values: heads with their edits, perhaps a query. Out: plain JSON values, first estimated for all
+images where the run knows these heads, else of some images, then of all; a newer request ends an older one. It knows nothing of HTTP, and no request names a file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from headwise.evaluation.engine import with_means
 from headwise.evaluation.layout import Plan
 from headwise.evaluation.streams import Stale, Streams
 from headwise.explanation.examples import changed_queries
+from headwise.jobs.steps.guessing import estimate
 from headwise.jobs.steps.tasks import Task
 from headwise.scoring.objectives import Objective, Score
+from headwise.search.deltas import Changes
 from headwise.towers.base import Model
 from headwise.towers.probes import described
 
@@ -55,6 +57,7 @@ class Session:
         layout: of the tower.
         before: the unchanged embeddings, (N, E).
         chosen: the run's own mask.
+        known: what single heads do, where the run has that.
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class Session:
     layout: Plan
     before: torch.Tensor
     chosen: Mask
+    known: Changes | None = None
     _newest: int = 0
     _turn: threading.Lock = field(default_factory=threading.Lock)
     _objectives: dict[int, Objective] = field(default_factory=dict)
@@ -121,6 +125,9 @@ class Session:
         return self._answers(mask, query, wanted)
 
     def _answers(self, mask: Mask, query: Any, wanted) -> Iterator[dict[str, Any]]:
+        guess = estimate(self.known, mask)
+        if guess is not None and wanted():
+            yield self._answer(mask, guess, query, estimated=True)
         chunks = self.streams.embed(mask, wanted)
         parts: list[torch.Tensor] = []
         done, told, began = 0, 0, time.monotonic()
@@ -135,24 +142,30 @@ class Session:
             parts.append(e)
             done += len(e)
             last = done == len(self.pairs)
-            some = self.task.kind in PARTIAL and time.monotonic() - began > FIRST and done >= max(2, 2 * told)
+            some = (
+                guess is None
+                and self.task.kind in PARTIAL
+                and time.monotonic() - began > FIRST
+                and done >= max(2, 2 * told)
+            )
             if last or some:
                 told = done
                 yield self._answer(mask, torch.cat(parts), query)
 
-    def _answer(self, mask: Mask, after: torch.Tensor, query: Any) -> dict[str, Any]:
+    def _answer(self, mask: Mask, after: torch.Tensor, query: Any, *, estimated: bool = False) -> dict[str, Any]:
         """What is known of the first n images."""
         n = len(after)
         old, new = self._before_score(n), self._objective(n)(after)
         pairs = self._part(n)
         changed = changed_queries(pairs, old, new, SHOWN)
-        if n == len(self.pairs):
+        if n == len(self.pairs) and not estimated:
             self._metrics[mask.key] = new.metrics
         a, b = _unit(self.before[:n]), _unit(after)
         moved = 1 - (a * b).sum(1)  # (n)
         return {
             "mask": str(mask),
             "done": n,
+            "estimated": estimated,
             "total": len(self.pairs),
             "fitness": self.task.fitness,
             "metrics": [
