@@ -1,5 +1,6 @@
 """The explorer in a real browser, with its real server on the packaged model."""
 
+import json
 import subprocess
 import sys
 import time
@@ -7,12 +8,25 @@ import time
 import pytest
 from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 
+from headwise.data.cache import pixels
+from headwise.data.read import read
 from headwise.edits.mask import Mask
+from headwise.evaluation.layout import plan
+from headwise.search.deltas import Collector, collect
+from headwise.towers import load
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return finished_run(tmp_path_factory.mktemp("explore"), 45, ODD)
+    """A run that knows what single heads do."""
+    run = finished_run(tmp_path_factory.mktemp("explore"), 45, ODD)
+    model, given = load("demo"), read(run.parent / "pairs.csv")
+    names = json.loads((run / "splits.json").read_text())["search"]
+    search = given.subset([list(given.ids).index(name) for name in names])
+    keep = Collector(model.tower.grid, "uniform")
+    found = collect(keep, model.tower, pixels(search, model), plan(model.tower, dtype="float32"))
+    found.save(run / "deltas-uniform.safetensors")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +81,21 @@ def test_it_begins_with_the_runs_choice_and_a_click_changes_it(page):
     time.sleep(0.2)
     assert settled(page).startswith("identity")
     assert "0.00 points" in page.text("#verdict")
+    assert page.errors() == []
+
+
+def test_a_click_is_answered_by_an_estimate_and_then_computed(page):
+    page.run(
+        "const status = document.getElementById('status'), verdict = document.getElementById('verdict');"
+        "window.said = []; new MutationObserver(() => window.said.push(status.textContent + ' ' + verdict.textContent))"
+        ".observe(verdict, { childList: true, characterData: true, subtree: true });"
+    )
+    clicked(page, "L4.H0")
+    first, final = page.run("return [window.said[0], window.said.at(-1)]")
+    assert "estimated from what each head does alone" in first
+    assert "→ about" in first
+    assert "all 30 images" in final
+    assert "about" not in final
     assert page.errors() == []
 
 
