@@ -1,6 +1,7 @@
 """How long a click takes in the explorer: until its first answer, and until that of all images.
 
     python benchmarks/explore.py --run refined/                 # a finished run of the packaged demo
+    python benchmarks/explore.py --run refined/ --edit uniform  # with the edit that it swept: an estimate comes first
     python benchmarks/explore.py --vit --images 1000            # a ViT-B/32 with random weights, 1,000 images
     python benchmarks/explore.py --vit --threads 2
 
@@ -47,7 +48,7 @@ def vit(images: int) -> Session:
     return Session(Path(), model, pairs, range(images), pairs, task, streams, layout, before, Mask.identity(grid))
 
 
-def clicks(session: Session, repeats: int) -> list[dict]:
+def clicks(session: Session, repeats: int, edit: str) -> list[dict]:
     """Seconds for heads of three blocks, the median of so many heads each."""
     grid, found = session.streams.tower.grid, []
     rows = len(grid.rows)
@@ -55,7 +56,7 @@ def clicks(session: Session, repeats: int) -> list[dict]:
         firsts, wholes, some = [], [], []
         for index in range(min(repeats, grid.rows[row])):
             began, first = time.perf_counter(), None
-            for answer in session.look({"edits": {str(grid.head(row, index)): "zero"}}):
+            for answer in session.look({"edits": {str(grid.head(row, index)): edit}}):
                 if first is None:
                     first = time.perf_counter() - began
                     some.append(answer["done"])
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--edit", default="zero")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.set_grad_enabled(False)
@@ -90,7 +92,7 @@ def main() -> None:
         session = vit(asked.images)
     about = {"model": session.model.name, "images": len(session.pairs), "load": Path("/proc/loadavg").read_text()[:4]}
     print(json.dumps(about | {"machine": machine("cpu")}))
-    for one in clicks(session, asked.repeats):
+    for one in clicks(session, asked.repeats, asked.edit):
         print(json.dumps(one), flush=True)
 
 

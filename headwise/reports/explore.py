@@ -53,6 +53,7 @@ def explore_html(
         "points": list(points),
         "metrics": {name: metric_name(name) for name in metrics},
     }
+    swept = [sweep["operator"] for sweep in results["sweep"]]
     return render_page(
         "explore.html.j2",
         results,
@@ -61,7 +62,7 @@ def explore_html(
         data=script_json(values.pop("data") | {"live": live}),
         images=len(names),
         operators=[(name, KINDS[name].about) for name in operators],
-        operator=next((name for name in mask.names if name in operators), "zero"),
+        operator=next((name for name in (*mask.names, *swept) if name in operators), "zero"),
         texts=texts,
         **values,
     )
