@@ -84,9 +84,9 @@ async function ask() {
 function answered(found) {
   if (found.error) { at("status").textContent = found.error; return; }
   const whole = found.done === found.total;
-  at("status").textContent = found.estimated ? `${found.mask}: estimated from what each head does alone; computing ${found.total} images …` : whole ? `${found.mask}: all ${found.total} images.` : `${found.mask}: ${found.done} of ${found.total} images so far …`;
+  at("status").textContent = found.estimated ? `${found.mask}: estimated, computing …` : whole ? `${found.mask}: all ${found.total} images.` : `${found.mask}: ${found.done} of ${found.total} images so far …`;
   const main = found.metrics.find((one) => one.name === found.fitness) || found.metrics[0];
-  at("verdict").textContent = `${live.metrics[main.name] || main.name} ${points(main.before).replace("+", "")} → ${found.estimated ? "about " : ""}${points(main.after).replace("+", "")} % (${points(main.after - main.before)} points) on ${found.done} images`;
+  at("verdict").textContent = `${live.metrics[main.name] || main.name} ${points(main.before).replace("+", "")} → ${found.estimated ? "≈ " : ""}${points(main.after).replace("+", "")} % (${points(main.after - main.before)} points) on ${found.done} images`;
   const rows = [main, ...found.metrics.filter((one) => one !== main)];
   at("metrics").replaceChildren(...rows.map((one) => {
     const line = element("tr", "");
