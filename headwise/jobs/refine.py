@@ -106,8 +106,8 @@ def refine(
     Arguments:
         model: a name (`hf:openai/clip-vit-base-patch32`, a folder, `demo`) or what `load` or `wrap` gave.
         pairs: a source as `headwise.read` takes it.
-        out: the output folder: `head_mask.json`, `model/`, `tuned-model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
-            `study.sqlite`. The same call on the same folder continues where it was interrupted.
+        out: the output folder: `head_mask.json`, `model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
+            `study.sqlite`, `tuned-model/` where a rung trains weights. The same call on the same folder continues where it was interrupted.
         settings: how to search and select.
         goal: what to maximise; by default mean recall for captions, accuracy for labels.
         machine: precision, device, cache.
@@ -150,6 +150,7 @@ def refine(
     bench = with_kept(bench, domains)
     if anchor is not None:
         bench = replace(bench, anchored=anchor_images(anchor, given, ready, machine, reporter, columns))
+    check_captions(bench, settings)
     if dry_run:
         say_before(bench)
         speed = timing(bench)

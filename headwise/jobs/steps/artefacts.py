@@ -1,7 +1,8 @@
 """What refine leaves in its folder.
 
 In: the mask and the results. Out: results.json and splits.json, head_mask.json, model/, tuned-model/ where trained
-weights are preferred, report.md, heads.png and report.html, each whole or not at all, and each whether or not another one can be written.
+weights are preferred, report.md, heads.png and report.html, each whole or not at all, and each whether or not another
+one can be written.
 """
 
 from __future__ import annotations
@@ -102,14 +103,16 @@ def write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter:
 
 def write_weights(bench: Bench, results: dict, settings: Settings, folder: Path) -> bool:
     """Write `tuned-model/`, the trained weights that the pick split prefers to all edits; False where it prefers none: then
-    what a former run left there goes, as its results have.
+    what a former run with such rungs left there goes, as its results have.
 
     Raises:
         HeadwiseError: as `headwise.applied.tuned.write_tuned`.
     """
     from headwise.reports.card import weights_card
 
-    preferred = results.get("weights", {}).get("preferred")
+    if "weights" not in results:
+        return False
+    preferred = results["weights"]["preferred"]
     if not preferred:
         shutil.rmtree(folder / TUNED, ignore_errors=True)
         return False

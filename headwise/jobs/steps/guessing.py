@@ -38,7 +38,7 @@ def known_changes(folder: Path, rows: Sequence[int], before: torch.Tensor) -> Ch
             if path.stat().st_size > LARGEST:
                 continue
             deltas = HeadDeltas.load(path, None)
-        except (HeadwiseError, OSError):
+        except (HeadwiseError, OSError, LookupError, TypeError, ValueError):
             continue  # nothing depends on it: the click is computed
         if max(rows) >= len(deltas.identity) or deltas.identity.shape[1] != before.shape[1]:
             continue

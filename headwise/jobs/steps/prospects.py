@@ -95,13 +95,13 @@ def warnings(bench: Bench, identity: Score | None, chosen: Mask | None = None, t
                 f"{100 * expected:.2f}: it does not know these data, and a gain would mean little."
             )
     moved = [
-        *(["chosen edits"] if chosen and not chosen.is_identity else []),
+        *(["chosen edits"] if chosen is not None and not chosen.is_identity else []),
         *(["trained weights"] if trained else []),
     ]
     if moved and not bench.kept and not bench.anchored:
         found.append(
-            f"What the {' and '.join(moved)} do to other data was not measured; gains on new data are often paid for on old ones. Where "
-            "the model has to stay good, give some of those: --keep-domain PAIRS bounds the loss there, --anchor IMAGES holds "
+            f"What the {' and '.join(moved)} do to other data was not measured; gains on new data are often paid for on old "
+            "ones. Where the model has to stay good, give some of those: --keep-domain PAIRS bounds the loss there, --anchor IMAGES holds "
             "learned edits to them."
         )
     return found

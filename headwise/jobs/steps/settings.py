@@ -217,8 +217,8 @@ def check_rungs(given: Iterable[str]) -> tuple[str, ...]:
         raise HeadwiseError("No rung was given. Give one or more, such as mask,scale,spectral.")
     if all(rung in WEIGHTS for rung in rungs):
         raise HeadwiseError(
-            f"{' and '.join(rungs)} train weights and stand above edits of heads. Add one of those, such as mask,scale, or "
-            "train weights alone with headwise compare --strategy."
+            f"Rungs that train weights ({', '.join(rungs)}) stand above edits of heads. Add one of those, such as mask,scale, "
+            "or train weights alone with headwise compare --strategy."
         )
     return tuple(rungs)
 

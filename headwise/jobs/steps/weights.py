@@ -122,11 +122,12 @@ def check_captions(bench: Bench, settings: Settings) -> None:
     """What the rungs ask of the data, before anything is searched.
 
     Raises:
-        HeadwiseError: labels in place of captions, on these data or a kept domain.
+        HeadwiseError: labels in place of captions, or a mixture.
     """
     if settings.weights and not isinstance(bench.objective("search"), Retrieval):
         raise HeadwiseError(
-            f"The rung {settings.weights[0]} is trained on captions, and {bench.pairs.name} has labels. Leave it out of --rungs."
+            f"The rung {settings.weights[0]} is trained on captions, and {bench.pairs.name} has labels or is a mixture. Leave it "
+            "out of --rungs."
         )
 
 
