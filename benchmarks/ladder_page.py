@@ -259,12 +259,9 @@ def main(
         lines += table(alone, (*METHODS, *OTHERS), TARGETS)
         lines += ["", f"What the ladder chooses, by rule; `refine` takes *{DEFAULT}*:", ""]
         lines += table(ladders, list(dict.fromkeys(name for name, _ in ladders)), TARGETS)
-        lines += [
-            "",
-            "By how sure the pick split has to be (`--level`, 0.05 by default), rule `best`:",
-            "",
-            *table(levels, list(dict.fromkeys(name for name, _ in levels)), TARGETS),
-        ]
+        if any(levels.values()):
+            lines += ["", "By how sure the pick split has to be (`--level`, 0.05 by default), rule `best`:", ""]
+            lines += table(levels, list(dict.fromkeys(name for name, _ in levels)), TARGETS)
         lines += [
             "",
             "Without a choice, the same α everywhere (what a choice that is always right about *whether* could have):",
