@@ -68,7 +68,7 @@ def weights_section(results: Results) -> Markdown:
     if not found:
         return Markdown()
     names = [domain["data"]["source"] for domain in (results.get("kept") or {"domains": ()})["domains"]]
-    columns = ("trained weights, pick split", "values", "change", "standard error", "p (max-T)", *names, "")
+    columns = ("trained weights, pick split", "values", "change", "standard error", "p (max-T)", *names, "choice")
     rows = [
         (
             f"{row['rung']}, α {row['alpha']:g}",
@@ -83,7 +83,7 @@ def weights_section(results: Results) -> Markdown:
     ]
     lines = ["## Trained weights", "", markdown(weights_sentence(results)), "", *table(columns, rows), ""]
     if found["test"]:
-        lines += [*table(COLUMNS, weights_rows(results)), ""]
+        lines += ["The best of each on the test split, read once:", "", *table(COLUMNS, weights_rows(results)), ""]
     for domain in found["kept"]:
         told = (
             f"{change(domain['delta'])} points, 95 % interval {interval(domain['interval'])}, {p_equals(domain['p'])}"
