@@ -248,7 +248,7 @@ def test_a_killed_driver_leaves_no_worker_and_is_continued(bench, crew, expected
         try:
             assert driver.stdout is not None
             workers = list(map(int, driver.stdout.readline().split()))
-            for _ in range(600):
+            for _ in range(2400):
                 if written(path):
                     break
                 time.sleep(0.05)
