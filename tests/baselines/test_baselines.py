@@ -42,7 +42,7 @@ def test_each_lowers_the_loss_and_leaves_the_users_model_as_it_was(case, name):
     before = {key: value.clone() for key, value in parts.state_dict().items()}
     settings = replace(SETTINGS, epochs=30) if name in ("adapter", "logit") else SETTINGS
     found = run(name, case, settings)
-    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32"))
     embeddings = found.embed(case.images)
     assert embeddings.shape == plain.shape
     assert loss(case, embeddings, found.text(case.texts), found.scale) < 0.97 * loss(case, plain, case.texts)
@@ -127,13 +127,15 @@ def test_singular_values_alone_move_and_the_directions_stay(case):
 
 def test_tuning_the_logits_changes_no_rank(case):
     found = run("logit", case)
-    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32"))
     assert torch.equal(found.embed(case.images), plain)
     assert 0 < found.scale < SCALE  # the planted head makes the model wrong, so it should be less sure
 
 
 def test_an_adapter_undoes_a_linear_change_of_the_captions(case):
-    ((_, plain),) = embed(case.tower, case.images, [Mask.suppress(case.tower.grid, ["L1.H2"])], plan(case.tower))
+    ((_, plain),) = embed(
+        case.tower, case.images, [Mask.suppress(case.tower.grid, ["L1.H2"])], plan(case.tower, dtype="float32")
+    )
     generator = torch.Generator().manual_seed(0)
     centred = plain - plain.mean(0)
     turned = centred.repeat_interleave(2, 0) @ (torch.eye(24) + 0.4 * torch.randn(24, 24, generator=generator))
@@ -166,7 +168,7 @@ def test_the_same_seed_gives_the_same_bytes_and_draws_nothing_from_the_global_ge
 
 
 def test_where_training_does_not_help_the_model_stays_as_it_is(case):
-    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    ((_, plain),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32"))
     solved = replace(case, texts=plain.repeat_interleave(2, 0))
     found = run("layernorm", solved, replace(SETTINGS, learning_rate=50.0, patience=2))
     assert found.best == 0
@@ -176,7 +178,7 @@ def test_where_training_does_not_help_the_model_stays_as_it_is(case):
 
 @pytest.mark.parametrize("name", ["lora", "layernorm", "adapter", "projection", "svd"])
 def test_anchors_hold_embeddings_where_they_are(case, name):
-    ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32"))
     settings = replace(SETTINGS, holdout=0.0)
 
     def moved(anchors):

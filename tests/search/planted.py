@@ -36,8 +36,10 @@ def planted(edit: str, images: int = 48) -> Planted:
         module.vision_model.encoder.layers[1].self_attn.out_proj.weight[:, 32:48] *= 30
     tower = tower_of(module)
     pixels = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    means = head_means(tower, pixels, plan(tower))
-    ((_, clean),) = embed(tower, pixels, [Mask.suppress(tower.grid, [HEAD], edit)], plan(tower), means=means)
+    means = head_means(tower, pixels, plan(tower, dtype="float32"))
+    ((_, clean),) = embed(
+        tower, pixels, [Mask.suppress(tower.grid, [HEAD], edit)], plan(tower, dtype="float32"), means=means
+    )
     texts = torch.nn.functional.normalize(clean).repeat_interleave(2, 0)  # (2·N, E)
     texts = texts + 0.02 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2))
     return Planted(tower, pixels, texts, np.repeat(np.arange(images), 2), means)
@@ -77,7 +79,7 @@ def spoiled(kind: str, seed: int, images: int = 32) -> tuple[Planted, tuple[Head
             out[:, b] = rest - out[:, a] if kind == "compensating" else out[:, a] + 0.2 * rest
     tower = tower_of(module)
     pixels = torch.randn(images, 3, 32, 32, generator=g)
-    ((_, clean),) = embed(tower, pixels, [Mask.suppress(tower.grid, heads, "zero")], plan(tower))
+    ((_, clean),) = embed(tower, pixels, [Mask.suppress(tower.grid, heads, "zero")], plan(tower, dtype="float32"))
     texts = torch.nn.functional.normalize(clean).repeat_interleave(2, 0)  # (2·N, E)
     texts = texts + 0.1 * torch.randn(texts.shape, generator=g)
     return Planted(tower, pixels, texts, np.repeat(np.arange(images), 2), []), tuple(heads)

@@ -158,7 +158,7 @@ def case() -> Planted:
         layers[LOUD.layer][:, 16 * LOUD.index : 16 * LOUD.index + 16] *= 20
     tower = tower_of(module)
     pixels = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    ((_, clean),) = embed(tower, pixels, [Mask.of(tower.grid, BOTH)], plan(tower))
+    ((_, clean),) = embed(tower, pixels, [Mask.of(tower.grid, BOTH)], plan(tower, dtype="float32"))
     texts = torch.nn.functional.normalize(clean - clean.mean(0)).repeat_interleave(2, 0)  # (2·N, E)
     texts = texts + 0.02 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2))
     return Planted(tower, pixels, texts, np.repeat(np.arange(32), 2), [])
@@ -169,7 +169,9 @@ class Searching:
 
     def __init__(self, case: Planted, letters: tuple[str, ...]):
         self.letters, self.grid = letters, case.tower.grid
-        self.evaluate = Evaluator(case.tower, plan(case.tower), case.images, Retrieval(case.texts, case.owner, SCALE))
+        self.evaluate = Evaluator(
+            case.tower, plan(case.tower, dtype="float32"), case.images, Retrieval(case.texts, case.owner, SCALE)
+        )
         self.effects, parts = [], []
         for letter in letters:
             self.evaluate.observe = keep = Collector(self.grid, letter, identity=parts[0].identity if parts else None)
@@ -218,7 +220,7 @@ def test_anchors_move_from_one_edit_of_a_head_to_another(case):
     run = Mask.of(grid, {"L0.H0": "zero", "L2.H1": "scale(1.5)"})
     search.evaluate([run])
     anchors.keep([run])
-    ((_, exact),) = embed(case.tower, case.images, [run], plan(case.tower))
+    ((_, exact),) = embed(case.tower, case.images, [run], plan(case.tower, dtype="float32"))
     torch.testing.assert_close(anchors.embeddings(run), exact, atol=2e-3, rtol=0)  # kept in float16
     other = Mask.of(grid, {"L0.H0": "scale(1.5)", "L2.H1": "scale(1.5)", "L1.H1": "zero"})
     assert anchors.nearest(other) == 3  # one edit goes, two come
@@ -230,7 +232,7 @@ def test_anchors_move_from_one_edit_of_a_head_to_another(case):
     search.evaluate([near])
     anchors.keep([near])
     zero, more = Edit.parse("zero"), Edit.parse("scale(1.5)")
-    moved = dict(embed(case.tower, case.images, [near], plan(case.tower)))[near]
+    moved = dict(embed(case.tower, case.images, [near], plan(case.tower, dtype="float32")))[near]
     moved = moved - rows[Head(0, 0), zero].float() + rows[Head(0, 0), more].float()
     torch.testing.assert_close(anchors.embeddings(step), moved, atol=5e-3, rtol=0)
     with pytest.raises(HeadwiseError, match=r"L0\.H0=keys"):

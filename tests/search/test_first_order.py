@@ -27,7 +27,7 @@ def scores(case, operator, loss="softmax", bias=0.0, **options):
 
 def evaluator(case):
     objective = Retrieval(case.texts, case.owner, scale=SCALE)
-    return Evaluator(case.tower, plan(case.tower), case.images, objective)
+    return Evaluator(case.tower, plan(case.tower, dtype="float32"), case.images, objective)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_scores_are_the_slope_of_the_loss_that_evaluation_reports(case, operator
 
     def value(head, gate):
         mask = Mask.suppress(case.tower.grid, [head], f"{operator}({gate})")
-        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower), means=case.means)
+        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower, dtype="float32"), means=case.means)
         return retrieve(embeddings, case.texts, case.owner, loss=loss, scale=SCALE, bias=bias).loss
 
     identity = value(Head.parse(HEAD), 1.0)
@@ -151,7 +151,7 @@ def test_labels_slope_of_the_cross_entropy_that_evaluation_reports(case):
 
     def value(head, gate):
         mask = Mask.suppress(case.tower.grid, [head], f"scale({gate})")
-        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower))
+        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower, dtype="float32"))
         return objective(embeddings).loss
 
     identity = value(Head.parse(HEAD), 1.0)

@@ -74,7 +74,7 @@ def test_embeddings_under_gates_are_those_of_the_engine(uniform, letter):
     tower = uniform.tower
     gates = ((0.0, 1.0, 0.25, 1.0), (1.0, 0.5, 1.0, 0.0), (0.0, 1.0, 1.0, 0.125))
     mask = Mask.gated(tower.grid, gates, letter)
-    ((_, expected),) = embed(tower, uniform.images, [mask], plan(tower), means=uniform.means)
+    ((_, expected),) = embed(tower, uniform.images, [mask], plan(tower, dtype="float32"), means=uniform.means)
     with torch.no_grad():
         rows = gate_rows(tower, [torch.tensor(row) for row in gates], letter, uniform.means)
         found = under(tower, uniform.images, rows)
@@ -102,7 +102,7 @@ def test_every_form_finds_the_head_that_does_harm(request, operator, settings):
     assert found.cuts(3)[0] == Mask.suppress(case.tower.grid, [HEAD], operator)
     losses = []
     for mask in (Mask.identity(case.tower.grid), found.soft, found.cuts(1)[0]):
-        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower))
+        ((_, embeddings),) = embed(case.tower, case.images, [mask], plan(case.tower, dtype="float32"))
         losses.append(retrieve(embeddings, case.texts, case.owner, scale=SCALE).loss)
     assert losses[1] < losses[0]
     assert losses[2] < losses[0]

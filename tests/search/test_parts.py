@@ -24,7 +24,7 @@ def case():
 @pytest.mark.parametrize("learned", [("scale", "temperature", "shift"), ("temperature", "spectral")])
 def test_embeddings_and_gradients_are_those_of_the_whole_batch(case, learned, recompute):
     tower, draw = case.tower, torch.Generator().manual_seed(0)
-    values = Values(tower, ValueSettings(learn=learned), head_moments(tower, case.images, plan(tower)))
+    values = Values(tower, ValueSettings(learn=learned), head_moments(tower, case.images, plan(tower, dtype="float32")))
     theta = (values.start + 0.1 * torch.randn(len(values.start), generator=draw)).requires_grad_()
     numbers = torch.randperm(len(case.images), generator=draw)[:COUNT]
     embedder = Embedder(tower, Parts([case.images], recompute, False))
@@ -44,7 +44,9 @@ def test_embeddings_and_gradients_are_those_of_the_whole_batch(case, learned, re
 def test_a_copy_in_another_process_that_kept_nothing_gives_the_same_bits(case):
     """As a worker does that takes over from one that died between embeddings and gradients."""
     tower = case.tower
-    values = Values(tower, ValueSettings(learn=("scale",)), head_moments(tower, case.images, plan(tower)))
+    values = Values(
+        tower, ValueSettings(learn=("scale",)), head_moments(tower, case.images, plan(tower, dtype="float32"))
+    )
     found = []
 
     class Elsewhere:

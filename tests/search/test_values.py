@@ -37,7 +37,7 @@ def case():
 
 @pytest.fixture(scope="module")
 def moments(case):
-    return head_moments(case.tower, case.images, plan(case.tower))
+    return head_moments(case.tower, case.images, plan(case.tower, dtype="float32"))
 
 
 def captions_of(case, **options):
@@ -78,14 +78,16 @@ def test_what_is_trained_is_what_the_engine_and_folded_weights_run(case, moments
     mask = values.mask(theta)
     with torch.no_grad():
         trained = under(case.tower, case.images, values.rows(theta, None, 1.0))
-    ((_, engine),) = embed(case.tower, case.images, [mask], plan(case.tower))
+    ((_, engine),) = embed(case.tower, case.images, [mask], plan(case.tower, dtype="float32"))
     scale = float(engine.abs().max())
     assert torch.allclose(trained, engine, atol=1e-5 * scale)
     with folded(case.tower, mask), torch.inference_mode():
         assert torch.allclose(case.tower.encode(case.images), engine, atol=1e-5 * scale)
     start = values.mask(values.start)
-    ((_, plain), *_) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
-    ((_, unchanged),) = embed(case.tower, case.images, [start], plan(case.tower))
+    ((_, plain), *_) = embed(
+        case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32")
+    )
+    ((_, unchanged),) = embed(case.tower, case.images, [start], plan(case.tower, dtype="float32"))
     assert torch.allclose(unchanged, plain, atol=1e-5 * scale)
     assert not torch.allclose(engine, plain, atol=1e-3 * scale)
 
@@ -95,7 +97,9 @@ def test_gradients_equal_finite_differences(case, learned):
     tower = case.tower.cast("cpu", torch.float64)
     images, numbers = case.images[:6].double(), torch.arange(6)
     memory = captions(case.texts.double(), case.owner, 48, scale=SCALE)
-    values = Values(tower, ValueSettings(learn=learned), head_moments(case.tower, case.images, plan(case.tower)))
+    values = Values(
+        tower, ValueSettings(learn=learned), head_moments(case.tower, case.images, plan(case.tower, dtype="float32"))
+    )
     theta = theta_of(values).double().requires_grad_()
 
     def loss(theta):
@@ -126,12 +130,12 @@ def test_a_planted_head_is_scaled_down_and_the_held_out_loss_falls(case, moments
 
 
 def test_anchors_hold_embeddings_where_they_are(case, moments):
-    ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower))
+    ((_, before),) = embed(case.tower, case.images, [Mask.identity(case.tower.grid)], plan(case.tower, dtype="float32"))
     settings = ValueSettings(batch=16, epochs=6, learning_rate=0.1, holdout=0.0)
 
     def moved(anchors):
         mask = learn(case, moments, settings, anchors=anchors).mask
-        ((_, after),) = embed(case.tower, case.images, [mask], plan(case.tower))
+        ((_, after),) = embed(case.tower, case.images, [mask], plan(case.tower, dtype="float32"))
         return float((1 - torch.nn.functional.cosine_similarity(before, after)).mean())
 
     free = moved(None)
