@@ -26,6 +26,7 @@ from headwise.evaluation.streams import Streams
 from headwise.jobs.explore import prepare
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import Session
+from headwise.jobs.steps.guessing import Guesses
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.tasks import Goal, Task
@@ -45,7 +46,9 @@ def vit(images: int) -> Session:
     before = streams.begin()
     task = Task("retrieval", "mean_recall", torch.randn(len(pairs.texts), before.shape[1]), "random")
     grid = model.tower.grid
-    return Session(Path(), model, pairs, range(images), pairs, task, streams, layout, before, Mask.identity(grid))
+    return Session(
+        Path(), model, pairs, range(images), pairs, task, streams, layout, before, Mask.identity(grid), Guesses(before)
+    )
 
 
 def clicks(session: Session, repeats: int, edit: str) -> list[dict]:

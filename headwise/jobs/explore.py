@@ -24,7 +24,7 @@ from headwise.evaluation.layout import plan
 from headwise.evaluation.streams import Streams
 from headwise.jobs.report import finished
 from headwise.jobs.steps.exploring import WIDEST, Session
-from headwise.jobs.steps.guessing import known_changes
+from headwise.jobs.steps.guessing import Guesses, swept_changes
 from headwise.jobs.steps.opening import Machine, PairsLike
 from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.page_heads import explained_heads
@@ -121,7 +121,7 @@ def prepare(
     with reporter.stage("The unchanged model", len(shown), "images") as advance:
         before = streams.begin(advance)
     place = {image: row for row, image in enumerate(images_of(folder, "search", whole))}
-    known = known_changes(folder, [place[image] for image in indices], before)
+    known = Guesses(before, swept_changes(folder, [place[image] for image in indices], before))
     return Session(folder, model, shown, indices, whole, task, streams, layout, before, chosen, known)
 
 

@@ -13,6 +13,8 @@ from finished_run import CHOSEN, HOSTILE, ODD, finished_run
 from headwise.applied.live import apply
 from headwise.checked import read_results
 from headwise.data.read import read
+from headwise.edits.edit import Edit
+from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
@@ -20,7 +22,8 @@ from headwise.jobs.evaluate import evaluate
 from headwise.jobs.explore import prepare
 from headwise.jobs.refine import refine
 from headwise.jobs.report import finished
-from headwise.jobs.steps import exploring
+from headwise.jobs.steps import exploring, guessing
+from headwise.jobs.steps.guessing import Guesses
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.settings import Settings
@@ -275,6 +278,41 @@ def test_an_estimate_is_never_saved_as_a_score(swept):
     assert "scores" not in Mask.from_pretrained(session.save(request)).provenance
     last(session, **request)
     assert "search" in Mask.from_pretrained(session.save(request)).provenance["scores"]
+
+
+def test_a_dragged_scale_is_answered_at_once_from_what_the_head_did_before(swept):
+    session = opened(swept)
+    last(session, edits={"L4.H0": "zero"})
+    for edit in ("scale(0.5)", "scale(0.9)", "scale(1.5)"):
+        first, final = session.look({"edits": {"L4.H0": edit}})
+        assert first["estimated"]
+        assert first["done"] == first["total"]
+        assert first["moved"]["mean"] == pytest.approx(final["moved"]["mean"], rel=0.25)
+        assert first["points"] == pytest.approx(final["points"], abs=0.02)
+    again, final = session.look({"edits": {"L4.H0": "scale(0.9)"}})  # seen itself by now
+    assert again["points"] == pytest.approx(final["points"], abs=2e-3)
+    both = next(iter(session.look({"edits": {"L4.H0": "scale(0.2)", "L4.H1": "uniform"}})))
+    assert both["estimated"]
+    for edits in ({"L4.H1": "zero"}, {"L4.H0": "temperature(0.5)"}, {"L4.H0": "scale(0.9)+self"}):
+        assert not any(answer["estimated"] for answer in session.look({"edits": edits}))
+
+
+def test_what_clicks_computed_is_kept_as_far_as_memory_goes(monkeypatch):
+    before = torch.randn(5, 4)
+    grid = Grid((3, 3))
+    known = Guesses(before)
+    monkeypatch.setattr(guessing, "LEARNED", 2 * 5 * 4 * 2)  # bytes: of two heads
+    after = {h: before + torch.randn(5, 4) for h in range(3)}
+    for h in range(3):
+        known.learn(Mask.of(grid, {Head(0, h): Edit.parse("zero")}), after[h])
+    assert known.embeddings(Mask.of(grid, {Head(0, 0): Edit.parse("zero")})) is None
+    half = known.embeddings(Mask.of(grid, {Head(0, 2): Edit.parse("scale(0.5)")}))
+    assert torch.allclose(half, (before + after[2]) / 2, atol=1e-2)
+    together = Mask.of(grid, {Head(0, h): Edit.parse("zero") for h in (1, 2)})
+    assert torch.allclose(known.embeddings(together), after[1] + after[2] - before, atol=1e-2)
+    known.learn(together, after[0])  # of two heads: says nothing of one
+    assert known.embeddings(Mask.of(grid, {Head(0, 1): Edit.parse("zero")})) is not None
+    assert known.embeddings(Mask.identity(grid)) is None
 
 
 @pytest.mark.parametrize("edits", [{"L4.H0": "zero"}, {"L4.H0": "uniform", "L2.H1": "scale(0.5)"}, {}])

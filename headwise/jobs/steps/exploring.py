@@ -28,17 +28,16 @@ from headwise.evaluation.engine import with_means
 from headwise.evaluation.layout import Plan
 from headwise.evaluation.streams import Stale, Streams
 from headwise.explanation.examples import changed_queries
-from headwise.jobs.steps.guessing import estimate
+from headwise.jobs.steps.guessing import Guesses
+from headwise.jobs.steps.neighbours import Neighbours
 from headwise.jobs.steps.tasks import Task
 from headwise.scoring.objectives import Objective, Score
-from headwise.search.deltas import Changes
 from headwise.towers.base import Model
 from headwise.towers.probes import described
 
 WIDEST = 2.0  # the largest scale that the page gives a head
 FIRST = 0.6  # seconds until a first answer, of the images that are done by then
-SHOWN = 8  # neighbours, queries gained and lost, pictures that moved
-LONGEST = 500  # characters of a query
+SHOWN = 8  # queries gained and lost, pictures that moved
 PARTIAL = ("retrieval", "classification")  # what can be measured on some of the images
 SAVED = "explored"
 
@@ -57,7 +56,7 @@ class Session:
         layout: of the tower.
         before: the unchanged embeddings, (N, E).
         chosen: the run's own mask.
-        known: what single heads do, where the run has that.
+        known: what single heads do, as far as the run or a click has seen it.
     """
 
     folder: Path
@@ -70,12 +69,11 @@ class Session:
     layout: Plan
     before: torch.Tensor
     chosen: Mask
-    known: Changes | None = None
+    known: Guesses
     _newest: int = 0
     _turn: threading.Lock = field(default_factory=threading.Lock)
     _objectives: dict[int, Objective] = field(default_factory=dict)
     _scores: dict[int, Score] = field(default_factory=dict)
-    _texts: dict[str, torch.Tensor] = field(default_factory=dict)
     _metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def stop(self) -> None:
@@ -113,7 +111,7 @@ class Session:
         Raises:
             HeadwiseError: a request that cannot be understood (before the first answer).
         """
-        mask, query = self.mask(request), self._query(request.get("query"))
+        mask, query = self.mask(request), self.near.query(request.get("query"))
         with self._turn:  # a stopped session stays stopped
             if self._newest >= 0:
                 self._newest += 1
@@ -125,7 +123,7 @@ class Session:
         return self._answers(mask, query, wanted)
 
     def _answers(self, mask: Mask, query: Any, wanted) -> Iterator[dict[str, Any]]:
-        guess = estimate(self.known, mask)
+        guess = self.known.embeddings(mask)
         if guess is not None and wanted():
             yield self._answer(mask, guess, query, estimated=True)
         chunks = self.streams.embed(mask, wanted)
@@ -149,8 +147,10 @@ class Session:
                 and done >= max(2, 2 * told)
             )
             if last or some:
-                told = done
-                yield self._answer(mask, torch.cat(parts), query)
+                told, after = done, torch.cat(parts)  # (n, E)
+                if last:
+                    self.known.learn(mask, after)
+                yield self._answer(mask, after, query)
 
     def _answer(self, mask: Mask, after: torch.Tensor, query: Any, *, estimated: bool = False) -> dict[str, Any]:
         """What is known of the first n images."""
@@ -178,8 +178,13 @@ class Session:
             "lost_queries": [self._shown(one) for one in changed["lost_queries"]],
             "moved": {"mean": float(moved.mean()), "most": _first(moved.argsort(descending=True))},
             "points": _rounded(self._axes(b)),
-            "query": self._neighbours(query, a, b),
+            "query": self.near.found(query, a, b),
         }
+
+    @cached_property
+    def near(self) -> Neighbours:
+        """Of a query."""
+        return Neighbours(self.model, self.pairs, self.whole, self.task, self.before.shape[1])
 
     @property
     def first_score(self) -> Score:
@@ -225,63 +230,6 @@ class Session:
     def points(self) -> list[float]:
         """Where the unchanged embeddings lie on the plane: x, y of every image."""
         return _rounded(self._axes(_unit(self.before)))
-
-    # ---- queries
-
-    def _query(self, query: Any) -> Any:
-        """None, the embedding of a text (E), or the number of an image."""
-        if query is None:
-            return None
-        if isinstance(query, Mapping) and isinstance(text := query.get("text"), str) and text.strip():
-            return self._embedded(text.strip()[:LONGEST])
-        if (
-            isinstance(query, Mapping)
-            and isinstance(number := query.get("image"), int)
-            and not isinstance(number, bool)
-        ):
-            if 0 <= number < len(self.pairs):
-                return number
-            raise HeadwiseError(f"There is no image {number}; there are {len(self.pairs):,}.")
-        raise HeadwiseError("A query is a text that is not empty, or the number of an image.")
-
-    def _embedded(self, text: str) -> torch.Tensor:
-        if self.model.encode_texts is None:
-            raise HeadwiseError(f"{self.model.name} has no text tower: look for images by an image.")
-        if text not in self._texts:
-            with self._turn:
-                self._texts[text] = _unit(self.model.encode_texts([text]).float().cpu())[0]
-            while len(self._texts) > 256:
-                self._texts.pop(next(iter(self._texts)))
-        return self._texts[text]
-
-    def _neighbours(self, query: Any, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any] | None:
-        """The nearest images, and of an image the nearest texts, with the unchanged and the changed embeddings."""
-        if query is None or (isinstance(query, int) and query >= len(after)):
-            return None
-        found: dict[str, Any] = {}
-        for name, e in (("before", before), ("after", after)):
-            one = query if isinstance(query, torch.Tensor) else e[query]  # (E)
-            order = (e @ one).argsort(descending=True).tolist()
-            found[name] = [i for i in order if not isinstance(query, int) or i != query][:SHOWN]
-            if isinstance(query, int) and self._words:
-                near = (self._word_embeddings @ one).argsort(descending=True).tolist()
-                found[f"{name}_texts"] = [self._words[i] for i in near[:SHOWN]]
-        return found
-
-    @cached_property
-    def _words(self) -> list[str]:
-        """Captions, or names of classes, that can be found; none where texts have no embeddings."""
-        if self.task.texts.ndim != 2 or self.task.texts.shape[1] != self.before.shape[1]:
-            return []
-        return list(dict.fromkeys(self.pairs.texts)) if self.pairs.texts else list(self.pairs.class_names or ())
-
-    @cached_property
-    def _word_embeddings(self) -> torch.Tensor:
-        texts = self.task.texts.float()
-        if self.pairs.texts:
-            place = {text: i for i, text in enumerate(self.whole.texts)}
-            texts = texts[[place[text] for text in self._words]]
-        return _unit(texts)
 
     # ---- saving
 
