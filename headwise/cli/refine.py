@@ -64,6 +64,10 @@ def refine(
     no_sweep: Annotated[
         bool, typer.Option("--no-sweep", help="Skip the sweep: first-order scores rank the heads (one gradient pass).")
     ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Learn what was chosen again, from search and pick images; then it is tested."),
+    ] = False,
     exact: ExactOption = False,
     max_heads: MaxHeadsOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the splits, searches, controls and statistics.")] = 0,
@@ -164,6 +168,7 @@ def refine(
         strategies=names(strategy),
         rungs=names(rungs),
         choose=choose,
+        refit=refit,
         budget=budget,
         max_minutes=max_minutes,
         sweep=not no_sweep,

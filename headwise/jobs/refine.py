@@ -39,6 +39,7 @@ from headwise.jobs.steps.planning import plan_json, plan_text, stages, timing
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.jobs.steps.prospects import power_json, say_before, warnings
 from headwise.jobs.steps.reads import remember_reads
+from headwise.jobs.steps.refitting import refit
 from headwise.jobs.steps.results import results_json
 from headwise.jobs.steps.searching import Searched, search
 from headwise.jobs.steps.settings import Settings, check_anchor, check_model, saving_memory
@@ -208,23 +209,29 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         searched = [one.without_deltas() for one in searched]
     for rung in settings.learning:
         searched.append(learn(bench, evaluate, rung, settings, share()))
-    paid = replace(settings, finalists=budget.finalists(settings, len(bench.kept), bool(bench.anchored)))
+    finalists = budget.finalists(settings, len(bench.kept), bool(bench.anchored))
+    paid = replace(settings, finalists=finalists, refit=budget.refit > 0)
     picked = pick(bench, searched, paid)
-    weighed = weigh(bench, picked, settings) if settings.weights else None
+    means = _means(bench, settings.searching)
+    again = refit(bench, searched, picked, settings, means) if paid.refit else None
+    weighed = weigh(bench, picked, paid) if settings.weights else None
+    other = again.mask if again and again.taken else None
+    mask = other or picked.chosen.mask
     beside = weighed.key if weighed else ""
-    reads = {"study": remember_test(bench, picked.chosen.mask, beside)}
-    reads["cache"] = remember_reads(bench, "test", [picked.chosen.mask], beside)
-    tested = read_test(bench, searched, picked, settings)
-    chosen = picked.chosen
-    kept = read_kept_tests(bench, chosen.mask, _means(bench, settings.searching), settings.seed)
-    results = results_json(bench, settings, evaluate, budget.total, searched, picked, tested, kept, reads)
+    reads = {"study": remember_test(bench, mask, beside)}
+    reads["cache"] = remember_reads(bench, "test", [mask], beside)
+    tested = read_test(bench, searched, picked, settings, other)
+    kept = read_kept_tests(bench, mask, means, settings.seed)
+    results = results_json(bench, settings, evaluate, budget.total, searched, picked, tested, kept, reads, again)
     results["power"] = power_json(bench, picked, tested["table"])
     if weighed:
         results["weights"] = weights_json(bench, picked, weighed, settings)
         results["ffe"] |= weighed.ffe(results["ffe"])
     preferred = weighed is not None and weighed.preferred is not None
-    results["warnings"] = warnings(bench, picked.identity.search, chosen.mask, preferred)
-    mask = chosen.mask if chosen.mask.is_bound else with_means(chosen.mask, bench.means)
+    results["warnings"] = warnings(bench, picked.identity.search, mask, preferred)
+    chosen = picked.chosen
+    looked = {} if other else {"search": chosen.search.metrics, "pick": chosen.pick.metrics}
+    mask = mask if mask.is_bound else with_means(mask, bench.means)
     return mask.with_provenance(
         base_model=bench.model.name,
         weights_hash=bench.model.tower.weights_hash,
@@ -234,5 +241,5 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
         data={"source": bench.pairs.name, "hash": bench.pairs.hash, "split": bench.splits.hash},
         seen=seen_by(bench),
         settings=results["settings"],
-        scores={"search": chosen.search.metrics, "pick": chosen.pick.metrics, "test": tested["table"][-1]},
+        scores={**looked, "test": tested["table"][-1]},
     ), results

@@ -149,10 +149,11 @@ def _about(bench: Bench, results: Mapping[str, Any], finalist: Mapping[str, Any]
         **stats.compared(after, before, seed=results["settings"]["seed"]).json(),
     }
     return {
-        **results,
+        **{name: told for name, told in results.items() if name != "refit"},
         "chosen": {
             "mask": str(mask),
             "found_by": finalist["found_by"],
+            "key": mask.key,
             "size": mask.size,
             "values": mask.values,
             "heads": [str(head) for head in mask.heads],

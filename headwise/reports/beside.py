@@ -1,4 +1,5 @@
-"""What the report, the card and the terminal say of what a run was given beside its pairs: distractors, anchors.
+"""What the report, the card and the terminal say of what a run was given beside its pairs (distractors, anchors), and of whether
+what was chosen was learned again.
 
 In: results as `results.json` holds them. Out: sentences; none where nothing was given.
 """
@@ -12,13 +13,15 @@ from headwise.reports.words import Results, counted
 
 
 def beside(results: Results) -> list[str]:
-    """A sentence on distractors, and one on anchors, where a run had any."""
+    """A sentence on distractors, one on anchors and one on learning again, where a run had any."""
     found = [distractors_sentence(told)] if (told := results["data"].get("distractors")) else []
     for part in results["data"].get("parts", ()):
         if told := part.get("distractors"):
             found.append(f"{part['name']}: {distractors_sentence(told)}")
     if held := results.get("anchors"):
         found.append(anchors_sentence(held))
+    if again := results.get("refit"):
+        found.append(refit_sentence(again))
     return found
 
 
@@ -28,6 +31,20 @@ def anchors_sentence(held: Mapping[str, Any]) -> str:
     return (
         f"Learned rungs were held to where the model puts {counted(held['images'], 'anchor image')} of {held['source']} "
         f"(weight {held['weight']:g}); {moved} (mean of 1 − cosine)."
+    )
+
+
+def refit_sentence(again: Mapping[str, Any]) -> str:
+    """Whether the choice of the run is handed out as it was judged, or learned again."""
+    images = counted(again["images"], "image")
+    if again["taken"]:
+        return (
+            f"What the pick split chose was learned again from all {images} of search and pick split, and goes as far (α "
+            f"{again['alpha']:g}); the test split judges that, and beside it what was chosen."
+        )
+    return (
+        f"What the pick split chose was learned again from all {images} of search and pick split, but that loses too much on a "
+        "kept domain: the choice stays as it was."
     )
 
 

@@ -26,4 +26,5 @@ def trained_sentence(results: Results) -> str:
     if not learned(results):
         return "No parameter was trained."
     count = results["chosen"]["values"]
-    return f"{count:,} values of these edits were learned on the search split; the model's own parameters were not trained."
+    where = "search and pick split" if results.get("refit", {}).get("taken") else "search split"
+    return f"{count:,} values of these edits were learned on the {where}; the model's own parameters were not trained."

@@ -37,12 +37,13 @@ def weights_sentence(results: Results) -> str:
         return f"Weights were trained as well ({', '.join(rungs)}); the pick split prefers none of them to {instead}.{limit}"
     holds = "holds the chosen edits of heads" if results["chosen"]["size"] else "is the unchanged model"
     row = next(row for row in found["test"] if row["what"] == preferred["name"])
+    again = "It was trained again from search and pick split. " if preferred.get("refit") else ""
     main, before = main_metric(results, row["metrics"]), row_of(results, "identity")
     return (
         f"The pick split prefers trained weights to all edits: {row['what']} ({row['values']:,} values) changed "
         f"{metric_name(main)} on the test split from {points(before['metrics'][main])} to {points(row['metrics'][main])}: "
         f"{change(row['delta'])} points, 95 % interval {interval(row['interval'])}, {p_equals(row['p'])}. "
-        f"{claim_sentence(row)} That model is tuned-model/; model/ {holds}."
+        f"{claim_sentence(row)} {again}That model is tuned-model/; model/ {holds}."
     )
 
 

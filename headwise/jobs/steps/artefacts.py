@@ -22,9 +22,10 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.opening import dump
 from headwise.jobs.steps.progress import Reporter
+from headwise.jobs.steps.refitting import joined
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import exact
-from headwise.jobs.steps.weights import train
+from headwise.jobs.steps.training import train
 
 TUNED = "tuned-model"
 
@@ -116,7 +117,8 @@ def write_weights(bench: Bench, results: dict, settings: Settings, folder: Path)
     if not preferred:
         shutil.rmtree(folder / TUNED, ignore_errors=True)
         return False
-    trained = train(bench, preferred["rung"], settings)
+    refit = preferred["refit"]
+    trained = train(joined(bench) if refit else bench, preferred["rung"], settings, "refit" if refit else "trained")
     tower = between(exact(bench), trained.tower, preferred["alpha"])
     write_tuned(bench.model, tower, folder / TUNED, weights_card(results))
     return True

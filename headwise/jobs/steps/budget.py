@@ -27,6 +27,7 @@ from headwise.search.gated import trained_cost
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
 PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
 SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
+REFIT_SHARE = 0.5  # of a budget, beyond the least that a run takes, that learning again may take; else it is left out
 STEADY = 10.0  # FFE after which the rate is the run's own and not that of the short timing
 
 
@@ -68,7 +69,8 @@ class Budget:
         rate: seconds of one FFE, from a short timing; used with `minutes` alone.
         clock: seconds since the run began.
         reserved: FFE kept for the finalists.
-        above: FFE kept for the rungs that train weights, which come last.
+        above: FFE kept for the rungs that train weights, and for learning again; these come last.
+        refit: of them for learning again; 0: not asked for, or not paid for.
     """
 
     total: float
@@ -77,6 +79,7 @@ class Budget:
     clock: Callable[[], float]
     reserved: float = 0.0
     above: float = 0.0
+    refit: float = 0.0
     _spenders: list[Evaluator] = field(default_factory=list)
 
     def watch(self, evaluate: Evaluator) -> Evaluator:
@@ -134,6 +137,14 @@ def weights_cost(settings: Settings, kept: int, anchored: bool = False) -> float
     return len(settings.weights) * settings.weights_ffe(anchored, kept)
 
 
+def refit_cost(bench: Bench, settings: Settings) -> float:
+    """Most FFE of learning again what was chosen, from search and pick images; 0 where that is not asked for."""
+    if not settings.refit:
+        return 0.0
+    search, pick = len(bench.splits.search), len(bench.splits.pick)
+    return (search + pick) / search * settings.refit_ffe(bool(bench.anchored), len(bench.kept))
+
+
 def starting_cost(bench: Bench, operator: str) -> float:
     """FFE of the sweep."""
     grid = bench.tower.grid
@@ -179,6 +190,7 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
     rungs = searching * len(settings.searching) + settings.rung_ffe(bool(bench.anchored)) * len(settings.learning)
     rungs += anchoring_cost(bench) + weights_cost(settings, len(bench.kept), bool(bench.anchored))
+    rungs += refit_cost(bench, settings)
     return start + rungs + picking(settings.finalists, len(bench.kept), bool(bench.anchored))
 
 
@@ -223,6 +235,9 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
             f"here, and the least that a run takes is {fewest:.1f} FFE. Give at least --max-minutes {needed:g}."
         )
     whole = picking(settings.finalists, *around)
-    budget.above = weights_cost(settings, *around)
+    again = refit_cost(bench, settings)
+    if again <= REFIT_SHARE * (can_spend - fewest):
+        budget.refit = again
+    budget.above = weights_cost(settings, *around) + budget.refit
     budget.reserved = max(picking(1, *around), min(whole, PICK_SHARE * (can_spend - budget.above)))
     return budget

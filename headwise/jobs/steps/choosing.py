@@ -21,7 +21,7 @@ from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import SPARE
 from headwise.jobs.steps.keeping import check
 from headwise.jobs.steps.progress import metered
-from headwise.jobs.steps.results import Finalist, Guard, Picked
+from headwise.jobs.steps.results import BEFORE_REFIT, Finalist, Guard, Picked
 from headwise.jobs.steps.searching import Searched
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
@@ -112,9 +112,15 @@ def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) ->
     return [item for item, ok in zip(found, passed, strict=True) if ok], Guard(rows, checked.ffe)
 
 
-def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings) -> dict:
-    """Read the test split once: identity, random heads, each search's best mask and the chosen mask."""
-    chosen = picked.chosen.mask
+def read_test(
+    bench: Bench, searched: Sequence[Searched], picked: Picked, settings: Settings, again: Mask | None = None
+) -> dict:
+    """Read the test split once: identity, random heads, each search's best mask and the chosen mask.
+
+    Arguments:
+        again: what was chosen, learned again: then that is the chosen one, and the other is shown beside it.
+    """
+    chosen = picked.chosen.mask if again is None else again
     singles = [found for result in searched for found in result.start.singles]
     bests = {"best single head": best_of(singles)} if singles else {}
     for name in dict.fromkeys(s.name for result in searched for s in result.strategies):
@@ -125,7 +131,7 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
     identity = Mask.identity(bench.tower.grid)
     evaluate = bench.evaluator("test")
     evaluate.means = _means(bench, settings.searching)
-    everything = [identity, chosen, *random_masks, *(found.mask for found in bests.values())]
+    everything = [identity, picked.chosen.mask, chosen, *random_masks, *(found.mask for found in bests.values())]
     with metered(bench.reporter, evaluate, "Test split, read once", evaluate.cost(everything)):
         evaluate(everything)
     base = evaluate([identity])[0]
@@ -146,6 +152,8 @@ def read_test(bench: Bench, searched: Sequence[Searched], picked: Picked, settin
     if random_masks:
         table.append(row("random heads", random_masks, matched.size))
     table += [row(name, [found.mask], found.mask.size) for name, found in bests.items() if found.mask.size]
+    if again is not None:
+        table.append(row(BEFORE_REFIT, [picked.chosen.mask], picked.chosen.mask.size))
     table.append(row("chosen", [chosen], chosen.size))
     after = evaluate([chosen])[0]
     change = None

@@ -132,8 +132,9 @@ def _study(
                 evaluations.append((one.mask.size, one.score.fitness))
                 fitness[str(one.mask)] = None if str(one.mask) in fitness else one.score.fitness
             elif one.split == "test":
-                tested[str(one.mask)] = one.score.ranks
-    before, after = tested.get("identity"), tested.get(results["chosen"]["mask"])
+                tested[one.mask.key] = tested[str(one.mask)] = one.score.ranks
+    chosen = results["chosen"]  # by its key where there is one: learned edits are alike in words
+    before, after = tested.get("identity"), tested.get(chosen.get("key", chosen["mask"]))
     if before is None or after is None:
         return None, evaluations, fitness, "The study does not hold the test split of this run any more."
     return (before, after), evaluations, fitness, ""

@@ -183,9 +183,11 @@ def stages(bench: Bench, settings: Settings, budget: Budget, speed: Speed) -> li
         for domain in bench.kept:
             images = len(domain.indices("pick"))
             add(f"{rung} on {domain.pairs.name}", len(ALPHAS), len(ALPHAS), len(ALPHAS), len(ALPHAS), images)
-    shown = (
-        settings.controls + len(settings.strategies) + len(settings.learning) + len(settings.weights) + 2
-    )  # the best single head and the chosen mask
+    if budget.refit:
+        add("learning again what was chosen", budget.refit, budget.refit, budget.refit, 0, sizes["search"])
+    searches = len(settings.strategies) + len(settings.learning) + len(settings.weights)
+    again = bool(budget.refit) * (bool(settings.learning) + bool(settings.weights))
+    shown = settings.controls + searches + again + 2  # the best single head and the chosen mask
     tested = together(bench, shown)
     add("test split (outside the budget)", tested, shown + 1.0, tested, shown + 1, sizes["test"], False)
     return out

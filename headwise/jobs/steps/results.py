@@ -18,7 +18,7 @@ from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator, Reached
 from headwise.jobs.steps.anchoring import Moved
 from headwise.jobs.steps.bench import Bench
-from headwise.jobs.steps.keeping import Tested
+from headwise.jobs.steps.keeping import Change, Tested
 from headwise.jobs.steps.searching import Searched, number
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring import stats
@@ -26,6 +26,8 @@ from headwise.scoring.objectives import Score
 from headwise.search.contract import Found
 from headwise.search.first_order import FirstOrder, agreement
 from headwise.search.sweep import Sweep
+
+BEFORE_REFIT = "chosen, before learning again"  # a row of the test table
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,40 @@ class Picked:
         return self.finalists[0]
 
 
+@dataclass(frozen=True)
+class Refit:
+    """What was chosen, learned again (`refitting.py`).
+
+    Arguments:
+        mask: what was learned, shrunken as the chosen one.
+        rung, alpha: of the chosen one.
+        images: that it was learned from.
+        kept: what it does to every kept domain's pick split.
+        taken: whether it stays within the limit there; the chosen one is kept else.
+        ffe: what it cost, in passes over the search split.
+        moved: with anchors, how far it moves them.
+    """
+
+    mask: Mask
+    rung: str
+    alpha: float
+    images: int
+    kept: tuple[Change, ...]
+    taken: bool
+    ffe: float
+    moved: float | None = None
+
+    def json(self) -> dict[str, object]:
+        """What results say of it."""
+        return {
+            "rung": self.rung,
+            "alpha": self.alpha,
+            "images": self.images,
+            "kept": [{"delta": one.delta, "se": one.error} for one in self.kept],
+            "taken": self.taken,
+        }
+
+
 def results_json(
     bench: Bench,
     settings: Settings,
@@ -78,11 +114,17 @@ def results_json(
     tested: dict,
     kept: Tested,
     reads: Mapping[str, int],
+    again: Refit | None = None,
 ) -> dict:
     """All that a run measured, as `docs/results-format.md` describes it."""
     from headwise.version import __version__
 
     chosen, identity = picked.chosen, picked.identity
+    mask = again.mask if again and again.taken else chosen.mask
+    judged = next(
+        row for row in reversed(tested["table"]) if row["what"] == (BEFORE_REFIT if again and again.taken else "chosen")
+    )
+    beside = [one.ffe for one in (picked.guard, picked.moved, again) if one]
     return {
         "format": 1,
         "headwise_version": __version__,
@@ -116,19 +158,21 @@ def results_json(
         "progress": [asdict(one) for one in turns(evaluate.course)],
         "finalists": [_finalist(picked, i) for i in range(len(picked.finalists))],
         "kept": picked.guard and {"max_loss": settings.max_loss, "checked": picked.guard.rows, "domains": kept.domains},
-        **_anchors(bench, settings, picked),
+        **_anchors(bench, settings, picked, again),
         "chosen": {
-            "mask": str(chosen.mask),
+            "mask": str(mask),
             "found_by": chosen.found_by,
-            "size": chosen.mask.size,
-            "values": chosen.mask.values,
-            "heads": [str(head) for head in chosen.mask.heads],
-            "edits": {str(head): str(edit) for head, edit in chosen.mask.edits.items()},
+            "key": mask.key,
+            "size": mask.size,
+            "values": mask.values,
+            "heads": [str(head) for head in mask.heads],
+            "edits": {str(head): str(edit) for head, edit in mask.edits.items()},
         },
+        **({"refit": again.json()} if again else {}),
         "test": tested["table"],
         "test_reads": reads["study"],
         "test_reads_cache": reads["cache"],
-        "gap": _gap(chosen, identity, tested["table"][-1], picked.choice.error[picked.choice.index]),
+        "gap": _gap(chosen, identity, judged, picked.choice.error[picked.choice.index]),
         "mcnemar_i2t_r1": tested["mcnemar"],
         "ffe": {
             "sweep": sum(r.start.ffe for r in searched),
@@ -142,8 +186,9 @@ def results_json(
             "pick": picked.ffe,
             **({"kept": picked.guard.ffe} if picked.guard else {}),
             **({"anchors": picked.moved.ffe} if picked.moved else {}),
+            **({"refit": again.ffe} if again else {}),
             "budget": budget,
-            "before_test": evaluate.spent + picked.ffe + sum(one.ffe for one in (picked.guard, picked.moved) if one),
+            "before_test": evaluate.spent + picked.ffe + sum(beside),
             "test": tested["ffe"] + kept.ffe,
         },
     }
@@ -232,9 +277,9 @@ def _finalist(picked: Picked, i: int) -> dict:
     }
 
 
-def _anchors(bench: Bench, settings: Settings, picked: Picked) -> dict[str, object]:
-    """What learned rungs were held to, and how far the chosen finalist moved it."""
+def _anchors(bench: Bench, settings: Settings, picked: Picked, again: Refit | None) -> dict[str, object]:
+    """What learned rungs were held to, and how far the chosen edits moved it."""
     if bench.anchored is None or picked.moved is None:
         return {}
-    moved = picked.moved.means[picked.choice.index]
+    moved = again.moved if again and again.taken else picked.moved.means[picked.choice.index]
     return {"anchors": {**bench.anchored.json(), "weight": settings.anchor_weight, "moved": moved}}

@@ -69,6 +69,7 @@ class Settings:
         values: how learned rungs are learned; what and the seed are those of the rung and the run.
         anchor_weight: λ, how much learned rungs are held to anchors, in units of the loss; only with anchors.
         choose: `safe`: the fewest values within one standard error of the best; `best`: the best.
+        refit: learn what was chosen once more, from search and pick images together, where the budget pays for it.
         width: candidates per step of the greedy search.
         max_heads: most heads to suppress.
         finalists: most masks that the pick split compares, besides identity.
@@ -95,6 +96,7 @@ class Settings:
     values: ValueSettings = field(default_factory=ValueSettings)
     anchor_weight: float = 1.0
     choose: str = "best"
+    refit: bool = False
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12
@@ -158,6 +160,13 @@ class Settings:
     def weights_ffe(self, anchored: bool, kept: int) -> float:
         """Of one of them: its epochs, and its candidates on the pick split and on kept domains."""
         return self.values.epochs * self.trained_cost(anchored) + len(ALPHAS) * (1 + kept)
+
+    def refit_ffe(self, anchored: bool, kept: int) -> float:
+        """Most that learning again takes on as many images as the search split's: edits with their moments, and weights;
+        each with its check on kept domains."""
+        edits = self.values.epochs * epoch_cost(self.values, anchored) + 1.0 + 2.0 * kept if self.learning else 0.0
+        weights = self.values.epochs * self.trained_cost(anchored) + 1.0 * kept if self.weights else 0.0
+        return edits + weights
 
     def check_grid(self, grid: Grid) -> None:
         """

@@ -8,49 +8,26 @@ of choice prefers to all edits, and its test. What was chosen among edits stays 
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import torch
-
-from headwise.baselines import check, fit
-from headwise.baselines.training import FitSettings, embeddings_of
+from headwise.baselines import check
+from headwise.baselines.training import embeddings_of
 from headwise.baselines.weights import between
-from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.errors import HeadwiseError
-from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.keeping import Change, change, passes, test_json
+from headwise.jobs.steps.refitting import joined
 from headwise.jobs.steps.results import Picked
 from headwise.jobs.steps.settings import Settings
-from headwise.jobs.steps.starting import exact, scratch
+from headwise.jobs.steps.starting import exact
+from headwise.jobs.steps.training import Trained, train
 from headwise.scoring import stats
-from headwise.scoring.losses import captions_of
 from headwise.scoring.objectives import Retrieval, Score
 from headwise.search.values import ALPHAS
 from headwise.towers.base import Model, Tower
-
-RANK = 8  # of LoRA: that of docs/ladder.md
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What training a rung left.
-
-    Arguments:
-        tower: in float32, all of the way.
-        values: how many were trained.
-        key: what it was trained with and on.
-    """
-
-    tower: Tower
-    values: int
-    key: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +39,7 @@ class Candidate:
         trained: of the rung.
         pick: its score on the pick split.
         kept: what it does to every kept domain's pick split.
+        again: it is the preferred one, trained again from search and pick images; `pick` is what it was preferred for.
     """
 
     rung: str
@@ -69,11 +47,12 @@ class Candidate:
     trained: Trained
     pick: Score
     kept: tuple[Change, ...]
+    again: bool = False
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.rung}, α {self.alpha:g}"
+        return f"{self.rung}, α {self.alpha:g}{', again' if self.again else ''}"
 
     @property
     def key(self) -> str:
@@ -83,13 +62,14 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
-    """The candidates, which of them is preferred to all edits, those that the test split is read for, and FFE before
-    that."""
+    """The candidates, which of them is preferred to all edits, what is handed out (it, or what was trained again), those
+    that the test split is read for, and FFE before that."""
 
     candidates: tuple[Candidate, ...]
     choice: stats.Choice
     judged: tuple[Candidate, ...]
     preferred: Candidate | None
+    handed: Candidate | None
     shown: tuple[Candidate, ...]
     spent: float
 
@@ -100,7 +80,7 @@ class Weighed:
 
     def ffe(self, others: Mapping[str, float]) -> dict[str, float]:
         """What it adds to what a run cost without it: its own, and what that makes of the sums."""
-        tested = len(self.shown) + (len(self.preferred.kept) if self.preferred else 0)
+        tested = len(self.shown) + (len(self.handed.kept) if self.handed else 0)
         return {
             "weights": self.spent,
             "before_test": others["before_test"] + self.spent,
@@ -144,10 +124,8 @@ def weigh(bench: Bench, picked: Picked, settings: Settings) -> Weighed:
         each = 1.0 + len(bench.kept)
         with bench.reporter.stage(f"{rung} on the pick split", len(ALPHAS) * each, "FFE") as advance:
             for alpha in ALPHAS:
-                tower = between(base, trained.tower, alpha)
-                pick = _score(bench, "pick", tower)
-                after = [_score(domain, "pick", tower) for domain in bench.kept]
-                found.append(Candidate(rung, alpha, trained, pick, tuple(map(change, after, before))))
+                pick = _score(bench, "pick", between(base, trained.tower, alpha))
+                found.append(Candidate(rung, alpha, trained, pick, _kept(bench, trained, alpha, before)))
                 advance(each)
     allowed = [one for one in found if all(passes(each, settings.max_loss) for each in one.kept)]
     finalists = picked.finalists
@@ -167,9 +145,24 @@ def weigh(bench: Bench, picked: Picked, settings: Settings) -> Weighed:
         )
         for rung in settings.weights
     ]
-    shown = [*dict.fromkeys(one for one in (*bests, preferred) if one is not None)]
     spent = len(settings.weights) * settings.weights_ffe(bool(bench.anchored), len(bench.kept))
-    return Weighed(tuple(found), choice, tuple(allowed), preferred, tuple(shown), spent)
+    handed = preferred
+    if preferred and settings.refit:
+        whole = joined(bench)
+        trained = train(whole, preferred.rung, settings, "refit")
+        kept = _kept(bench, trained, preferred.alpha, before)
+        if all(passes(each, settings.max_loss) for each in kept):
+            handed = replace(preferred, trained=trained, kept=kept, again=True)
+        share = len(whole.splits.search) / len(bench.splits.search)
+        spent += share * settings.values.epochs * settings.trained_cost(bool(bench.anchored)) + len(bench.kept)
+    shown = [*dict.fromkeys(one for one in (*bests, preferred, handed) if one is not None)]
+    return Weighed(tuple(found), choice, tuple(allowed), preferred, handed, tuple(shown), spent)
+
+
+def _kept(bench: Bench, trained: Trained, alpha: float, before: Sequence[Score]) -> tuple[Change, ...]:
+    """What trained weights do to every kept domain's pick split."""
+    tower = between(exact(bench), trained.tower, alpha)
+    return tuple(change(_score(domain, "pick", tower), old) for domain, old in zip(bench.kept, before, strict=True))
 
 
 def weights_json(bench: Bench, picked: Picked, weighed: Weighed, settings: Settings) -> dict[str, object]:
@@ -201,7 +194,7 @@ def weights_json(bench: Bench, picked: Picked, weighed: Weighed, settings: Setti
             told = {"what": one.name, "rung": one.rung, "values": one.trained.values, "metrics": score.metrics}
             tested.append({**told, **stats.compared(score, before, seed=settings.seed).json()})
             advance(1.0)
-    one = weighed.preferred
+    one = weighed.handed
     if one:
         tower = between(base, one.trained.tower, one.alpha)
         for domain in bench.kept:
@@ -209,7 +202,7 @@ def weights_json(bench: Bench, picked: Picked, weighed: Weighed, settings: Setti
             kept.append({"source": domain.pairs.name, **test_json(old, _score(domain, "test", tower), settings.seed)})
     return {
         "candidates": rows,
-        "preferred": one and {"name": one.name, "rung": one.rung, "alpha": one.alpha},
+        "preferred": one and {"name": one.name, "rung": one.rung, "alpha": one.alpha, "refit": one.again},
         "test": tested,
         "kept": kept,
     }
@@ -219,76 +212,3 @@ def _score(bench: Bench, split: str, tower: Tower) -> Score:
     """A tower on a split, in the precision in which the run evaluates."""
     tower = tower.cast(bench.layout.device, bench.layout.torch_dtype)
     return bench.objective(split)(embeddings_of(tower, bench.cache.take(bench.indices(split)), bench.layout))
-
-
-# ---- training, kept beside the study
-
-
-def train(bench: Bench, rung: str, settings: Settings) -> Trained:
-    """Train one rung on all search images, or read what a former run of the same kept.
-
-    Raises:
-        HeadwiseError: as `headwise.baselines.fit`; a file that cannot be written.
-    """
-    tower, old = exact(bench), bench.anchored
-    options = FitSettings(
-        rank=RANK,
-        epochs=settings.values.epochs,
-        holdout=0.0,
-        recompute=settings.values.recompute,
-        seed=settings.seed,
-    )
-    held = [old.pairs.hash, settings.anchor_weight] if old else []
-    facts = ["trained", rung, asdict(options), bench.key, held]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    path = scratch(bench, f"trained-{rung}-seed{settings.seed}.safetensors")
-    known = _read(path, key, tower, bench.reporter.say) if path else None
-    if known:
-        return known
-    objective = bench.objective("search")
-    assert isinstance(objective, Retrieval)
-    cost = settings.values.epochs * settings.trained_cost(bool(old))
-    with bench.reporter.stage(f"Training {rung}", cost, "FFE") as advance:
-        fitted = fit(
-            rung,
-            tower,
-            bench.cache.take(bench.splits.search),
-            captions_of(objective, tower.device),
-            options,
-            anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
-            progress=lambda share: advance(share * cost),
-        )
-    trained = Trained(fitted.tower, fitted.trained, key)
-    if path:
-        _write(path, trained, tower)
-    return trained
-
-
-def _write(path: Path, trained: Trained, tower: Tower) -> None:
-    """The parameters that training changed."""
-    before = dict(tower.parts.named_parameters())
-    changed = {
-        name: value.detach().cpu()
-        for name, value in trained.tower.parts.named_parameters()
-        if not torch.equal(value, before[name])
-    }
-    write_files(path.parent, {path.name: dump_tensors(changed, {"key": trained.key, "values": trained.values})})
-
-
-def _read(path: Path, key: str, tower: Tower, say: Callable[[str], None]) -> Trained | None:
-    """What a former run kept; None where there is nothing, or of another training, or damaged (which is said)."""
-    try:
-        changed, about = load_tensors(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, Damaged):
-        say(f"What was trained, in {path}, is damaged; it is trained again.")
-        return None
-    if about["key"] != key:
-        return None
-    parts = copy.deepcopy(tower.parts)
-    with torch.no_grad():
-        for name, parameter in parts.named_parameters():
-            if name in changed:
-                parameter.copy_(changed[name])
-    return Trained(tower.build(parts), about["values"], key)
