@@ -7,7 +7,8 @@
 The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
 search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the
 packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
-`benchmarks/kept/` holds (`kept.py`) is not measured again.
+`benchmarks/kept/` holds (`kept.py`) is not measured again. "again": what a method learns from search and pick images together
+(`refine --refit`), where the pick split chose a candidate of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -36,7 +37,7 @@ import headwise
 from headwise.baselines import FitSettings, fit
 from headwise.baselines.training import embeddings_of
 from headwise.baselines.weights import between
-from headwise.checked import dump_tensors
+from headwise.checked import dump_tensors, load_tensors
 from headwise.data.splits import Splits
 from headwise.edits.mask import Mask
 from headwise.evaluation.evaluator import Evaluator
@@ -44,12 +45,15 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench, prepare
 from headwise.jobs.steps.choosing import candidates
 from headwise.jobs.steps.opening import Machine, load_model
+from headwise.jobs.steps.refitting import joined
 from headwise.jobs.steps.searching import search
 from headwise.jobs.steps.settings import Settings
+from headwise.jobs.steps.trained import Measured
 from headwise.processor import processor
 from headwise.scoring.losses import captions_of, loss_of
 from headwise.scoring.losses.contract import unit
 from headwise.scoring.objectives import Retrieval, Score
+from headwise.scoring.stats import choose
 from headwise.search.training import Anchors
 from headwise.search.values import ALPHAS, ValueSettings, learn_values
 from headwise.towers.base import Model
@@ -63,6 +67,9 @@ FIRST = "mask, first-order start"  # no sweep: first-order scores rank the heads
 MASKS = ("mask", FIRST, "alphabet")
 METHODS = ("mask", "scale", "spectral", "lora", "scale anchored", "spectral anchored", "lora anchored")
 BESIDE = ("shift", "temperature", "scale+temperature", "layernorm", "adapter", "projection", "svd")
+AGAIN = tuple(
+    f"{name}{held} again" for held in ("", " anchored") for name in ("scale", "spectral", "projection", "lora")
+)
 OTHERS = (FIRST, "alphabet", *BESIDE, *(f"{name} anchored" for name in BESIDE))
 
 
@@ -212,6 +219,35 @@ def measure(place: Place, unchanged: dict[str, Score], method: str) -> bytes:
     return dump_tensors(hits, {"candidates": rows, "seconds": took, "processor": processor()})
 
 
+def measure_again(place: Place, method: str, alone: Path) -> bytes:
+    """As `measure`, of a method that learns from search and pick images together, on test and old data; without candidates
+    where the pick split chose none of what it learned from search images.
+
+    Arguments:
+        alone: what `measure` kept of the method.
+    """
+    hits, facts = load_tensors(alone)
+    design, rows = place.bench.objective("pick").design, facts["candidates"]  # type: ignore[attr-defined]
+    picks = [Measured(row["pick"][0], row["pick"][1], whole(hits["pick"][i]), design) for i, row in enumerate(rows)]
+    if not choose(picks, [row["values"] for row in rows], rule="best", seed=place.seed).index:
+        return dump_tensors({}, {"candidates": [], "processor": processor()})
+    found = run(replace(place, bench=joined(place.bench)), method)
+    told: list[dict] = [{"name": one.name} for one in found]
+    hits = {}
+    for split, evaluate in evaluators(place).items():
+        if split != "pick":
+            scores = [one.score(evaluate) for one in found]
+            hits[split] = packed(np.stack([score.hits for score in scores]))
+            for row, score in zip(told, scores, strict=True):
+                row[split] = [score.fitness, score.loss]
+    return dump_tensors(hits, {"candidates": told, "processor": processor()})
+
+
+def whole(hits: torch.Tensor) -> np.ndarray:
+    """Hits as they are counted, int64 of their shape: differences of single bytes would wrap around."""
+    return hits.numpy().astype(np.int64)
+
+
 def packed(hits: np.ndarray) -> torch.Tensor:
     """Hits in a byte each: a few at every image."""
     assert hits.min() >= 0
@@ -249,7 +285,12 @@ def main(
             if place is None:
                 place = place_of(data, work, domain, images, draw, model)
                 unchanged = {split: evaluate([keep])[0] for split, evaluate in evaluators(place).items()}
-            write_files(folder, {path.name: measure(place, unchanged, name)})
+            if name in AGAIN:
+                plain = name.removesuffix(" again")
+                found = measure_again(place, plain, folder / f"{plain}.safetensors")
+            else:
+                found = measure(place, unchanged, name)
+            write_files(folder, {path.name: found})
             print(folder.name, name, flush=True)
 
 

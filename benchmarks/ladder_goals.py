@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headwise.reports.words import change, interval
 
 if TYPE_CHECKING:
-    from ladder_page import Chosen
+    from ladder_measured import Chosen
 
 DOODLES = "freehand"
 MOST_LOSS = -0.01  # of mean recall on old data

@@ -8,34 +8,27 @@ by both rules, for every seed. Intervals are over test images, of the mean over 
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import TARGETS
 from kept import keep, restore
-from ladder import ANCHORS, METHODS, OTHERS, SIZES, evaluators, packed, place_of
+from ladder import ANCHORS, METHODS, OTHERS, SIZES
 from ladder_goals import goals
+from ladder_measured import Chosen, Measurements, Take
 from ladder_picture import curves, picture
 
-from headwise.checked import dump_tensors, load_tensors
-from headwise.edits.mask import Mask
 from headwise.files import write_files
-from headwise.jobs.steps.opening import Machine, load_model
-from headwise.jobs.steps.trained import Measured
 from headwise.reports.words import change, interval
-from headwise.scoring.design import Design
-from headwise.scoring.stats import LEVEL, Comparison, choose, compared
+from headwise.scoring.stats import LEVEL, choose
 from headwise.search.values import ALPHAS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,45 +43,13 @@ LADDERS = {
     "mask, scale, spectral, lora": ("mask", "scale", "spectral", "lora"),
     "with lora, anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
 }
+REFIT = tuple(LADDERS)[2:]  # those that are shown as `--refit` makes them, too
 DRAWN = (*METHODS, "adapter", "projection", "projection anchored")  # in the pictures
 RULES = ("safe", "best")
 LEVELS = (0.05, 0.2, 0.5)  # of the choice, for these ladders
 LEVELLED = ("mask, scale, spectral", "the same, anchored", "with projection, anchored", "with lora, anchored")
 DEFAULT = "mask, scale, spectral: best"  # what `refine` does
 FIXED, FIXED_SEEDS = ("scale", "spectral", "lora"), 3  # methods of which each α is shown, and how many seeds that needs
-JUDGED = ("test", "old")
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One candidate of one method and seed.
-
-    Arguments:
-        values: how many numbers it has.
-        seconds: CPU time of the method's search or training on one thread, all its candidates together.
-        pick: its score on the pick split.
-        judged: its scores on test and old data, which are made for those masks alone that are chosen.
-    """
-
-    values: int
-    seconds: float
-    pick: Measured
-    judged: Callable[[], dict[str, Measured]]
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """What a rule chose in every seed of a domain, and what that does on the test split and on old data."""
-
-    test: Comparison
-    old: Comparison
-    left: int  # seeds in which the unchanged model was left
-    seeds: int
-    values: tuple[int, ...]
-    seconds: float  # mean over seeds
-
-
-Take = Callable[[list[Row], int], int]  # (candidates, identity first; seed) → which
 
 
 def by_rule(rule: str, level: float = LEVEL) -> Take:
@@ -98,93 +59,8 @@ def by_rule(rule: str, level: float = LEVEL) -> Take:
     )
 
 
-def chosen(seeds: Sequence[list[Row]], seconds: float, take: Take) -> Chosen:
-    """What is taken in every seed, judged together."""
-    picks = [found[take(found, number)] for number, found in enumerate(seeds)]
-    base, judged = seeds[0][0].judged(), [row.judged() for row in picks]
-    test, old = (compared([one[split] for one in judged], base[split]) for split in ("test", "old"))
-    left = [row.values for row in picks if row.values]
-    return Chosen(test, old, len(left), len(picks), tuple(sorted(set(left))), seconds)
-
-
 def cell(one: Chosen) -> str:
     return f"{change(one.test.delta)} ({interval([one.test.interval.low, one.test.interval.high])}) / {change(one.old.delta)}"
-
-
-class Measurements:
-    """All that benchmarks/ladder.py left in WORK."""
-
-    def __init__(self, data: Path, work: Path):
-        self.data, self.work = data, work
-        self.model = load_model("demo", Machine())
-        self.known: dict[tuple[str, int, int], dict[str, Design]] = {}
-        self.processors: set[str] = set()
-
-    def designs(self, target: str, size: int, seed: int) -> dict[str, Design]:
-        """How hits make the metric, on every split."""
-        key = (target, size, seed)
-        if key not in self.known:
-            place = place_of(self.data, self.work, target, size, seed, self.model)
-            self.known[key] = {split: ev.objective.design for split, ev in evaluators(place).items()}  # type: ignore[attr-defined]
-        return self.known[key]
-
-    def seeds(self, target: str, size: int) -> list[int]:
-        return sorted(
-            int(path.name.rpartition("seed")[2]) for path in (self.work / "ladder").glob(f"{target}-{size}-seed*")
-        )
-
-    def rows(self, target: str, size: int, seed: int, method: str) -> list[Row] | None:
-        """Identity, then the candidates of a method; None where it was not measured."""
-        path = self.work / "ladder" / f"{target}-{size}-seed{seed}" / f"{method}.safetensors"
-        if not path.exists():
-            return None
-        hits, facts = load_tensors(path)
-        designs = self.designs(target, size, seed)
-
-        def score(i: int, split: str) -> Measured:
-            fitness, loss = facts["candidates"][i][split]
-            return Measured(fitness, loss, whole(hits[split][i]), designs[split])
-
-        def judged(i: int) -> Callable[[], dict[str, Measured]]:
-            one = facts["candidates"][i]
-            if "test" in one:
-                return lambda: {split: score(i, split) for split in JUDGED}
-            return lambda: self.mask(target, size, seed, one["name"])
-
-        self.processors.add(facts["processor"])
-        seconds = facts["seconds"]
-        return [Row(one["values"], seconds, score(i, "pick"), judged(i)) for i, one in enumerate(facts["candidates"])]
-
-    def mask(self, target: str, size: int, seed: int, text: str) -> dict[str, Measured]:
-        """A mask on test and old data, kept for the next page."""
-        folder = self.work / "ladder" / f"{target}-{size}-seed{seed}" / "masks"
-        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
-        if not path.exists():
-            mask = Mask.parse(self.model.tower.grid, text)
-            place = place_of(self.data, self.work, target, size, seed, self.model)
-            scores = {split: evaluators(place)[split]([mask])[0] for split in JUDGED}
-            hits = {split: packed(one.hits) for split, one in scores.items()}
-            write_files(folder, {path.name: dump_tensors(hits, {k: [v.fitness, v.loss] for k, v in scores.items()})})
-        hits, facts = load_tensors(path)
-        designs = self.designs(target, size, seed)
-        return {
-            split: Measured(facts[split][0], facts[split][1], whole(hits[split]), designs[split]) for split in JUDGED
-        }
-
-    def of(self, target: str, size: int, methods: Sequence[str], take: Take, least: int) -> Chosen | None:
-        """What is taken of the candidates of these methods; None where fewer seeds are measured."""
-        found, seconds = [], []
-        for seed in self.seeds(target, size):
-            parts = [rows for method in methods if (rows := self.rows(target, size, seed, method))]
-            if len(parts) == len(methods):
-                found.append([parts[0][0], *(row for part in parts for row in part[1:])])
-                seconds.append(sum(part[0].seconds for part in parts))
-        return chosen(found, float(np.mean(seconds)), take) if len(found) >= least else None
-
-
-def whole(hits: torch.Tensor) -> np.ndarray:
-    """Hits as they are counted, int64 of their shape: differences of single bytes would wrap around."""
-    return hits.numpy().astype(np.int64)
 
 
 def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -249,6 +125,9 @@ def main(
             for name, methods in LADDERS.items():
                 for rule in RULES:
                     ladders[f"{name}: {rule}", target] = measured.of(target, size, methods, by_rule(rule), least)
+                if name in REFIT:
+                    key = f"{name}: best, learned again", target
+                    ladders[key] = measured.of(target, size, methods, by_rule("best"), least, again=True)
             for name, level in product(LEVELLED, LEVELS):
                 take = by_rule("best", level)
                 levels[f"{name}: {level:g}", target] = measured.of(target, size, LADDERS[name], take, least)

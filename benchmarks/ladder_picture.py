@@ -15,7 +15,7 @@ from ladder import MASKS
 from headwise.reports.drawing import drawing
 
 if TYPE_CHECKING:
-    from ladder_page import Measurements
+    from ladder_measured import Measurements
 
 MARKERS = "osD^vP*Xdh"
 
