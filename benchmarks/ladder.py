@@ -8,7 +8,7 @@ The test split of a domain is fixed. A seed draws the search and pick split from
 search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the
 packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
 `benchmarks/kept/` holds (`kept.py`) is not measured again. "again": what a method learns from search and pick images together
-(`refine --refit`), where the pick split chose a candidate of it.
+(as `refine` does), where the pick split chose a candidate of it.
 """
 
 from __future__ import annotations

@@ -43,12 +43,12 @@ LADDERS = {
     "mask, scale, spectral, lora": ("mask", "scale", "spectral", "lora"),
     "with lora, anchored": ("mask", "scale anchored", "spectral anchored", "lora anchored"),
 }
-REFIT = tuple(LADDERS)[2:]  # those that are shown as `--refit` makes them, too
+REFIT = tuple(LADDERS)[2:]  # those that are shown as they are learned again, too
 DRAWN = (*METHODS, "adapter", "projection", "projection anchored")  # in the pictures
 RULES = ("safe", "best")
 LEVELS = (0.05, 0.2, 0.5)  # of the choice, for these ladders
 LEVELLED = ("mask, scale, spectral", "the same, anchored", "with projection, anchored", "with lora, anchored")
-DEFAULT = "mask, scale, spectral: best"  # what `refine` does
+DEFAULT = "mask, scale, spectral: best, learned again"  # what `refine` does
 FIXED, FIXED_SEEDS = ("scale", "spectral", "lora"), 3  # methods of which each α is shown, and how many seeds that needs
 
 

@@ -18,7 +18,7 @@ PANELS = {
         "repeats",
     ),
     "Choice": (
-        "choose", "refit", "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights", "by",
+        "choose", "no_refit", "finalists", "level", "controls", "seed", "split_by", "only_split", "allow_searched", "check_weights", "by",
     ),
     "Data": (
         "image", "caption", "label", "group", "split_column", "images", "remote", "skip_bad", "equal_captions",

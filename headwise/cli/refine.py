@@ -64,9 +64,11 @@ def refine(
     no_sweep: Annotated[
         bool, typer.Option("--no-sweep", help="Skip the sweep: first-order scores rank the heads (one gradient pass).")
     ] = False,
-    refit: Annotated[
+    no_refit: Annotated[
         bool,
-        typer.Option("--refit", help="Learn what was chosen again, from search and pick images; then it is tested."),
+        typer.Option(
+            "--no-refit", help="Test what was chosen as it is, not learned again from search and pick images."
+        ),
     ] = False,
     exact: ExactOption = False,
     max_heads: MaxHeadsOption = None,
@@ -168,7 +170,7 @@ def refine(
         strategies=names(strategy),
         rungs=names(rungs),
         choose=choose,
-        refit=refit,
+        refit=not no_refit,
         budget=budget,
         max_minutes=max_minutes,
         sweep=not no_sweep,

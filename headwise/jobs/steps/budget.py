@@ -27,7 +27,7 @@ from headwise.search.gated import trained_cost
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
 PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
 SPARE = 3  # with kept domains: masks of every operator and size, and times as many in all, that they are checked on
-REFIT_SHARE = 0.5  # of a budget, beyond the least that a run takes, that learning again may take; else it is left out
+REFIT_SHARE = 0.5  # of what is left for the searches for masks that learning again may take; else it is left out
 STEADY = 10.0  # FFE after which the rate is the run's own and not that of the short timing
 
 
@@ -187,11 +187,15 @@ def total_of(bench: Bench, settings: Settings, searching: float = SEARCH_FFE) ->
     """The budget in FFE: what was given, or the sweep and so many for each operator and the finalists."""
     if settings.budget is not None:
         return settings.budget
+    return certain(bench, settings) + searching * len(settings.searching) + refit_cost(bench, settings)
+
+
+def certain(bench: Bench, settings: Settings) -> float:
+    """FFE of all but the searches for masks and learning again: what they start from, learned rungs, finalists, weights."""
+    around = len(bench.kept), bool(bench.anchored)
     start = sum(starting_cost(bench, operator) if settings.sweep else FIRST_ORDER for operator in settings.searching)
-    rungs = searching * len(settings.searching) + settings.rung_ffe(bool(bench.anchored)) * len(settings.learning)
-    rungs += anchoring_cost(bench) + weights_cost(settings, len(bench.kept), bool(bench.anchored))
-    rungs += refit_cost(bench, settings)
-    return start + rungs + picking(settings.finalists, len(bench.kept), bool(bench.anchored))
+    rungs = settings.rung_ffe(bool(bench.anchored)) * len(settings.learning) + anchoring_cost(bench)
+    return start + rungs + weights_cost(settings, *around) + picking(settings.finalists, *around)
 
 
 def parts(settings: Settings, done: int, left: float, anchored: bool = False) -> float:
@@ -236,7 +240,7 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
         )
     whole = picking(settings.finalists, *around)
     again = refit_cost(bench, settings)
-    if again <= REFIT_SHARE * (can_spend - fewest):
+    if again <= (can_spend - certain(bench, settings)) * (REFIT_SHARE if settings.searching else 1.0):
         budget.refit = again
     budget.above = weights_cost(settings, *around) + budget.refit
     budget.reserved = max(picking(1, *around), min(whole, PICK_SHARE * (can_spend - budget.above)))

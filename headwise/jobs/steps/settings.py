@@ -96,7 +96,7 @@ class Settings:
     values: ValueSettings = field(default_factory=ValueSettings)
     anchor_weight: float = 1.0
     choose: str = "best"
-    refit: bool = False
+    refit: bool = True
     width: int = 8
     max_heads: int | None = None
     finalists: int = 12
