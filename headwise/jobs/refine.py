@@ -216,7 +216,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     again = refit(bench, searched, picked, settings, means) if paid.refit else None
     weighed = weigh(bench, picked, paid) if settings.weights else None
     other = again.mask if again and again.taken else None
-    mask = other or picked.chosen.mask
+    mask = picked.chosen.mask if other is None else other
     beside = weighed.key if weighed else ""
     reads = {"study": remember_test(bench, mask, beside)}
     reads["cache"] = remember_reads(bench, "test", [mask], beside)
@@ -230,7 +230,7 @@ def find(bench: Bench, settings: Settings, began: float | None = None) -> tuple[
     preferred = weighed is not None and weighed.preferred is not None
     results["warnings"] = warnings(bench, picked.identity.search, mask, preferred)
     chosen = picked.chosen
-    looked = {} if other else {"search": chosen.search.metrics, "pick": chosen.pick.metrics}
+    looked = {} if other is not None else {"search": chosen.search.metrics, "pick": chosen.pick.metrics}
     mask = mask if mask.is_bound else with_means(mask, bench.means)
     return mask.with_provenance(
         base_model=bench.model.name,

@@ -13,6 +13,7 @@ from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.evaluation.engine import embed
 from headwise.evaluation.layout import plan
 from headwise.evaluation.moments import head_moments
 from headwise.jobs.evaluate import evaluate
@@ -177,6 +178,23 @@ def test_a_kept_domain_bounds_it_as_it_bounds_the_choice(run, source, tmp_path):
     bound = refit(bench, searched, picked, replace(settings, max_loss=lost - 0.01), None)
     assert not bound.taken
     assert "stays as it was" in refit_sentence(bound.json())
+
+
+def test_with_anchors_it_is_held_to_them_again_and_how_far_it_moves_them_is_told(source, tmp_path):
+    old = write_pairs(tmp_path, 40, start=300)
+    settings = replace(SETTINGS, rungs=("scale",), anchor_weight=3.0, values=ValueSettings(epochs=2))
+    found = refine("demo", source, settings=settings, anchor=old, machine=EXACT)
+    assert found.results["refit"]["taken"]
+    assert found.results["ffe"]["before_test"] <= settings.budget
+    model, images = load("demo"), read(old, split=None)
+    pixel = pixels(images, model).take(range(40))
+    layout = plan(model.tower, dtype="float32")
+    both = dict(embed(model.tower, pixel, [Mask.identity(model.tower.grid), found.mask], layout))
+    before, after = both[Mask.identity(model.tower.grid)], both[found.mask]
+    moved = (1 - torch.cosine_similarity(before, after)).mean()
+    assert found.results["anchors"]["moved"] == pytest.approx(float(moved), rel=1e-3)
+    free = refine("demo", source, settings=replace(settings, anchor_weight=0.001), anchor=old, machine=EXACT)
+    assert free.results["anchors"]["moved"] > 1.5 * found.results["anchors"]["moved"]
 
 
 def test_a_budget_that_is_too_small_for_anything_is_said_as_ever(source):

@@ -69,7 +69,8 @@ def refit(
     kept: tuple[Change, ...] = ()
     moved = None
     if old:
-        (moved,) = how_far(old, bench.tower, bench.layout, [mask], means, bench.reporter).means
+        far = how_far(old, bench.tower, bench.layout, [mask], means, bench.reporter)
+        (moved,), spent = far.means, spent + far.ffe
     if bench.kept:
         checked = check(bench, [mask], means)
         kept, spent = checked.changes[0], spent + checked.ffe

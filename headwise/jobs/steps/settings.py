@@ -163,8 +163,9 @@ class Settings:
 
     def refit_ffe(self, anchored: bool, kept: int) -> float:
         """Most that learning again takes on as many images as the search split's: edits with their moments, and weights;
-        each with its check on kept domains."""
-        edits = self.values.epochs * epoch_cost(self.values, anchored) + 1.0 + 2.0 * kept if self.learning else 0.0
+        each with its check on kept domains, edits with how far they move anchors."""
+        learning = self.values.epochs * epoch_cost(self.values, anchored) + 1.0 + 2.0 * (kept + anchored)
+        edits = learning if self.learning else 0.0
         weights = self.values.epochs * self.trained_cost(anchored) + 1.0 * kept if self.weights else 0.0
         return edits + weights
 
