@@ -70,6 +70,7 @@ BESIDE = ("shift", "temperature", "scale+temperature", "layernorm", "adapter", "
 AGAIN = tuple(
     f"{name}{held} again" for held in ("", " anchored") for name in ("scale", "spectral", "projection", "lora")
 )
+WHOLE = (*METHODS, "adapter", "projection", "projection anchored")  # all candidates are judged, as far as α goes
 OTHERS = (FIRST, "alphabet", *BESIDE, *(f"{name} anchored" for name in BESIDE))
 
 
@@ -198,8 +199,8 @@ def place_of(data: Path, work: Path, target: str, size: int, seed: int, model: M
 
 
 def measure(place: Place, unchanged: dict[str, Score], method: str) -> bytes:
-    """Identity and all candidates of a method on the pick split, learned ones on test and old data as well, as a
-    safetensors file. Of masks only those that are chosen are scored there, by `ladder_page.py`: they are many.
+    """Identity and all candidates of a method on the pick split, as a safetensors file; on test and old data all of those in
+    `WHOLE`, else the one that the pick split chooses. Of masks `ladder_page.py` scores there what any ladder chooses.
 
     Arguments:
         unchanged: split → identity's score.
@@ -207,15 +208,20 @@ def measure(place: Place, unchanged: dict[str, Score], method: str) -> bytes:
     began = time.process_time()
     found = run(place, method)
     took = time.process_time() - began
-    hits = {}
+    splits = evaluators(place)
     rows: list[dict] = [{"name": "identity", "values": 0, "search": None}]
     rows += [{"name": one.name, "values": one.values, "search": one.search} for one in found]
-    for split, evaluate in evaluators(place).items():
-        judged = found if split == "pick" or method not in MASKS else []
-        scores = [unchanged[split], *(one.score(evaluate) for one in judged)]
-        hits[split] = packed(np.stack([score.hits for score in scores]))  # (C, N, P)
-        for row, score in zip(rows, scores, strict=False):
-            row[split] = [score.fitness, score.loss]
+    picks = [unchanged["pick"], *(one.score(splits["pick"]) for one in found)]
+    index = choose(picks, [row["values"] for row in rows], rule="best", seed=place.seed).index
+    judged = [] if method in MASKS else [i for i in range(1, len(rows)) if method in WHOLE or i == index]
+    hits = {}
+    for split, evaluate in splits.items():
+        scores = dict(enumerate(picks)) if split == "pick" else {0: unchanged[split]}
+        scores |= {i: found[i - 1].score(evaluate) for i in judged if split != "pick"}
+        zero = np.zeros_like(scores[0].hits)
+        hits[split] = packed(np.stack([scores[i].hits if i in scores else zero for i in range(len(rows))]))  # (C, N, P)
+        for i, score in scores.items():
+            rows[i][split] = [score.fitness, score.loss]
     return dump_tensors(hits, {"candidates": rows, "seconds": took, "processor": processor()})
 
 
