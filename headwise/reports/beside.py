@@ -40,7 +40,7 @@ def refit_sentence(again: Mapping[str, Any]) -> str:
     if again["taken"]:
         return (
             f"What the pick split chose was learned again from all {images} of search and pick split, and goes as far (α "
-            f"{again['alpha']:g}); the test split judges that, and beside it what was chosen."
+            f"{again['alpha']:g}); the test split judges that, and beside it, before refit, what was chosen."
         )
     return (
         f"What the pick split chose was learned again from all {images} of search and pick split, but that loses too much on a "

@@ -101,7 +101,7 @@ def test_the_test_split_judges_it_and_shows_what_was_chosen_beside_it(run, sourc
     assert table["chosen"]["metrics"] == pytest.approx(told["metrics"], abs=1e-9)
     shutil.copytree(out, tmp_path / "copy")  # taking notes that the test split is read
     taken = take(tmp_path / "copy", found.results["chosen"]["found_by"], tmp_path / "taken", machine=EXACT).results
-    before = table["chosen, before learning again"]
+    before = table["before refit"]
     assert before["metrics"] != table["chosen"]["metrics"]
     assert rows(taken)["chosen"]["metrics"] == before["metrics"]
     assert "refit" not in taken
@@ -117,7 +117,7 @@ def test_preferred_weights_are_trained_again_and_written(run, source):
     weights = found.results["weights"]
     assert weights["preferred"]["refit"]
     names = [row["what"] for row in weights["test"]]
-    assert names == [weights["preferred"]["name"].removesuffix(", again"), weights["preferred"]["name"]]
+    assert names == [weights["preferred"]["name"].removesuffix(", refit"), weights["preferred"]["name"]]
     before, after = weights["test"]
     assert before["metrics"] != after["metrics"]
     told = evaluate(str(out / "tuned-model"), source, only_split="test", machine=EXACT)
@@ -148,7 +148,7 @@ def test_where_the_budget_does_not_pay_for_it_the_choice_is_handed_out_as_it_is(
     poor = replace(SETTINGS, rungs=("scale",), budget=24.0)
     results = refine("demo", source, settings=poor, machine=EXACT).results
     assert "refit" not in results
-    assert not any(row["what"].startswith("chosen,") for row in results["test"])
+    assert not any(row["what"] == "before refit" for row in results["test"])
     stages = refine("demo", source, settings=poor, dry_run=True).results["stages"]
     assert not any("again" in one["stage"] for one in stages)
 

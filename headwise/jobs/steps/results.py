@@ -27,7 +27,7 @@ from headwise.search.contract import Found
 from headwise.search.first_order import FirstOrder, agreement
 from headwise.search.sweep import Sweep
 
-BEFORE_REFIT = "chosen, before learning again"  # a row of the test table
+BEFORE_REFIT = "before refit"  # a row of the test table
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.rung}, α {self.alpha:g}{', again' if self.again else ''}"
+        return f"{self.rung}, α {self.alpha:g}{', refit' if self.again else ''}"
 
     @property
     def key(self) -> str:
