@@ -83,6 +83,19 @@ def test_refine_maximises_a_weighted_sum_over_two_sources(mixture, run, tmp_path
     assert found["data"]["split_hash"] in err
 
 
+def test_what_was_chosen_of_a_mixture_is_learned_again(mixture, run, tmp_path):
+    out = tmp_path / "out"
+    learned = ("--rungs", "scale", "--level", "0.99", "--budget", "90", "--controls", "1", "--json")
+    code, found, err = run("refine", "demo", f"mix:{mixture}", "-o", out, *learned)
+    assert code == 0, err
+    parts = found["data"]["splits"]
+    assert found["refit"]["images"] == parts["search"]["images"] + parts["pick"]["images"]
+    code, told, err = run("evaluate", "demo", f"mix:{mixture}", "--mask", out, "--json")  # on what was not seen
+    assert code == 0, err
+    tested = next(row for row in found["test"] if row["what"] == "chosen")["metrics"]
+    assert told["metrics"]["fitness"] == pytest.approx(tested["fitness"], abs=1e-6)
+
+
 def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):
     code, found, err = run("evaluate", "demo", f"mix:{mixture}", "--json")
     assert code == 0, err
