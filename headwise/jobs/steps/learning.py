@@ -8,6 +8,7 @@ score. How they compare with masks is for the pick split.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +21,7 @@ from headwise.jobs.steps.settings import CANDIDATES, Settings
 from headwise.jobs.steps.starting import Start, exact
 from headwise.scoring.losses import loss_of
 from headwise.search.contract import Found, Left, affordable
-from headwise.search.values import epoch_cost, learn_values
+from headwise.search.values import LearnedValues, epoch_cost, learn_values
 
 
 def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left: Left) -> Searched:
@@ -33,38 +34,22 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
     """
     identity = Mask.identity(bench.tower.grid)
     start = Start(bench.tower.grid, rung, evaluate([identity])[0], (), (), None, None, None, 0.0)
-    tower, spent = exact(bench), evaluate.spent
-    options = replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed)
-    old = bench.anchored
+    spent, wanted = evaluate.spent, settings.values.epochs
     can = left() - CANDIDATES
-    epochs = (
-        options.epochs if math.isinf(can) else min(options.epochs, math.floor(can / epoch_cost(options, bool(old))))
-    )
+    epoch = epoch_cost(settings.values, bool(bench.anchored))
+    epochs = wanted if math.isinf(can) else min(wanted, math.floor(can / epoch))
     if epochs < 1:
         unchanged = Found(identity, start.identity)
         return Searched(start, (Strategy(rung, (unchanged,), 0.0, {"why": "budget"}),))
     with metered(bench.reporter, evaluate, f"Learning {rung}", None):
         evaluate.spent += 1.0  # the pass that the moments are taken in
-        run = partial(
-            learn_values,
-            tower,
-            evaluate.pixels,
-            loss_of(bench.objective("search"), tower.device),
-            replace(options, epochs=epochs),
-            bench.moments,
-            anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
-            about=bench.key + (old.pairs.hash if old else ""),
-            workers=bench.crew,
-            progress=evaluate.progress,
-        )
-        name = f"learned-{rung}{_held_to(bench, settings)}-seed{settings.seed}.safetensors"
-        learned = resumed(bench, name, lambda path: run(checkpoint=path))
+        learned = learned_values(bench, rung, settings, epochs, evaluate.progress)
         evaluate.spent += learned.spent
         shrunken = dict(reversed(learned.shrunken.items()))  # all of it first, as long as the budget pays
         paid = affordable(evaluate, list(shrunken.values()), left())
         scores = evaluate(paid) if paid else []
     found = tuple(Found(mask, score) for mask, score in zip(paid, scores, strict=True))
-    why = "budget" if epochs < options.epochs and len(learned.history) == epochs else "patience or epochs"
+    why = "budget" if epochs < wanted and len(learned.history) == epochs else "patience or epochs"
     facts: dict[str, object] = {"why": why, "best_epoch": learned.best, "values": learned.mask.values}
     shares = tuple(shrunken)[: len(paid)]
     return Searched(
@@ -73,8 +58,35 @@ def learn(bench: Bench, evaluate: Evaluator, rung: str, settings: Settings, left
     )
 
 
-def _held_to(bench: Bench, settings: Settings) -> str:
-    """Part of a checkpoint's name: what is learned with other anchors, or another weight, begins anew."""
-    if bench.anchored is None:
-        return ""
-    return f"-anchored-{settings.anchor_weight:g}-{bench.anchored.pairs.hash[:12]}"
+def learned_values(
+    bench: Bench,
+    rung: str,
+    settings: Settings,
+    epochs: int,
+    progress: Callable[[float], None] | None,
+    suffix: str = "",
+) -> LearnedValues:
+    """Learn a rung's values on the bench's search split, held to its anchors; an interrupted run goes on.
+
+    Arguments:
+        epochs: most of them.
+        progress: called with the FFE done since the last call.
+        suffix: part of the checkpoint's name.
+    """
+    tower, old, about, held = exact(bench), bench.anchored, bench.key, ""
+    if old:  # what is learned with other anchors, or another weight, begins anew
+        about, held = about + old.pairs.hash, f"-anchored-{settings.anchor_weight:g}-{old.pairs.hash[:12]}"
+    run = partial(
+        learn_values,
+        tower,
+        bench.cache.take(bench.splits.search),
+        loss_of(bench.objective("search"), tower.device),
+        replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed, epochs=epochs),
+        bench.moments,
+        anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
+        about=about,
+        workers=bench.crew,
+        progress=progress,
+    )
+    name = f"learned-{rung}{held}{suffix}-seed{settings.seed}.safetensors"
+    return resumed(bench, name, lambda path: run(checkpoint=path))

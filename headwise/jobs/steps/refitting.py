@@ -10,19 +10,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import Means
 from headwise.jobs.steps.anchoring import how_far
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.keeping import Change, check, passes
+from headwise.jobs.steps.learning import learned_values
 from headwise.jobs.steps.results import Picked, Refit
-from headwise.jobs.steps.searching import Searched, resumed
+from headwise.jobs.steps.searching import Searched
 from headwise.jobs.steps.settings import Settings
-from headwise.jobs.steps.starting import exact
-from headwise.scoring.losses import loss_of
-from headwise.search.values import epoch_cost, learn_values
+from headwise.search.values import epoch_cost
 
 
 def joined(bench: Bench) -> Bench:
@@ -44,26 +42,12 @@ def refit(
     if found is None:
         return None
     rung, alpha = found
-    whole, tower, old = joined(bench), exact(bench), bench.anchored
+    whole, old = joined(bench), bench.anchored
     share = len(whole.splits.search) / len(bench.splits.search)
-    options = replace(settings.values, learn=tuple(rung.split("+")), seed=settings.seed)
-    cost = share * options.epochs * epoch_cost(options, bool(old))
+    epochs = settings.values.epochs
+    cost = share * epochs * epoch_cost(settings.values, bool(old))
     with bench.reporter.stage(f"Learning {rung} again, from search and pick split", cost, "FFE") as advance:
-        run = partial(
-            learn_values,
-            tower,
-            whole.cache.take(whole.splits.search),
-            loss_of(whole.objective("search"), tower.device),
-            options,
-            whole.moments,
-            anchors=old and old.anchors(settings.anchor_weight, bench.model.logit_scale),
-            about=whole.key + (old.pairs.hash if old else ""),
-            workers=bench.crew,
-            progress=lambda spent: advance(share * spent),
-        )
-        held = f"-anchored-{settings.anchor_weight:g}-{old.pairs.hash[:12]}" if old else ""
-        name = f"learned-{rung}{held}-refit-seed{settings.seed}.safetensors"
-        learned = resumed(bench, name, lambda path: run(checkpoint=path))
+        learned = learned_values(whole, rung, settings, epochs, lambda spent: advance(share * spent), "-refit")
     mask = learned.mask.shrunk(alpha)
     spent = share * (learned.spent + 1.0)  # the moments are taken in a pass
     kept: tuple[Change, ...] = ()
