@@ -8,7 +8,7 @@ One archive a size; an entry is the file of a method, domain and seed. Equal mea
 from __future__ import annotations
 
 import io
-import zipfile
+import tarfile
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +22,12 @@ KEPT = Path(__file__).resolve().parent / "kept"
 def restore(work: Path) -> int:
     """Put what is kept where `ladder.py` looks for it, unless something is there; how many files."""
     count = 0
-    for archive in sorted(KEPT.glob("ladder-*.zip")):
-        with zipfile.ZipFile(archive) as entries:
-            for name in entries.namelist():
-                path = work / "ladder" / name
-                if not path.exists():
-                    write_files(path.parent, {path.name: entries.read(name)})
+    for archive in sorted(KEPT.glob("ladder-*.tar.xz")):
+        with tarfile.open(archive) as entries:
+            for entry in entries:
+                path, file = work / "ladder" / entry.name, entries.extractfile(entry)
+                if file and not path.exists():
+                    write_files(path.parent, {path.name: file.read()})
                     count += 1
     return count
 
@@ -36,12 +36,13 @@ def keep(work: Path, size: int) -> int:
     """Archive what WORK has of a size; how many files."""
     folder, stream = work / "ladder", io.BytesIO()
     paths = sorted(folder.glob(f"*-{size}-seed*/**/*.safetensors"))
-    with zipfile.ZipFile(stream, "w") as entries:
+    with tarfile.open(fileobj=stream, mode="w:xz", preset=9, format=tarfile.USTAR_FORMAT) as entries:
         for path in paths:
-            about = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # of 1980: the same bytes every day
-            entries.writestr(about, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+            about = tarfile.TarInfo(path.relative_to(folder).as_posix())  # of 1970 and nobody: the same bytes every day
+            about.size = path.stat().st_size
+            entries.addfile(about, io.BytesIO(path.read_bytes()))
     if paths:
-        write_files(KEPT, {f"ladder-{size}.zip": stream.getvalue()})
+        write_files(KEPT, {f"ladder-{size}.tar.xz": stream.getvalue()})
     return len(paths)
 
 

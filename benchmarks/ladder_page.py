@@ -76,7 +76,8 @@ def table(found: dict[tuple[str, str], Chosen | None], names: Sequence[str], tar
         known = [one for one in cells if one]
         drawn = sorted({one.seeds for one in known})
         seeds = f"{drawn[0]}" if len(drawn) == 1 else f"{drawn[0]}–{drawn[-1]}"
-        mean = f"{change(float(np.mean([one.test.delta for one in known])))} / {change(float(np.mean([one.old.delta for one in known])))}"
+        means = [float(np.mean([getattr(one, split).delta for one in known])) for split in ("test", "old")]
+        mean = " / ".join(map(change, means)) if all(cells) else ""  # of some domains it would compare with nothing
         values = sorted({value for one in known for value in one.values})
         size = "—" if not values else f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,}–{values[-1]:,}"
         took = f"{np.mean([one.seconds for one in known]):,.0f}"
