@@ -4,6 +4,7 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_pairs
@@ -110,6 +111,19 @@ def test_the_test_split_judges_it_and_shows_what_was_chosen_beside_it(run, sourc
     memory = found.mask.provenance
     assert set(memory["scores"]) == {"test"}
     assert set(memory["seen"]) == {"search", "pick"}
+
+
+def test_the_page_shows_the_queries_of_what_is_handed_out_not_of_another_alpha(run, source):
+    found, out = run
+    pairs = read(source, split=None)
+    evaluate = prepare(load("demo"), pairs, split(pairs), dtype="float32", study=None).evaluator("test")
+    before, after = evaluate([Mask.identity(found.mask.grid), found.mask])
+    names = ("image_retrieval", "text_retrieval")
+    old, new = (np.concatenate([score.ranks[name] for name in names]) for score in (before, after))
+    found_at = [sum((ranks < k).astype(int) for k in (1, 5, 10)) for ranks in (old, new)]  # queries cross 1, 5 or 10
+    gained, lost = int((found_at[1] > found_at[0]).sum()), int((found_at[1] < found_at[0]).sum())
+    assert gained + lost > 0
+    assert f"{gained} of {len(old)} queries gained, {lost} lost" in (out / "report.html").read_text()
 
 
 def test_preferred_weights_are_trained_again_and_written(run, source):
