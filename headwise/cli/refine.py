@@ -184,6 +184,10 @@ def refine(
         level=level,
         seed=seed,
     )
+    if no_refit and not (settings.learning or settings.weights):
+        raise HeadwiseError(
+            "--no-refit is about learned rungs, and none is asked for; add one, as in --rungs mask,scale."
+        )
     found = run(
         model,
         pairs,

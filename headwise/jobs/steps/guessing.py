@@ -9,7 +9,7 @@ interact, of another number of an edit how the blocks above bend a straight line
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,7 +54,8 @@ class Guesses:
 
     def embeddings(self, mask: Mask) -> torch.Tensor | None:
         """The embeddings that changes of single heads add up to, (N, E) float32; None where nothing is known of one of them."""
-        changes = [self._change(*choice) for choice in mask.edits.items()]
+        rows = self._swept | self._learned
+        changes = [_change(rows, *choice) for choice in mask.edits.items()]
         known = [change for change in changes if change is not None]
         if not known or len(known) < len(changes):
             return None
@@ -63,22 +64,22 @@ class Guesses:
             e.add_(change.float(), alpha=share)
         return e
 
-    def _change(self, head: Head, edit: Edit) -> tuple[float, torch.Tensor] | None:
-        """A change and how much of it: of the edit itself, else of the nearest number of the same edit."""
-        rows = self._swept | self._learned
-        if (head, edit) in rows:
-            return 1.0, rows[head, edit]
-        if (wanted := _line(edit)) is None:
-            return None
-        seen = [
-            (abs(line[1] - wanted[1]), line[1], change)
-            for (other, one), change in rows.items()
-            if other == head and (line := _line(one)) is not None and line[0] == wanted[0]
-        ]
-        if not seen:
-            return None
-        _, number, change = min(seen, key=lambda one: one[:2])
-        return (1 - wanted[1]) / (1 - number), change
+
+def _change(rows: Mapping[Choice, torch.Tensor], head: Head, edit: Edit) -> tuple[float, torch.Tensor] | None:
+    """A change and how much of it: of the edit itself, else of the nearest number of the same edit."""
+    if (head, edit) in rows:
+        return 1.0, rows[head, edit]
+    if (wanted := _line(edit)) is None:
+        return None
+    seen = [
+        (abs(line[1] - wanted[1]), line[1], change)
+        for (other, one), change in rows.items()
+        if other == head and (line := _line(one)) is not None and line[0] == wanted[0]
+    ]
+    if not seen:
+        return None
+    _, number, change = min(seen, key=lambda one: one[:2])
+    return (1 - wanted[1]) / (1 - number), change
 
 
 def _line(edit: Edit) -> tuple[str, float] | None:

@@ -93,6 +93,11 @@ class Refit:
     ffe: float
     moved: float | None = None
 
+    @property
+    def handed(self) -> Mask | None:
+        """What is handed out in place of the chosen one; None where that is kept."""
+        return self.mask if self.taken else None
+
     def json(self) -> dict[str, object]:
         """What results say of it."""
         return {
@@ -120,10 +125,9 @@ def results_json(
     from headwise.version import __version__
 
     chosen, identity = picked.chosen, picked.identity
-    mask = again.mask if again and again.taken else chosen.mask
-    judged = next(
-        row for row in reversed(tested["table"]) if row["what"] == (BEFORE_REFIT if again and again.taken else "chosen")
-    )
+    handed = again.handed if again else None
+    mask = chosen.mask if handed is None else handed
+    judged = next(row for row in tested["table"] if row["what"] == ("chosen" if handed is None else BEFORE_REFIT))
     beside = [one.ffe for one in (picked.guard, picked.moved, again) if one]
     return {
         "format": 1,

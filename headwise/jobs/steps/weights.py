@@ -124,8 +124,9 @@ def weigh(bench: Bench, picked: Picked, settings: Settings) -> Weighed:
         each = 1.0 + len(bench.kept)
         with bench.reporter.stage(f"{rung} on the pick split", len(ALPHAS) * each, "FFE") as advance:
             for alpha in ALPHAS:
-                pick = _score(bench, "pick", between(base, trained.tower, alpha))
-                found.append(Candidate(rung, alpha, trained, pick, _kept(bench, trained, alpha, before)))
+                tower = between(base, trained.tower, alpha)
+                pick = _score(bench, "pick", tower)
+                found.append(Candidate(rung, alpha, trained, pick, _kept(bench, tower, before)))
                 advance(each)
     allowed = [one for one in found if all(passes(each, settings.max_loss) for each in one.kept)]
     finalists = picked.finalists
@@ -150,7 +151,7 @@ def weigh(bench: Bench, picked: Picked, settings: Settings) -> Weighed:
     if preferred and settings.refit:
         whole = joined(bench)
         trained = train(whole, preferred.rung, settings, "refit")
-        kept = _kept(bench, trained, preferred.alpha, before)
+        kept = _kept(bench, between(base, trained.tower, preferred.alpha), before)
         if all(passes(each, settings.max_loss) for each in kept):
             handed = replace(preferred, trained=trained, kept=kept, again=True)
         share = len(whole.splits.search) / len(bench.splits.search)
@@ -159,9 +160,8 @@ def weigh(bench: Bench, picked: Picked, settings: Settings) -> Weighed:
     return Weighed(tuple(found), choice, tuple(allowed), preferred, handed, tuple(shown), spent)
 
 
-def _kept(bench: Bench, trained: Trained, alpha: float, before: Sequence[Score]) -> tuple[Change, ...]:
+def _kept(bench: Bench, tower: Tower, before: Sequence[Score]) -> tuple[Change, ...]:
     """What trained weights do to every kept domain's pick split."""
-    tower = between(exact(bench), trained.tower, alpha)
     return tuple(change(_score(domain, "pick", tower), old) for domain, old in zip(bench.kept, before, strict=True))
 
 
