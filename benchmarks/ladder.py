@@ -5,8 +5,8 @@
     python benchmarks/ladder_page.py --data DATA --work WORK     docs/ladder.md
 
 The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
-search and training. Candidates of each method are scored on pick, test and old data (new pictures of the styles that the
-packaged model was trained on) and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
+search and training. Candidates of each method are scored on pick, and (all, or the one that is chosen: `WHOLE`) on test and old data
+(new pictures of the styles that the packaged model was trained on), and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
 `benchmarks/kept/` holds (`kept.py`) is not measured again. "again": what a method learns from search and pick images together
 (as `refine` does), where the pick split chose a candidate of it.
 """
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from domains import TARGETS, target_pairs, trained_pairs
+from hits import packed, whole
 from kept import restore
 
 import headwise
@@ -247,18 +247,6 @@ def measure_again(place: Place, method: str, alone: Path) -> bytes:
             for row, score in zip(told, scores, strict=True):
                 row[split] = [score.fitness, score.loss]
     return dump_tensors(hits, {"candidates": told, "processor": processor()})
-
-
-def whole(hits: torch.Tensor) -> np.ndarray:
-    """Hits as they are counted, int64 of their shape: differences of single bytes would wrap around."""
-    return hits.numpy().astype(np.int64)
-
-
-def packed(hits: np.ndarray) -> torch.Tensor:
-    """Hits in a byte each: a few at every image."""
-    assert hits.min() >= 0
-    assert hits.max() < 256
-    return torch.from_numpy(hits.astype(np.uint8))
 
 
 def evaluators(place: Place) -> dict[str, Evaluator]:

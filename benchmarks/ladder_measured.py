@@ -17,7 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from ladder import MASKS, evaluators, packed, place_of, whole
+from hits import packed, whole
+from ladder import MASKS, evaluators, place_of
 
 from headwise.checked import dump_tensors, load_tensors
 from headwise.edits.mask import Mask

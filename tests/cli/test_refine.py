@@ -186,3 +186,11 @@ def test_a_full_disk_leaves_nothing_half_written(pairs, refined, tmp_path):
         assert (small / "out" / "results.json").read_bytes() == (refined[0] / "results.json").read_bytes()
     finally:
         subprocess.run(["umount", small], check=False)
+
+
+def test_learning_nothing_again_asks_for_something_that_is_learned(run, tmp_path):
+    code, _, err = run("refine", "demo", "demo", "-o", tmp_path / "out", "--rungs", "mask", "--no-refit")
+    assert code == 1
+    assert "--no-refit is about learned rungs" in err
+    assert "--rungs mask,scale" in err
+    assert not (tmp_path / "out").exists()

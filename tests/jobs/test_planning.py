@@ -27,6 +27,7 @@ STAGES = {
     "finalists on the pick split": "pick",
     "test split (outside the budget)": "test",
 }
+REFIT = "learning again what was chosen"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,10 @@ def pairs(tmp_path_factory) -> Path:
 def planned(pairs: object, settings: Settings) -> dict[str, dict]:
     plan = refine("demo", pairs, settings=settings, dry_run=True).results
     stages = {stage["stage"]: stage for stage in plan["stages"]}
-    assert [name for name in stages if name != "learning again what was chosen"] == list(STAGES)
+    names = list(STAGES)
+    if REFIT in stages:
+        names.insert(-1, REFIT)
+    assert list(stages) == names
     assert [stage["stage"] for stage in plan["stages"] if not stage["bounded"]] == ["test split (outside the budget)"]
     assert sum(stage["ffe"] for stage in plan["stages"] if stage["bounded"]) <= plan["budget"]
     return {STAGES.get(name, "refit"): stage for name, stage in stages.items()}

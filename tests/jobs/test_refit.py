@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_pairs
+from told import Told
 
 from headwise.data.cache import pixels
 from headwise.data.read import read
@@ -24,7 +25,6 @@ from headwise.jobs.steps.choosing import pick
 from headwise.jobs.steps.keeping import with_kept
 from headwise.jobs.steps.learning import learn
 from headwise.jobs.steps.opening import Machine
-from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.refitting import refit
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.take import take
@@ -42,17 +42,6 @@ SETTINGS = Settings(
     values=ValueSettings(epochs=4),
     refit=True,
 )
-
-
-class Told(Silent):
-    """Remembers stages."""
-
-    def __init__(self):
-        self.stages = []
-
-    def stage(self, title, total, unit):
-        self.stages.append(title)
-        return super().stage(title, total, unit)
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def test_a_warm_cache_gives_the_bytes_of_a_cold_one(cold, pairs, tmp_path):
         expected
     )
     said = run(pairs, tmp_path / "out", cold[1])
-    assert not any(sentence.endswith("again.") for sentence in said)
+    assert not any("again" in sentence for sentence in said if not sentence.startswith("Plan:"))
     assert content(tmp_path / "out") == expected
 
 
@@ -149,7 +149,8 @@ def test_a_damaged_file_is_made_again_and_said(cold, pairs, tmp_path, what):
     for number, path in enumerate(found):
         flip(path, number)
     said = run(pairs, out, cache)
-    assert sum(sentence.endswith("again.") for sentence in said) == len(found) > 0
+    told = [sentence for sentence in said if not sentence.startswith("Plan:")]  # its last line learns again
+    assert sum("again" in sentence for sentence in told) == len(found) > 0
     assert content(out) == content(cold[0])
 
 

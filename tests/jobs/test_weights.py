@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import write_pairs
 from safetensors.torch import load_file
+from told import Told
 
 from headwise.baselines import FitSettings, fit
 from headwise.baselines.weights import between
@@ -17,7 +18,6 @@ from headwise.errors import HeadwiseError
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.report import report
-from headwise.jobs.steps.progress import Silent
 from headwise.jobs.steps.settings import Settings
 from headwise.scoring.losses.captions import captions
 from headwise.search.values import ValueSettings
@@ -37,20 +37,6 @@ SETTINGS = Settings(
     max_loss=2.0,
     values=ValueSettings(epochs=6),
 )
-
-
-class Told(Silent):
-    """Remembers."""
-
-    def __init__(self):
-        self.said, self.stages = [], []
-
-    def say(self, text):
-        self.said.append(text)
-
-    def stage(self, title, total, unit):
-        self.stages.append(title)
-        return super().stage(title, total, unit)
 
 
 @pytest.fixture(scope="module")
