@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headwise.scoring.metrics import KS, retrieval_design
 from headwise.scoring.objectives import Score
+from headwise.scoring.recall import KS, retrieval_design
 from headwise.scoring.stats import LEVEL, choose, compared
 
 RIGHT = (0.45, 0.55)  # chance of a hit, text → image and image → text

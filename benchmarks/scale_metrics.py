@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.scoring.metrics import recalls, retrieve
+from headwise.scoring.ranking import retrieve
+from headwise.scoring.recall import recalls
 
 ROWS = 20_000  # written at once
 

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from headwise.demo import model_folder, pairs_file
-from headwise.scoring.metrics import recalls, retrieve
 from headwise.scoring.objectives import Classification, Retrieval
 from headwise.scoring.prompts import class_embeddings
+from headwise.scoring.ranking import retrieve
+from headwise.scoring.recall import recalls
 
 pytest.importorskip("clip_benchmark", reason="clip_benchmark is in the extra 'dev'")
 pytestmark = [

@@ -18,7 +18,7 @@ from headwise.baselines.training import FitSettings, Fitted, Progress, count, em
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
-from headwise.scoring.metrics import MOST_SCALE
+from headwise.scoring.ranking import MOST_SCALE
 from headwise.search.training import Anchors
 from headwise.towers.base import Tower
 

@@ -59,8 +59,8 @@ def evaluate(
     from headwise.cli import console
     from headwise.jobs.evaluate import measured
     from headwise.jobs.steps.opening import load_model
-    from headwise.scoring.metrics import clip_benchmark_json
     from headwise.scoring.per_query import check_place, write_per_query
+    from headwise.scoring.recall import clip_benchmark_json
 
     if per_query is not None:
         check_place(per_query)

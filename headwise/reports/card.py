@@ -9,8 +9,9 @@ from headwise.edits.card import card_header
 from headwise.plain import Markdown, markdown
 from headwise.reports.beside import beside
 from headwise.reports.rungs import learned, trained_sentence
+from headwise.reports.templates import render
 from headwise.reports.weights import weights_sentence
-from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals, render
+from headwise.reports.words import Results, change, counted, interval, metric_name, p_equals
 from headwise.shipping.card import loading
 
 

@@ -12,7 +12,8 @@ from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.reports.head_cards import Heads
 from headwise.reports.page import heads_of, packed, script_json
-from headwise.reports.words import Results, metric_name, render_page
+from headwise.reports.templates import render_page
+from headwise.reports.words import Results, metric_name
 
 POLICY = (
     "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "

@@ -19,7 +19,8 @@ from headwise.reports.explanation import as_sweep
 from headwise.reports.head_cards import NONE, Heads
 from headwise.reports.notebook import summary
 from headwise.reports.page import POLICY, heads_shown, packed, script_json, sweeps_of
-from headwise.reports.words import Results, first_order_agreement, grid_of, main_metric, render_page
+from headwise.reports.templates import render_page
+from headwise.reports.words import Results, first_order_agreement, grid_of, main_metric
 
 SHOWN = 5  # heads at either end of the sweep
 

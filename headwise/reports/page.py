@@ -24,15 +24,8 @@ from headwise.reports.gallery import Gallery, as_json
 from headwise.reports.head_cards import NONE, Heads
 from headwise.reports.refine import finalists_of
 from headwise.reports.stages import stages
-from headwise.reports.words import (
-    Results,
-    grid_of,
-    main_metric,
-    metric_name,
-    power_sentence,
-    reads_sentence,
-    render_page,
-)
+from headwise.reports.templates import render_page
+from headwise.reports.words import Results, grid_of, main_metric, metric_name, power_sentence, reads_sentence
 
 PAGE_FILE = "report.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -15,8 +15,9 @@ from headwise.reports.beside import beside
 from headwise.reports.heatmap import heatmap_png
 from headwise.reports.kept import kept_section
 from headwise.reports.rungs import learned, rule_sentence
+from headwise.reports.templates import render
 from headwise.reports.weights import weights_section
-from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name, render
+from headwise.reports.words import Results, first_order_scores, grid_of, main_metric, metric_name
 
 REPORT_FILE = "report.md"
 HEATMAP_FILE = "heads.png"

@@ -9,18 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headwise.edits.heads import Grid
 from headwise.errors import HeadwiseError
-from headwise.plain import Markdown, code, literal, markdown
-from headwise.reports.edit_lists import FEW, against, shortened
+from headwise.plain import Markdown, markdown
+from headwise.reports.edit_lists import FEW
 from headwise.scoring.stats import FEWEST_CHANGED, claimed
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 Results = Mapping[str, Any]  # what `headwise.refine` returns and results.json holds
 
@@ -249,15 +245,6 @@ def few_edits(chosen: Results) -> str:
     return listed(pairs) if len(pairs) <= FEW else f"{', '.join(pairs[:3])} and {len(pairs) - 3} more"
 
 
-def results_table(results: Results) -> str:
-    """Before and after on the test split as a Markdown table (the README's, the cards' and the report's).
-
-    Raises:
-        HeadwiseError: the results lack a field.
-    """
-    return render("{{ before_after(r) }}", results)
-
-
 def before_after(results: Results) -> Markdown:
     """Every metric before and after on the test split, as a Markdown table."""
     before, after = row_of(results, "identity"), row_of(results, "chosen")
@@ -291,77 +278,3 @@ def first_order_agreement(first: Mapping[str, Any]) -> str:
         f"First-order scores ({first['operator']}) rank {count} as exact runs do with a rank correlation of {loss} "
         f"(by the loss) and {fitness} (by the metric that is maximised)."
     )
-
-
-def render(template: str, results: Results, **values: object) -> str:
-    """Fill in a template.
-
-    Arguments:
-        template: the name of a file beside this one (`*.j2`), or a template's text.
-        results: known to the template as `r`.
-        values: more names.
-
-    Raises:
-        HeadwiseError: the results lack a field.
-    """
-    return _render(_environment(False), template, results, values)
-
-
-def render_page(template: str, results: Results, **values: object) -> str:
-    """As `render`, for HTML: every value is escaped unless the template says that it is safe."""
-    return _render(_environment(True), template, results, values)
-
-
-def _render(environment: Environment, template: str, results: Results, values: Mapping[str, object]) -> str:
-    from jinja2 import UndefinedError
-
-    make = environment.get_template if template.endswith(".j2") else environment.from_string
-    try:
-        return make(template).render(r=results, **values)
-    except (KeyError, UndefinedError) as error:
-        what = f"the field {error}" if isinstance(error, KeyError) else f"a field: {error}"
-        raise HeadwiseError(f"The results lack {what}. Give results as headwise refine writes them.") from error
-
-
-@cache
-def _environment(html: bool) -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("headwise.reports", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=html,
-        finalize=None if html else markdown,  # every value that a template shows; what is Markdown by its type stays
-    )
-    environment.filters.update(
-        against=against,
-        shortened=shortened,
-        points=points,
-        change=change,
-        interval=interval,
-        p=p_value,
-        code=code,
-        literal=literal,
-        md=Markdown,
-    )
-    environment.globals.update(
-        before_after=before_after,
-        claim=claim,
-        power_sentence=power_sentence,
-        reads_sentence=reads_sentence,
-        counted=counted,
-        first_order_agreement=first_order_agreement,
-        grid_of=grid_of,
-        main_metric=main_metric,
-        metric_name=metric_name,
-        p_equals=p_equals,
-        plus_minus=plus_minus,
-        row_of=row_of,
-        size_of=size_of,
-        taken_sentence=taken_sentence,
-        verdict=verdict,
-    )
-    return environment

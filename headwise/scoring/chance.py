@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 
-from headwise.scoring.metrics import KS
 from headwise.scoring.objectives import (
     Classification,
     Combined,
@@ -23,6 +22,7 @@ from headwise.scoring.objectives import (
     Retrieval,
     SingleObject,
 )
+from headwise.scoring.recall import KS
 
 
 def chance(objective: Objective) -> float | None:

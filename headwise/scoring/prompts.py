@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.metrics import unit
+from headwise.scoring.ranking import unit
 
 TEXTS_AT_ONCE = 512
 

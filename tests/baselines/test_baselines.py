@@ -12,7 +12,8 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed
 from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, value_of
-from headwise.scoring.metrics import recalls, retrieve
+from headwise.scoring.ranking import retrieve
+from headwise.scoring.recall import recalls
 from headwise.search.training import Anchors, split_off
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))

@@ -12,7 +12,8 @@ from headwise.edits.card import OWN_CARD
 from headwise.errors import HeadwiseError
 from headwise.reports.card import model_card
 from headwise.reports.refine import report_text, write_report
-from headwise.reports.words import change, interval, metric_name, p_value, points, results_table, verdict
+from headwise.reports.templates import results_table
+from headwise.reports.words import change, interval, metric_name, p_value, points, verdict
 
 
 def tables(markdown: str) -> list[list[list[str]]]:

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.metrics import recalls
 from headwise.scoring.per_query import check_place, per_query_table, write_per_query
+from headwise.scoring.recall import recalls
 
 RANKS = {"image_retrieval": np.array([0, 3, 1, 0], np.int32), "text_retrieval": np.array([0, 7], np.int32)}
 PAIRS = {"ids": ["a.jpg", "b.jpg"], "owner": np.array([0, 0, 1, 1]), "texts": ["x", "y", "z", "w"]}

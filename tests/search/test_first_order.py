@@ -13,8 +13,8 @@ from headwise.evaluation.engine import embed, ffe
 from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, loss_of
-from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Classification, Retrieval
+from headwise.scoring.ranking import retrieve
 from headwise.search.first_order import EDITS, agreement, edits_of, first_order
 from headwise.search.greedy import greedy
 from headwise.search.sweep import sweep

@@ -17,8 +17,8 @@ from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import embed
 from headwise.evaluation.layout import plan
 from headwise.scoring.losses import captions, loss_of, value_of
-from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Prototypes
+from headwise.scoring.ranking import retrieve
 from headwise.search.gated import frozen, gate_rows, under
 from headwise.search.gradient import GradientSettings, learn_gates
 from headwise.search.parts import Embedder

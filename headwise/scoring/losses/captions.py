@@ -4,7 +4,7 @@
     sigmoid   softplus(−L) + Σ over foreign texts of softplus(L)       L = scale · cos(x_i, w_t) + bias
 
 CLIP's loss (Radford et al., arXiv 2103.00020) and SigLIP's (Zhai et al., arXiv 2303.15343). It is the loss of
-`headwise.scoring.metrics.retrieve` (with one batch of all images the same number), differentiable, and with fewer
+`headwise.scoring.ranking.retrieve` (with one batch of all images the same number), differentiable, and with fewer
 images in the text → image direction: captions come from a memory that is computed once, because the text tower stays
 as it is; images change with every step, so only those of the batch can be negatives.
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.losses.contract import TILE, places, unit
-from headwise.scoring.metrics import check_loss, checked_links
+from headwise.scoring.ranking import check_loss, checked_links
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,8 @@ import torch
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.design import Design, common_multiple
-from headwise.scoring.metrics import check_loss, unit
 from headwise.scoring.objectives.score import Score, check_width, multiply_on, unit_images
+from headwise.scoring.ranking import check_loss, unit
 
 FITNESS = ("acc1", "mean_per_class_recall", "group_mean_acc", "worst_group_acc")
 TILE = 2**20

@@ -19,8 +19,8 @@ import torch
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.design import FINE, Design
-from headwise.scoring.metrics import check_loss, unit
 from headwise.scoring.objectives.score import Score, check_width, multiply_on, unit_images
+from headwise.scoring.ranking import check_loss, unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from headwise.scoring.metrics import unit
 from headwise.scoring.objectives.classes import TILE, Classification
 from headwise.scoring.objectives.score import Score, unit_images
+from headwise.scoring.ranking import unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@
 
 In: embeddings of a split's images, (N, E); the captions' (T, E) are given once. Out: a `Score` with a rank for every
 query. Recall as in Karpathy and Fei-Fei (arXiv 1412.2306) and clip_benchmark, but for ties, which count against the
-query. Ranks themselves are made in `scoring/metrics.py`.
+query. Ranks themselves are made in `scoring/ranking.py`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,9 @@ import numpy as np
 import torch
 
 from headwise.scoring.design import Design
-from headwise.scoring.metrics import (
-    Units,
-    check_loss,
-    checked_owner,
-    per_image_hits,
-    recalls,
-    retrieval_design,
-    retrieve,
-    unit,
-)
 from headwise.scoring.objectives.score import Score, multiply_on, unit_images
+from headwise.scoring.ranking import Units, check_loss, checked_owner, retrieve, unit
+from headwise.scoring.recall import per_image_hits, recalls, retrieval_design
 
 
 @dataclass(frozen=True, eq=False)

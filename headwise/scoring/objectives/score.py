@@ -17,7 +17,7 @@ import torch
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.design import Design
-from headwise.scoring.metrics import unit
+from headwise.scoring.ranking import unit
 
 LOSS_DIGITS = 5  # of a loss count: its float32 sums agree in about seven, on any machine
 

@@ -4,7 +4,7 @@ import torch
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.losses import captions, value_of
-from headwise.scoring.metrics import retrieve
+from headwise.scoring.ranking import retrieve
 
 OWNER = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 5])
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.metrics import retrieve
 from headwise.scoring.objectives import Retrieval
+from headwise.scoring.ranking import retrieve
 
 
 def problem(images=30, captions=3, noise=1.0):

@@ -7,8 +7,8 @@ from scipy import stats as reference
 
 from headwise.errors import HeadwiseError
 from headwise.scoring.design import Design
-from headwise.scoring.metrics import per_image_hits, recalls, retrieval_design
 from headwise.scoring.objectives import Classification, Combined, Part, Score
+from headwise.scoring.recall import per_image_hits, recalls, retrieval_design
 from headwise.scoring.stats import bootstrap, choose, compared, mcnemar, standard_error
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.metrics import clip_benchmark_json, per_image_hits, recalls, retrieval_design, retrieve, unit
+from headwise.scoring.ranking import retrieve, unit
+from headwise.scoring.recall import clip_benchmark_json, per_image_hits, recalls, retrieval_design
 
 problems = st.tuples(st.integers(2, 12), st.integers(0, 15), st.integers(1, 9), st.integers(0, 10_000))
 
