@@ -44,8 +44,8 @@ def vit(images: int) -> Session:
     module = CLIPVisionModelWithProjection(CLIPVisionConfig()).eval()
     model = headwise.wrap(module, CLIPImageProcessor(), name="ViT-B/32, random weights")
     pairs = headwise.read("demo").subset(range(images))
-    layout = plan(model.tower)
-    streams = Streams(model.tower, pixels(pairs, model), layout)
+    layout = plan(model.tower, dtype="auto")
+    streams = Streams(model.tower.cast(layout.device, layout.torch_dtype), pixels(pairs, model), layout)
     before = streams.begin()
     task = Task("retrieval", "mean_recall", torch.randn(len(pairs.texts), before.shape[1]), "random")
     grid = model.tower.grid
@@ -133,7 +133,7 @@ def main() -> None:
         session = prepare(asked.run, finished(asked.run), None, asked.images, Goal(), Machine(), Silent(), {})
     else:
         session = vit(asked.images)
-    about = {"model": session.model.name, "images": len(session.pairs), "load": Path("/proc/loadavg").read_text()[:4]}
+    about = {"model": session.model.name, "images": len(session.pairs), "dtype": session.layout.dtype, "load": Path("/proc/loadavg").read_text()[:4]}
     print(json.dumps(about | {"machine": machine("cpu")}))
     for one in drags(session, asked.repeats) if asked.drag else clicks(session, asked.repeats, asked.edit):
         print(json.dumps(one), flush=True)
