@@ -50,12 +50,12 @@ $(BROWSER): $(READY)
 docs: $(READY)
 	$(BIN)/zensical build --strict
 
-# The figures of README.md and docs/ladder.md, measured again (hours); continues where it stopped.
+# The figures of README.md and docs/ladder.md, all measured again (half a day); continues where it stopped.
 bench: $(READY)
 	$(BIN)/headwise demo -o bench/demo
 	test -e bench/data/splits.json || $(BIN)/python recipes/demo/prepare.py all --data bench/data
-	$(BIN)/python benchmarks/ladder.py --data bench/data --work bench/work --size 200
-	$(BIN)/python benchmarks/ladder_page.py --data bench/data --work bench/work
+	$(BIN)/python benchmarks/ladder.py --data bench/data --work bench/work --anew
+	$(BIN)/python benchmarks/ladder_page.py --data bench/data --work bench/work --anew
 
 # Wheel and sdist as an index takes them, into dist/.
 package: $(READY)

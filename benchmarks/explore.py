@@ -133,7 +133,12 @@ def main() -> None:
         session = prepare(asked.run, finished(asked.run), None, asked.images, Goal(), Machine(), Silent(), {})
     else:
         session = vit(asked.images)
-    about = {"model": session.model.name, "images": len(session.pairs), "dtype": session.layout.dtype, "load": Path("/proc/loadavg").read_text()[:4]}
+    about = {
+        "model": session.model.name,
+        "images": len(session.pairs),
+        "dtype": session.layout.dtype,
+        "load": Path("/proc/loadavg").read_text()[:4],
+    }
     print(json.dumps(about | {"machine": machine("cpu")}))
     for one in drags(session, asked.repeats) if asked.drag else clicks(session, asked.repeats, asked.edit):
         print(json.dumps(one), flush=True)

@@ -5,10 +5,11 @@
     python benchmarks/ladder_page.py --data DATA --work WORK     docs/ladder.md
 
 The test split of a domain is fixed. A seed draws the search and pick split from what is left, and is the seed of every
-search and training. Candidates of each method are scored on pick, and (all, or the one that is chosen: `WHOLE`) on test and old data
-(new pictures of the styles that the packaged model was trained on), and kept in WORK, one file a method; choosing among them is `ladder_page.py`'s. What
-`benchmarks/kept/` holds (`kept.py`) is not measured again. "again": what a method learns from search and pick images together
-(as `refine` does), where the pick split chose a candidate of it.
+search and training. Candidates of each method are scored on pick, and (all, or the one that is chosen: `WHOLE`) on test
+and old data (new pictures of the styles that the packaged model was trained on), and kept in WORK, one file a method;
+choosing among them is `ladder_page.py`'s. What `benchmarks/kept/` holds (`kept.py`) is measured again with `--anew` alone.
+"again": what a method learns from search and pick images together (as `refine` does), where the pick split chose a
+candidate of it.
 """
 
 from __future__ import annotations
@@ -263,16 +264,18 @@ def main(
     work: Annotated[Path, typer.Option(help="Where the measurements are kept.")],
     target: Annotated[list[str] | None, typer.Option(help="Of the domains; by default all.")] = None,
     size: Annotated[list[int] | None, typer.Option(help="Search images; by default 200 and 40.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="By default those of the ladder.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="By default all.")] = None,
     seeds: Annotated[int, typer.Option(help="Draws of search and pick split.")] = 5,
+    anew: Annotated[bool, typer.Option("--anew", help="Measure what benchmarks/kept/ holds, too.")] = False,
 ) -> None:
     model = load_model("demo", Machine())
     keep = Mask.identity(model.tower.grid)
-    restore(work)
+    if not anew:
+        restore(work)
     for images, draw, domain in product(list(size or SIZES), range(seeds), list(target or TARGETS)):
         folder = work / "ladder" / f"{domain}-{images}-seed{draw}"
         place, unchanged = None, {}
-        for name in list(method or METHODS):
+        for name in list(method or (*METHODS, *OTHERS, *AGAIN)):
             path = folder / f"{name}.safetensors"
             if path.exists():
                 continue

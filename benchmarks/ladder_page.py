@@ -92,8 +92,10 @@ def main(
     work: Annotated[Path, typer.Option(help="Where benchmarks/ladder.py keeps its measurements.")],
     least: Annotated[int, typer.Option(help="Seeds that a figure needs.")] = 1,
     out: Annotated[Path, typer.Option(help="Where the page and its pictures go.")] = ROOT / "docs",
+    anew: Annotated[bool, typer.Option("--anew", help="Only what WORK holds, not what benchmarks/kept/ does.")] = False,
 ) -> None:
-    restore(work)
+    if not anew:
+        restore(work)
     measured = Measurements(data, work)
     lines = [
         "# The ladder: masks, scales, principal axes, LoRA",
