@@ -17,6 +17,7 @@ from rich.table import Table
 from headwise.cli.telling import PLAIN, err
 from headwise.plain import json_text, line, terminal
 from headwise.reports import beside, kept, weights, words
+from headwise.reports.edit_lists import shortened
 
 if TYPE_CHECKING:
     from headwise.data.check import Report
@@ -71,7 +72,7 @@ def print_evaluations(found: Sequence[Mapping]) -> None:
     columns = ("data", "metric", "%", "published")
     if not anything:
         rows, columns = [row[:3] for row in rows], columns[:3]
-    print_table(f"{found[0]['model']}, mask {words.shortened(found[0]['mask'])}", columns, rows)
+    print_table(f"{found[0]['model']}, mask {shortened(found[0]['mask'])}", columns, rows)
     if any(row["deviates"] for one in found for row in one["reference"]):
         say("! differs from the published figure by more than 0.5 points: check the data and preprocessing.")
     for one in found:
