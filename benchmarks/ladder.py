@@ -72,7 +72,7 @@ AGAIN = tuple(
     f"{name}{held} again" for held in ("", " anchored") for name in ("scale", "spectral", "projection", "lora")
 )
 WHOLE = (*METHODS, "adapter", "projection", "projection anchored")  # all candidates are judged, as far as α goes
-OTHERS = (FIRST, "alphabet", *BESIDE, *(f"{name} anchored" for name in BESIDE))
+OTHERS = (FIRST, "alphabet", *BESIDE, *(f"{name} anchored" for name in BESIDE if "+" not in name))
 
 
 @dataclass(frozen=True, eq=False)
