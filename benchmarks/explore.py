@@ -4,7 +4,9 @@
     python benchmarks/explore.py --run refined/ --edit uniform  # with the edit that it swept: an estimate comes first
     python benchmarks/explore.py --vit --images 1000            # a ViT-B/32 with random weights, 1,000 images
     python benchmarks/explore.py --vit --threads 2
+    python benchmarks/explore.py --vit --images 1000 --swept    # the same, as if a run had swept this edit of these heads
     python benchmarks/explore.py --run refined/ --drag          # how good the guess is while a scale is dragged
+    python benchmarks/explore.py --run refined/ --edit uniform --several    # how good it is of several heads that were swept
 
 Heads of the first, the middle and the last block are switched off alone, one after the other: blocks from theirs on run.
 One JSON object a line, times as medians. With `--drag` every one of them is then given other scales, and what is guessed from its
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +26,7 @@ import torch
 
 import headwise
 from headwise.data.cache import pixels
+from headwise.edits.heads import Grid
 from headwise.edits.mask import Mask
 from headwise.evaluation.layout import plan
 from headwise.evaluation.streams import Streams
@@ -57,8 +61,7 @@ def vit(images: int) -> Session:
 def clicks(session: Session, repeats: int, edit: str) -> list[dict]:
     """Seconds for heads of three blocks, the median of so many heads each."""
     grid, found = session.streams.tower.grid, []
-    rows = len(grid.rows)
-    for row in dict.fromkeys((0, rows // 2, rows - 1)):
+    for row in _rows(grid):
         firsts, wholes, some = [], [], []
         for index in range(min(repeats, grid.rows[row])):
             began, first = time.perf_counter(), None
@@ -80,11 +83,49 @@ def clicks(session: Session, repeats: int, edit: str) -> list[dict]:
     return found
 
 
+def sweep(session: Session, repeats: int, edit: str) -> None:
+    """What a run's sweep would have left of the heads that `clicks` clicks on; the session forgets that it computed them."""
+    grid = session.streams.tower.grid
+    for row in _rows(grid):
+        for index in range(min(repeats, grid.rows[row])):
+            mask = Mask.of(grid, {grid.head(row, index): edit})
+            session.known.learn(mask, torch.cat([e for _, e in session.streams.embed(mask)]))
+    session.streams = Streams(session.streams.tower, session.streams.pixels, session.layout)
+    session.streams.begin()
+
+
+def several(session: Session, repeats: int, edit: str) -> list[dict]:
+    """For so many heads at once, drawn at random: seconds until the guess, and how far it is from what is computed then."""
+    grid, found = session.streams.tower.grid, []
+    heads, draw = list(map(str, grid)), random.Random(0)
+    for count in (2, 4, 8):
+        firsts, recalls = [], []
+        for _ in range(repeats):
+            began, answers = time.perf_counter(), []
+            for answer in session.look({"edits": dict.fromkeys(draw.sample(heads, count), edit)}):
+                answers.append((time.perf_counter() - began, answer))
+            (first, guess), (_, exact) = answers[0], answers[-1]
+            assert guess["estimated"]
+            firsts.append(first)
+            recalls.append((_change(guess), _change(exact)))
+        off = [abs(a - b) for a, b in recalls]
+        found.append(
+            {
+                "heads": count,
+                "guess_s": round(statistics.median(firsts), 2),
+                "guessed_points": [round(a, 2) for a, _ in recalls],
+                "computed_points": [round(b, 2) for _, b in recalls],
+                "off_by_points": round(statistics.median(off), 2),
+                "most": round(max(off), 2),
+            }
+        )
+    return found
+
+
 def drags(session: Session, repeats: int) -> list[dict]:
     """For heads of three blocks and scales: seconds until the guess, and how far it is from what is computed then."""
     grid, found = session.streams.tower.grid, []
-    rows = len(grid.rows)
-    for row in dict.fromkeys((0, rows // 2, rows - 1)):
+    for row in _rows(grid):
         heads = [str(grid.head(row, index)) for index in range(min(repeats, grid.rows[row]))]
         for head in heads:
             list(session.look({"edits": {head: "zero"}}))
@@ -112,8 +153,19 @@ def drags(session: Session, repeats: int) -> list[dict]:
     return found
 
 
+def _rows(grid: Grid) -> list[int]:
+    """The first, the middle and the last block."""
+    rows = len(grid.rows)
+    return list(dict.fromkeys((0, rows // 2, rows - 1)))
+
+
 def _main(answer: dict) -> float:
     return next(one["after"] for one in answer["metrics"] if one["name"] == answer["fitness"])
+
+
+def _change(answer: dict) -> float:
+    """In points."""
+    return 100 * next(one["after"] - one["before"] for one in answer["metrics"] if one["name"] == answer["fitness"])
 
 
 def main() -> None:
@@ -125,7 +177,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--edit", default="zero")
+    parser.add_argument("--swept", action="store_true")
     parser.add_argument("--drag", action="store_true")
+    parser.add_argument("--several", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.set_grad_enabled(False)
@@ -140,7 +194,15 @@ def main() -> None:
         "load": Path("/proc/loadavg").read_text()[:4],
     }
     print(json.dumps(about | {"machine": machine("cpu")}))
-    for one in drags(session, asked.repeats) if asked.drag else clicks(session, asked.repeats, asked.edit):
+    if asked.swept:
+        sweep(session, asked.repeats, asked.edit)
+    if asked.drag:
+        found = drags(session, asked.repeats)
+    elif asked.several:
+        found = several(session, asked.repeats, asked.edit)
+    else:
+        found = clicks(session, asked.repeats, asked.edit)
+    for one in found:
         print(json.dumps(one), flush=True)
 
 
