@@ -20,6 +20,7 @@ import json
 import random
 import statistics
 import time
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -95,26 +96,30 @@ def sweep(session: Session, repeats: int, edit: str) -> None:
 
 
 def several(session: Session, repeats: int, edit: str) -> list[dict]:
-    """For so many heads at once, drawn at random: seconds until the guess, and how far it is from what is computed then."""
-    grid, found = session.streams.tower.grid, []
-    heads, draw = list(map(str, grid)), random.Random(0)
-    for count in (2, 4, 8):
-        firsts, recalls = [], []
+    """For so many heads, drawn at random, given at once or clicked one after the other: seconds until the guess of the last
+    answer, and how far it is from what is computed then."""
+    heads, draw = list(map(str, session.streams.tower.grid)), random.Random(0)
+    found = []
+    for way, count in product(("at once", "one after the other"), (2, 4, 8)):
+        firsts, pairs = [], []
         for _ in range(repeats):
-            began, answers = time.perf_counter(), []
-            for answer in session.look({"edits": dict.fromkeys(draw.sample(heads, count), edit)}):
-                answers.append((time.perf_counter() - began, answer))
+            drawn = draw.sample(heads, count)
+            for n in [count] if way == "at once" else range(1, count + 1):
+                began, answers = time.perf_counter(), []
+                for answer in session.look({"edits": dict.fromkeys(drawn[:n], edit)}):
+                    answers.append((time.perf_counter() - began, answer))
             (first, guess), (_, exact) = answers[0], answers[-1]
             assert guess["estimated"]
             firsts.append(first)
-            recalls.append((_change(guess), _change(exact)))
-        off = [abs(a - b) for a, b in recalls]
+            pairs.append((_change(guess), _change(exact)))
+        off = [abs(a - b) for a, b in pairs]
         found.append(
             {
                 "heads": count,
+                "way": way,
                 "guess_s": round(statistics.median(firsts), 2),
-                "guessed_points": [round(a, 2) for a, _ in recalls],
-                "computed_points": [round(b, 2) for _, b in recalls],
+                "guessed_points": [round(a, 2) for a, _ in pairs],
+                "computed_points": [round(b, 2) for _, b in pairs],
                 "off_by_points": round(statistics.median(off), 2),
                 "most": round(max(off), 2),
             }

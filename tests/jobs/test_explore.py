@@ -315,6 +315,41 @@ def test_what_clicks_computed_is_kept_as_far_as_memory_goes(monkeypatch):
     assert known.embeddings(Mask.identity(grid)) is None
 
 
+def test_a_guess_starts_from_the_nearest_mask_that_was_computed():
+    before, grid = torch.randn(5, 4), Grid((3, 3))
+    after = {h: before + torch.randn(5, 4) for h in range(4)}
+    heads = [Head(0, 0), Head(0, 1), Head(0, 2), Head(1, 0)]
+
+    def mask(*edits):
+        return Mask.of(grid, {heads[h]: Edit.parse(edit) for h, edit in edits})
+
+    known = Guesses(before)
+    for h in range(4):
+        known.learn(mask((h, "zero")), after[h])
+    pair = mask((0, "zero"), (1, "zero"))
+    computed = before + torch.randn(5, 4)  # of both together, far from the sum
+    known.learn(pair, computed)
+    change = {h: after[h] - before for h in range(4)}
+    for wanted, expected in (
+        (pair, computed),
+        (mask((0, "zero"), (1, "zero"), (2, "zero")), computed + change[2]),  # one more
+        (mask((0, "zero"), (1, "scale(0.5)")), computed - change[1] / 2),  # another number
+        (mask((0, "zero"), (1, "zero"), (2, "zero"), (3, "scale(2)")), computed + change[2] - change[3]),
+        (
+            mask((0, "zero"), (2, "zero"), (3, "zero")),
+            before + change[0] + change[2] + change[3],
+        ),  # three from the pair
+        (mask((2, "zero"), (3, "zero")), before + change[2] + change[3]),
+    ):
+        assert torch.allclose(known.embeddings(wanted), expected, atol=2e-2)
+    assert known.embeddings(mask((0, "zero"), (1, "zero"), (2, "keys"))) is None
+    known.learn(mask((0, "keys"), (1, "zero")), before)  # nearer, but nothing is known of what would have to go
+    assert torch.allclose(
+        known.embeddings(mask((0, "zero"), (1, "zero"), (2, "zero"))), computed + change[2], atol=2e-2
+    )
+    assert torch.allclose(known.embeddings(mask((1, "zero"))), after[1], atol=2e-2)
+
+
 @pytest.mark.parametrize("edits", [{"L4.H0": "zero"}, {"L4.H0": "uniform", "L2.H1": "scale(0.5)"}, {}])
 def test_what_the_run_did_not_sweep_is_computed(swept, edits):
     assert not any(answer["estimated"] for answer in opened(swept).look({"edits": edits}))

@@ -1,16 +1,18 @@
-"""What is known of single heads before any block runs: an answer to a click at once, for all images.
+"""What is known of masks before any block runs: an answer to a click at once, for all images.
 
-    ê(S) = e(∅) + Σ_{h ∈ S} Δ_h       Δ_h(g) ≈ (1 − g) / (1 − g₀) · Δ_h(g₀)       (`search/deltas.py`)
+    ê(S) = e(A) + Σ_{h ∈ S − A} Δ_h − Σ_{h ∈ A − S} Δ_h       Δ_h(g) ≈ (1 − g) / (1 − g₀) · Δ_h(g₀)
 
-In: the folder of a run, which of its search images are shown, their unchanged embeddings; later what clicks computed. Out: embeddings
-of a mask, or None. Of one head with an edit that was seen they are exact up to half precision; of several they leave out how heads
-interact, of another number of an edit how the blocks above bend a straight line.
+A: the mask that a click computed, or the unchanged model, from which the fewest heads differ (`search/anchors.py`); S, A: heads with
+their edits. In: the folder of a run, which of its search images are shown, their unchanged embeddings; later what clicks computed.
+Out: embeddings of a mask, or None. Of one head with an edit that was seen they are exact up to half precision; otherwise they leave
+out how heads interact that no click had together, and of another number of an edit how the blocks above bend a straight line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -22,12 +24,13 @@ from headwise.search.alphabet import Choice
 from headwise.search.deltas import HeadDeltas
 
 LARGEST = 1 << 30  # bytes of a file that is read
-LEARNED = 1 << 28  # bytes of what clicks computed that are kept
+LEARNED = 1 << 28  # bytes of what clicks computed of one head that are kept, and as many of several
 ALIKE = 0.99  # cosine of an image's embedding there and here, whatever the precisions
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Guesses:
-    """The changes of single heads: what sweeps left, and what clicks computed.
+    """The changes of single heads, which sweeps left and clicks computed, and those of masks of several that clicks computed.
 
     Arguments:
         before: the unchanged embeddings, (N, E).
@@ -38,31 +41,52 @@ class Guesses:
         self.before = before.float()
         self._swept = swept or {}
         self._learned: dict[Choice, torch.Tensor] = {}
+        self._ran: dict[Mask, torch.Tensor] = {}
 
     def learn(self, mask: Mask, after: torch.Tensor) -> None:
-        """Keep what a mask of one head did to all images; the oldest make room.
+        """Keep what a mask did to all images; the oldest of one head, and of several, make room.
 
         Arguments:
             after: its embeddings, (N, E).
         """
-        if len(mask.edits) != 1:
-            return
-        (choice,) = mask.edits.items()
-        learned = {**self._learned, choice: (after.float() - self.before).half()}  # (N, E)
-        most = max(1, LEARNED // (2 * after.numel()))
-        self._learned = dict(list(learned.items())[-most:])  # at once: another click may be reading
+        change = (after.float() - self.before).half()  # (N, E)
+        if len(mask.edits) == 1:
+            (choice,) = mask.edits.items()
+            self._learned = _latest({**self._learned, choice: change})
+        elif mask.edits:
+            self._ran = _latest({**self._ran, mask: change})
 
     def embeddings(self, mask: Mask) -> torch.Tensor | None:
-        """The embeddings that changes of single heads add up to, (N, E) float32; None where nothing is known of one of them."""
-        rows = self._swept | self._learned
-        changes = [_change(rows, *choice) for choice in mask.edits.items()]
-        known = [change for change in changes if change is not None]
-        if not known or len(known) < len(changes):
+        """The embeddings that changes add up to, (N, E) float32; None where too little is known, or nothing is changed."""
+        rows, nothing = self._swept | self._learned, Mask.identity(mask.grid)
+        if mask.is_identity:
             return None
-        e = self.before.clone()  # (N, E)
-        for share, change in known:
-            e.add_(change.float(), alpha=share)
-        return e
+        starts = {nothing: torch.zeros_like(self.before), **self._ran}  # mask → its change, (N, E)
+        for start in sorted(starts, key=lambda one: len(_differing(one, mask))):
+            changes = [
+                (sign, _change(rows, head, edit))
+                for head in _differing(start, mask)
+                for sign, edit in ((-1.0, start.edit(head)), (1.0, mask.edit(head)))
+                if not edit.keeps
+            ]
+            if all(change for _, change in changes):
+                e = self.before + starts[start].float()  # (N, E)
+                for sign, change in changes:
+                    assert change
+                    e.add_(change[1].float(), alpha=sign * change[0])
+                return e
+        return None
+
+
+def _differing(a: Mask, b: Mask) -> list[Head]:
+    """The heads to which two masks do different things."""
+    return [head for head in {**a.edits, **b.edits} if a.edit(head) != b.edit(head)]
+
+
+def _latest(kept: dict[Key, torch.Tensor]) -> dict[Key, torch.Tensor]:
+    """The last of these that memory is for: a new dictionary, as another click may be reading the old one."""
+    each = max((2 * change.numel() for change in kept.values()), default=1)
+    return dict(list(kept.items())[-max(1, LEARNED // each) :])
 
 
 def _change(rows: Mapping[Choice, torch.Tensor], head: Head, edit: Edit) -> tuple[float, torch.Tensor] | None:
