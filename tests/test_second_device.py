@@ -46,11 +46,11 @@ COMMANDS = {
     "refine": f"refine demo pairs.csv -o OUT --operator uniform,mean {SMALL} {SEARCHES}",
     "refine, labels": f"refine demo birds.csv -o OUT --templates plain {SMALL} {SEARCHES}",
     "refine, a mixture": f"refine demo mix:mix.json -o OUT --no-sweep {SMALL} {SEARCHES}",
-    "refine, soft": "refine demo pairs.csv -o OUT --operator zero --keep-soft --strategy bp --epochs 2",
+    "refine, soft": "refine demo pairs.csv -o OUT --operator zero --keep-soft --strategy bp",
     "sweep": "sweep demo pairs.csv --operator cls_row --first-order",
     "evaluate": "evaluate demo pairs.csv mix:mix.json --mask mask",
     "merge": "merge demo mask -o OUT",
-    "compare": "compare demo pairs.csv -o OUT --keep-domain old.csv --repeats 1 --budget 40 --epochs 2",
+    "compare": "compare demo pairs.csv -o OUT --keep-domain old.csv --repeats 1 --budget 40",
     "transfer": "transfer demo --mask mask --on pairs.csv --on old.csv -o OUT",
     "front": "front demo pairs.csv -o OUT --keep-domain old.csv --budget 30",
 }
