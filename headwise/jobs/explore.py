@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from headwise.jobs.steps.tasks import Goal, Task, make_task
 from headwise.towers.fits import check_fits
 
 MOST_IMAGES = 1000
+SOON = 3.0  # seconds that nobody minds to wait for an answer of all images
+FEW = 50  # images that say something
 STUDY = "study.sqlite"
 LEARNED = ("shift", "spectral")  # their arrays are not to be had from a page
 
@@ -118,11 +121,31 @@ def prepare(
     )
     tower = model.tower.cast(layout.device, layout.torch_dtype)
     streams = Streams(tower, cache, layout)
+    began = time.monotonic()
     with reporter.stage("The unchanged model", len(shown), "images") as advance:
         before = streams.begin(advance)
+    if slow := patience(time.monotonic() - began, len(shown)):
+        reporter.say(slow)
     place = {image: row for row, image in enumerate(images_of(folder, "search", whole))}
     known = Guesses(before, swept_changes(folder, [place[image] for image in indices], before))
     return Session(folder, model, shown, indices, whole, task, streams, layout, before, chosen, known)
+
+
+def patience(seconds: float, images: int) -> str | None:
+    """What to expect of clicks where an answer for all images is not at once; None where it is.
+
+    Arguments:
+        seconds: that the unchanged model took for all images; a click on the first block takes as long.
+        images: how many they are.
+    """
+    if seconds <= SOON:
+        return None
+    fewer = int(images * SOON / seconds) // 10 * 10
+    advice = f" --most-images {fewer} would make it {SOON:.0f} s." if fewer >= FEW else ""
+    return (
+        f"After a click on the first block it takes about {seconds:.0f} s until all {images:,} images are through, for later "
+        f"blocks less.{advice}"
+    )
 
 
 def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:

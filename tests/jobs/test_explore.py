@@ -17,6 +17,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.study import Study
 from headwise.jobs.evaluate import evaluate
+from headwise.jobs.explore import patience
 from headwise.jobs.report import finished
 from headwise.jobs.steps import exploring
 from headwise.jobs.steps.opening import Machine
@@ -37,6 +38,15 @@ def test_the_images_are_of_the_search_split_alone(session, run):
     splits = json.loads((run / "splits.json").read_text())
     assert sorted(session.pairs.ids) == sorted(splits["search"])
     assert len(opened(run, most_images=7).pairs) == 7
+
+
+def test_what_slow_clicks_take_is_told_with_what_would_make_them_fast():
+    assert patience(2.9, 1000) is None
+    assert patience(29.3, 1000) == (
+        "After a click on the first block it takes about 29 s until all 1,000 images are through, for later blocks less. "
+        "--most-images 100 would make it 3 s."
+    )
+    assert "--most-images" not in (patience(300, 1000) or "--most-images")  # ten images say nothing
 
 
 def test_what_the_run_did_not_measure_is_refused(tmp_path):
