@@ -32,17 +32,19 @@ class Design:
         stratum: int64 (N,), the stratum of each image: of a mixture its part; None: all are one. Strata have fixed
             sizes: images are resampled within them.
         rounded: hits are on a grid, as they have no common denominator of a usable size.
+        steps: (P,), the fewest hits that an image which changes adds to each column; None: one.
     """
 
     weights: np.ndarray
     shares: tuple[tuple[Fraction, ...], ...]
     stratum: np.ndarray | None = None
     rounded: bool = False
+    steps: tuple[int, ...] | None = None
 
     @classmethod
-    def mean(cls, images: int, share: Fraction = Fraction(1), *, rounded: bool = False) -> Design:
-        """share · the mean over images of one column of hits."""
-        return cls(np.ones((images, 1), np.int64), ((share,),), None, rounded)
+    def mean(cls, images: int, share: Fraction = Fraction(1), *, rounded: bool = False, step: int = 1) -> Design:
+        """share · the mean over images of one column of hits, which come in steps."""
+        return cls(np.ones((images, 1), np.int64), ((share,),), None, rounded, (step,))
 
     @cached_property
     def strata(self) -> np.ndarray:
@@ -57,16 +59,29 @@ class Design:
         return np.maximum(totals, 1)
 
     @cached_property
-    def _common(self) -> tuple[np.ndarray, int, bool]:
-        """Whole-number factors (S, P), their common denominator, and whether that is exact."""
-        factors = [
+    def factors(self) -> list[list[Fraction]]:
+        """What one hit adds to the metric, of each stratum and column (S, P)."""
+        return [
             [share / int(total) for share, total in zip(*row, strict=True)]
             for row in zip(self.shares, self.totals, strict=True)
         ]
-        denominator = math.lcm(*(f.denominator for row in factors for f in row))
+
+    @property
+    def least(self) -> float:
+        """The smallest change of the metric that one image can make, a fraction."""
+        steps = self.steps or (1,) * self.weights.shape[1]
+        return min(float(f) * step for row in self.factors for f, step in zip(row, steps, strict=True) if f)
+
+    @cached_property
+    def _common(self) -> tuple[np.ndarray, int, bool]:
+        """Factors over a common denominator (S, P), that denominator, and whether they are whole numbers. Where no
+        denominator of a usable size makes them whole they are floats: hits that are fine steps themselves have factors of
+        a few steps of any grid, which rounding would distort."""
+        denominator = math.lcm(*(f.denominator for row in self.factors for f in row))
         exact = denominator < MOST
         denominator = denominator if exact else GRID
-        return np.array([[round(f * denominator) for f in row] for row in factors], np.int64), denominator, exact
+        whole = [[f * denominator for f in row] for row in self.factors]
+        return np.array(whole, np.int64 if exact else np.float64), denominator, exact
 
     @property
     def denominator(self) -> int:
@@ -79,7 +94,8 @@ class Design:
         return 0 if self._common[2] and not self.rounded else max(1, int(SLACK * self.denominator))
 
     def counts(self, hits: np.ndarray) -> np.ndarray:
-        """What each image adds to the metric, as whole numbers over `denominator`, int64 (N,).
+        """What each image adds to the metric, as whole numbers over `denominator`, int64 (N,): rounded to them where that
+        denominator is a grid.
 
         Arguments:
             hits: int64 (N, P), or differences of such.
@@ -90,7 +106,9 @@ class Design:
         hits = columns(hits)
         if hits.shape != self.weights.shape:
             raise HeadwiseError(f"Hits of shape {hits.shape} do not fit a design of {self.weights.shape}.")
-        return (hits * self._common[0][self.strata]).sum(1)
+        factors, _, exact = self._common
+        added = hits * factors[self.strata]  # (N, P)
+        return (added if exact else np.rint(added).astype(np.int64)).sum(1)
 
     def value(self, hits: np.ndarray) -> float:
         """The metric: equal hits in sum give the same float, whichever images they are of."""

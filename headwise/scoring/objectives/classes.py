@@ -175,7 +175,8 @@ class Classification:
             return Design.mean(self.images)
         _, count, common, exact = self._balance
         among = 1 if self.fitness == "worst_group_acc" else count
-        return Design.mean(self.images, Fraction(self.images, common * among), rounded=not exact)
+        share, step = Fraction(self.images, common * among), int(self._factors.min())
+        return Design.mean(self.images, share, rounded=not exact, step=step)
 
 
 def _accuracies(index: np.ndarray, hit: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ query. After Ray et al. (arXiv 2305.03689); equal scores are wrong. The files ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -179,7 +180,10 @@ class SingleObject:
     @cached_property
     def _design(self) -> Design:
         """How hits make the fitness."""
-        return Design.mean(len(np.unique(self._positives[0])), Fraction(1, FINE), rounded=True)
+        queries = np.unique(self._positives[0])
+        right = (self.present & self.all_counted).sum(0)[queries]
+        steps = [_smallest_step(*each) for each in zip(right, self.all_counted.sum(0)[queries], strict=True)]
+        return Design.mean(len(queries), Fraction(1, FINE), rounded=True, step=max(1, round(min(steps) * FINE)))
 
     @property
     def spec(self) -> dict[str, object]:
@@ -233,3 +237,12 @@ class SingleObject:
         whole = np.array(hits, np.int64)  # (C)
         value = self.design.value(whole)
         return Score(value, loss, {"mean_average_precision": value}, whole, dict(ranks), self.design)
+
+
+def _smallest_step(positives: int, images: int) -> float:
+    """The smallest change of a query's average precision: the j-th of n positives falls by one, from the last place r that
+    leaves room for those after it. Σ_j (j / r_j) / n with j / r − j / (r + 1) = j / (r (r + 1)); ∞ where nothing can change."""
+    j = np.arange(1, positives + 1)
+    r = images - positives + j - 1
+    steps = j[r > 0] / (positives * r[r > 0] * (r[r > 0] + 1.0))
+    return float(steps.min()) if positives < images else math.inf

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headwise.errors import HeadwiseError
-from headwise.scoring.objectives import Classification, Combined, Part, Retrieval
+from headwise.scoring.objectives import Classification, Combined, Part, Retrieval, SingleObject
 
 
 def parts():
@@ -30,6 +30,25 @@ def test_the_fitness_is_the_weighted_mean_of_the_parts():
     assert score.units.mean() == pytest.approx(score.fitness, rel=1e-5)
     assert len(score.units) == 50
     assert json.loads(json.dumps(objective.spec)) == objective.spec
+
+
+def test_parts_that_count_in_fine_steps_keep_their_weights():
+    """Balanced classes and average precision have no common denominator of a usable size with captions."""
+    g, rng = torch.Generator().manual_seed(1), np.random.default_rng(1)
+    images, owner = torch.randn(299, 8, generator=g), np.repeat(np.arange(299), 5)
+    retrieval = Retrieval(images[owner] + torch.randn(len(owner), 8, generator=g), owner)
+    labels = np.repeat(np.arange(101), rng.integers(31, 90, 101))
+    embedded = torch.randn(101, 8, generator=g)[labels] + torch.randn(len(labels), 8, generator=g)
+    classes = Classification(torch.randn(101, 8, generator=g), labels, fitness="mean_per_class_recall")
+    queries = SingleObject(torch.randn(320, 8, generator=g), rng.random((200, 320)) < 0.3)
+    pictures = torch.randn(200, 8, generator=g)
+    weights, each = (0.7, 0.2, 0.1), [(retrieval, images), (queries, pictures), (classes, embedded)]
+    starts = np.cumsum([0, *(one.images for one, _ in each)])
+    whole = Combined(tuple(Part(f"p{k}", one, int(starts[k]), weights[k]) for k, (one, _) in enumerate(each)))
+    expected = sum(w * one(x).fitness for w, (one, x) in zip(weights, each, strict=True))
+    score = whole(torch.cat([x for _, x in each]))
+    assert score.fitness == pytest.approx(expected, abs=1e-9)
+    assert score.units.mean() == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_score_is_computed_again_from_its_ranks():
