@@ -285,3 +285,16 @@ def test_metadata_as_waterbirds_has_it(rows, run, tmp_path):
     code, found, err = run("refine", "demo", place, "-o", tmp_path / "other", *options, *SMALL)
     assert code == 0, err
     assert found["data"]["split_how"].startswith("by image")
+    theirs = found["data"]["split_hash"]
+    code, found, err = run(
+        "transfer", "demo", "--mask", tmp_path / "other", "--on", place, "-o", tmp_path / "t", *options, "--json"
+    )
+    assert code == 0, err  # of another split it would be refused
+    assert found["data"][0]["split_how"].startswith("by image")
+    few = ["--max-heads", "1", "--budget", "20", "--json"]
+    code, found, err = run("compare", "demo", place, "-o", tmp_path / "c", *options, "--strategy", "greedy", *few)
+    assert code == 0, err
+    assert found["data"]["split_hash"] == theirs
+    code, found, err = run("front", "demo", place, "-o", tmp_path / "f", *options, *few)
+    assert code == 0, err
+    assert found["data"]["split_hash"] == theirs

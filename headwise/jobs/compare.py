@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headwise.baselines import BASELINES, check
-from headwise.data.splits import check_split_by, evaluation_part, split
+from headwise.data.splits import check_split_by, evaluation_part
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
@@ -32,6 +32,7 @@ from headwise.jobs.steps.opening import (
     load_model,
     prepared,
     read_pairs,
+    split_for,
     whole,
 )
 from headwise.jobs.steps.pace import epochs_within, paced
@@ -90,7 +91,7 @@ def compare(
     check_model(ready, settings.search)
     settings = replace(settings, search=saving_memory(ready, settings.search))
     given = read_pairs(pairs, reporter, columns)
-    splits = split(given, by=split_by, seed=settings.search.seed)
+    splits = split_for(given, goal, split_by, settings.search.seed)
     study = None if dry_run else folder / "study.sqlite"
     bench = prepared(ready, given, splits, study, goal, machine, reporter)
     domains = []

@@ -16,7 +16,7 @@ import torch
 from headwise.checked import array_checksum
 from headwise.data.cache import pixels as decoded
 from headwise.data.pairs import Pairs
-from headwise.data.splits import Splits, check_split_by, split
+from headwise.data.splits import Splits, check_split_by
 from headwise.edits.edit import canonical
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -55,6 +55,7 @@ from headwise.jobs.steps.opening import (
     load_model,
     read_mask,
     read_pairs,
+    split_for,
 )
 from headwise.jobs.steps.progress import Reporter, counted, usual
 from headwise.jobs.steps.tasks import Goal, make_task
@@ -117,7 +118,7 @@ def explain(
     if chosen is not None:
         check_fits(ready.tower, chosen, check_weights=check_weights)
     given = read_pairs(pairs, reporter, columns)
-    splits = split(given, by=split_by, seed=seed, keep_groups=goal is None or "group" not in goal.fitness)
+    splits = split_for(given, goal, split_by, seed)
     as_recorded(Path(out) / STUDY, reporter)
     subject = opened(ready, given, splits, goal, machine, reporter, most_images)
     subject = replace(subject, operator=operator, edited=chosen)

@@ -168,7 +168,7 @@ def _check_task(folder: Path, task: Task) -> None:
     if measured is not None and (measured["fitness"], measured["texts"]) != (task.fitness, task.key):
         raise HeadwiseError(
             f"The run in {folder} measured {measured['fitness']} with other texts than are made here ({task.fitness}). Give "
-            "--fitness, --templates, --class-names and --equal-captions as they were given to refine."
+            "--fitness, --templates, --class-names, --group and --equal-captions as they were given to refine."
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwise.data.splits import check_split_by, split
+from headwise.data.splits import check_split_by
 from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -35,6 +35,7 @@ from headwise.jobs.steps.opening import (
     load_model,
     prepared,
     read_pairs,
+    split_for,
 )
 from headwise.jobs.steps.planning import plan_json, plan_text, timing
 from headwise.jobs.steps.progress import Reporter, metered, usual
@@ -141,7 +142,7 @@ def front(
     ready = load_model(model, machine)
     check_model(ready, settings.searching)
     given = read_pairs(pairs, reporter, columns)
-    splits = split(given, by=split_by, seed=settings.seed)
+    splits = split_for(given, goal, split_by, settings.seed)
     reporter.say(f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}.")
     bench = prepared(ready, given, splits, folder and folder / "study.sqlite", goal, machine, reporter)
     domains = kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by, columns)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headwise.data.splits import check_split_by, split
+from headwise.data.splits import check_split_by
 from headwise.edits.mask import Mask
 from headwise.evaluation.engine import with_means
 from headwise.jobs.explain import explain_bench
@@ -34,6 +34,7 @@ from headwise.jobs.steps.opening import (
     load_model,
     prepared,
     read_pairs,
+    split_for,
 )
 from headwise.jobs.steps.planning import plan_json, plan_text, stages, timing
 from headwise.jobs.steps.progress import Reporter, usual
@@ -141,8 +142,7 @@ def refine(
     check_weights(ready, settings)
     settings = saving_memory(ready, settings)
     given = read_pairs(pairs, reporter, columns)
-    # for a fitness over groups they are an attribute that every split needs, not something to hold out
-    splits = split(given, by=split_by, seed=settings.seed, keep_groups=goal is None or "group" not in goal.fitness)
+    splits = split_for(given, goal, split_by, settings.seed)
     reporter.say(
         f"{given.name}: {len(given):,} images, {given.text_count:,} captions; split {splits.how}, hash {splits.hash}."
     )

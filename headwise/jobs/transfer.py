@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.data.splits import check_split_by, split
+from headwise.data.splits import check_split_by
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import write_files
@@ -30,6 +30,7 @@ from headwise.jobs.steps.opening import (
     prepared,
     read_mask,
     read_pairs,
+    split_for,
 )
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
@@ -111,7 +112,7 @@ def transfer(
     measured = []
     for source in sources:
         given = read_pairs(source, reporter, columns)
-        splits = split(given, by=split_by, seed=seed)
+        splits = split_for(given, goal, split_by, seed)
         if not allow_searched:
             for name, mask in zip(masks, found, strict=True):
                 _check_split(str(name), mask, given.hash, splits.hash)

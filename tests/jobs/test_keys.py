@@ -16,13 +16,15 @@ from PIL import Image
 import headwise
 from headwise.data.cache import pixels
 from headwise.data.read import read
+from headwise.data.splits import split
 from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.merge import merge
+from headwise.jobs.steps.bench import prepare
 from headwise.jobs.steps.opening import Machine
-from headwise.jobs.steps.tasks import embed_texts
+from headwise.jobs.steps.tasks import Goal, embed_texts, make_task
 from headwise.jobs.sweep import sweep
 from headwise.jobs.transfer import transfer
 from headwise.processor import machine
@@ -49,6 +51,26 @@ def test_a_tokenizer_with_another_limit_gets_embeddings_of_its_own(tmp_path):
         torch.testing.assert_close(embed_texts(model, TEXTS, cache_dir=tmp_path), model.encode_texts(TEXTS))
     assert len(list((tmp_path / "texts").iterdir())) == 2
     assert not torch.allclose(whole.encode_texts([LONG]), short.encode_texts([LONG]))
+
+
+def test_other_groups_are_another_study(pairs, tmp_path):
+    """The data's hash is without groups, which say nothing where the fitness is not over them."""
+    given = read(pairs)
+    labels = tuple(i % 2 for i in range(len(given)))
+    bare = replace(given, captions=((),) * len(given), labels=labels, class_names=("circle", "arrow"))
+    place, time = (replace(bare, groups=tuple(str(i // n % 2) for i in range(len(given)))) for n in (2, 4))
+    found = {}
+    for fitness in ("worst_group_acc", "acc1"):
+        goal = Goal(fitness=fitness, templates="plain")
+        found[fitness] = [make_task(load("demo"), each, goal).key for each in (place, time)]
+    assert found["worst_group_acc"][0] != found["worst_group_acc"][1]
+    assert found["acc1"][0] == found["acc1"][1]
+    out, machine = tmp_path / "study.sqlite", Machine(cache_dir=tmp_path / "cache")
+    goal = Goal(fitness="worst_group_acc", templates="plain")
+    splits = split(place, keep_groups=False)
+    prepare(load("demo"), place, splits, goal=goal, study=out, cache_dir=machine.cache_dir).study.close()
+    with pytest.raises(HeadwiseError, match="another study"):
+        prepare(load("demo"), time, splits, goal=goal, study=out, cache_dir=machine.cache_dir)
 
 
 def test_another_limit_set_on_the_live_model_is_noticed(tmp_path):

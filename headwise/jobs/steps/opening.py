@@ -152,6 +152,16 @@ def whole(pairs: Pairs) -> Splits:
     return Splits(everything, everything, everything, how="all images", hash=pairs.hash)
 
 
+def split_for(pairs: Pairs, goal: Goal | None, by: str, seed: int) -> Splits:
+    """Search, pick and test of these pairs; for a fitness over groups they are an attribute that every split needs, not
+    something to hold out.
+
+    Raises:
+        HeadwiseError: as `split`.
+    """
+    return split(pairs, by=by, seed=seed, keep_groups=goal is None or "group" not in goal.fitness)
+
+
 def kept_benches(
     model: Model,
     keep: Sequence[PairsLike],

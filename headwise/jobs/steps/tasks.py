@@ -98,7 +98,7 @@ class Task:
         fitness: what searches maximise.
         texts: of all captions (T, E), or one per class or query (C, E); float32. Of prototypes, which need none,
             (C, 0); empty for a mixture.
-        key: what the embeddings were made from, for the study's key.
+        key: what the embeddings were made from, and the groups that count, for the study's key.
         parts: the tasks of a mixture's parts.
         cut: what the model's context did to the texts; None where it is not known.
         distractors: which texts join the captions as wrong answers; None: none.
@@ -202,7 +202,7 @@ def make_task(
     patterns = templates(goal.templates) if goal.templates else pairs.templates or templates("openai80")
     (reporter or Silent()).say(f"Zero-shot classification: {len(names):,} classes, {len(patterns)} templates.")
     texts = class_embeddings(model.encode_texts, names, patterns).float().cpu()  # (C, E)
-    key = hashlib.sha256(json.dumps([names, patterns]).encode()).hexdigest()[:32]
+    key = _classes_key([names, patterns], pairs, goal)
     shortened = _cut(model, prompts(names, (max(patterns, key=len),)), reporter)
     return Task("classification", "acc1" if goal.fitness == "auto" else goal.fitness, texts, key, cut=shortened)
 
@@ -279,8 +279,14 @@ def _prototypes(model: Model, pairs: Pairs, goal: Goal, reporter: Reporter) -> T
     assert pairs.labels is not None
     names = pairs.class_names or tuple(map(str, range(max(pairs.labels) + 1)))
     reporter.say(f"No text tower: {len(names):,} classes by the means of their own images, each image left out.")
-    key = hashlib.sha256(json.dumps(["prototypes", *names]).encode()).hexdigest()[:32]
+    key = _classes_key(["prototypes", *names], pairs, goal)
     return Task("prototypes", "acc1" if goal.fitness == "auto" else goal.fitness, torch.empty(len(names), 0), key)
+
+
+def _classes_key(facts: list[object], pairs: Pairs, goal: Goal) -> str:
+    """What a classification is made from: where the fitness is over groups the groups, too, which are no part of the data's hash."""
+    facts = [facts, pairs.groups] if "group" in goal.fitness else facts
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 def embed_texts(
