@@ -176,7 +176,7 @@ def loads(text: str, where: str, arrays: Arrays | None = None) -> Fields:
 
     layout, edits, listed = data.get("grid"), data.get("edits"), data.get("arrays", {})
     provenance = data.get("provenance", {})
-    if not isinstance(layout, dict) or not _counts(layout.get("layers"), 1) or not _counts([layout.get("pool", 0)], 0):
+    if not isinstance(layout, dict) or not _heads(layout.get("layers"), layout.get("pool", 0)):
         raise wrong("grid", 'heads per layer, as in {"layers": [12, 12], "pool": 0}')
     if not isinstance(edits, dict) or not all(isinstance(edit, str) for edit in edits.values()):
         raise wrong("edits", 'an object of texts, as in {"L4.H0": "zero", "L3.H2": "scale(1.42)"}')
@@ -284,6 +284,11 @@ def _value(value: Any) -> str:
 
 def _counts(value: Any, least: int) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int and item >= least for item in value)
+
+
+def _heads(layers: Any, pool: Any) -> bool:
+    """Whether these are heads per layer; none where all heads are the pooling's, as in a ResNet."""
+    return _counts([pool], 0) and (_counts(layers, 1) or (layers == [] and pool > 0))
 
 
 def _short(value: Any) -> str:

@@ -45,6 +45,7 @@ from headwise.jobs.steps.standings import Domain, Standings
 from headwise.jobs.steps.tasks import Goal
 from headwise.jobs.steps.trained import Place, run_baseline, write_baseline
 from headwise.scoring.objectives import Retrieval
+from headwise.search.gradient import GATED
 
 
 def compare(
@@ -64,8 +65,8 @@ def compare(
     """Run every search, every learned rung and every baseline on the same splits and write one table.
 
     Arguments:
-        model, pairs, goal, machine, split_by, reporter, columns: as for `refine`. The split is that of seed 0;
-            repeats of the strategies have seeds of their own.
+        model, pairs, goal, machine, split_by, reporter, columns: as for `refine`. The split is that of
+            `settings.search.seed`; repeats of the strategies have seeds of their own.
         out: folder for `compare.md`, `compare.json`, `compare.png` and the study; the same call continues there.
         settings: what to compare, and which baselines to write as model folders (`baselines/lora/`).
         dry_run: measure how fast the model runs here and return what each method would cost (`planning.plan_json`);
@@ -163,7 +164,7 @@ def compare(
 def _possible(
     bench: Bench, domains: Sequence[Domain], settings: CompareSettings
 ) -> tuple[CompareSettings, list[dict[str, str]]]:
-    """The strategies that these data allow, and why the others are left out.
+    """The strategies that these data and edits allow, and why the others are left out.
 
     Raises:
         HeadwiseError: none is left.
@@ -173,6 +174,8 @@ def _possible(
     for name in settings.strategies:
         if name in NEED_CAPTIONS and not captioned:
             out[name] = "needs captions, and a source here has none"
+        elif name == "bp" and (ungated := [each for each in settings.search.operators if each not in GATED]):
+            out[name] = f"learns gates, and '{ungated[0]}' is none"
         elif name in BASELINES:
             try:
                 check(name, bench.model.tower)

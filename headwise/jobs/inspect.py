@@ -30,6 +30,9 @@ def inspect(model: ModelLike, *, machine: Machine | None = None) -> Findings:
         or `no`), whether it `folds` exactly everywhere, and for each of the `rows` that can have it whether it `folds` or
         only `applies`; `ffe`: cost in full-forward equivalents of a `sweep` over all heads and of the `hook_loop` that
         runs the tower once per head.
+
+    Raises:
+        HeadwiseError: a model that cannot be read, a device that is not there, or overrides for a model that is loaded.
     """
     model = load_model(model, machine or Machine())
     tower = model.tower

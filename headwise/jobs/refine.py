@@ -108,8 +108,9 @@ def refine(
     Arguments:
         model: a name (`hf:openai/clip-vit-base-patch32`, a folder, `demo`) or what `load` or `wrap` gave.
         pairs: a source as `headwise.read` takes it.
-        out: the output folder: `head_mask.json`, `model/`, `results.json`, `splits.json`, `report.md`, `heads.png`,
-            `study.sqlite`, `tuned-model/` where a rung trains weights. The same call on the same folder continues where it was interrupted.
+        out: the output folder: `head_mask.json` and its card `README.md`, `model/` where the mask folds, `results.json`,
+            `splits.json`, `report.md`, `report.html`, `heads.png`, `study.sqlite`, `tuned-model/` where trained weights are
+            preferred. The same call on the same folder continues where it was interrupted.
         settings: how to search and select.
         goal: what to maximise; by default mean recall for captions, accuracy for labels.
         machine: precision, device, cache.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.edits.edit import KINDS
 from headwise.edits.heads import Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -28,6 +29,21 @@ from headwise.search.gradient_state import Epoch, fingerprint
 from headwise.search.parts import Calls
 from headwise.search.training import Rows, Training
 from headwise.towers.base import Tower
+
+# letters whose number is a gate: from 0, the head as AAT suppresses it, to one that keeps it
+GATED = tuple(name for name, kind in KINDS.items() if kind.keeps is not None and kind.default is not None)
+
+
+def check_gated(operator: str) -> None:
+    """
+    Raises:
+        HeadwiseError: an edit that is no gate of a head.
+    """
+    if operator not in GATED:
+        raise HeadwiseError(
+            f"AAT-BP learns gates between a head as it is and a suppressed one; '{operator}' has none. Use one of: "
+            f"{', '.join(GATED)}; or leave bp out."
+        )
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class GradientSettings:
             soft choice, and the strength of its noise.
         k: `top_k`: how many heads to suppress.
         holdout: share of the images that are not trained on; their loss chooses the epoch. 0: the last epoch.
-        patience: stop after this many epochs without a lower loss on them.
+        patience: stop once more than this many epochs in a row had no lower loss on them.
         recompute: activation checkpointing: less memory, half as much time again.
         autocast: run the tower in bfloat16 (gates and loss stay in float32).
         seed: the same seed gives the same gates, bit for bit on a CPU.
@@ -145,7 +161,7 @@ def learn_gates(
         tower: the image tower; its parameters are not trained, and it is left as it was.
         pixels: the split's images, (N, 3, R, R).
         loss: of the split, from `headwise.scoring.losses`, on the tower's device.
-        operator: what a suppressed head emits.
+        operator: what a suppressed head emits, one of `GATED`.
         settings: see `GradientSettings`.
         means: operator `mean`: per row of the grid, (H, d).
         checkpoint: a file that is written after each epoch; a later call with the same arguments goes on from it
@@ -157,6 +173,7 @@ def learn_gates(
     Raises:
         HeadwiseError: bad input, a loss that is not finite, or a checkpoint of another run.
     """
+    check_gated(operator)
     tower.check_edit(operator)
     check_images(loss, len(pixels))
     means = constants(tower, operator, means)

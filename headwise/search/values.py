@@ -52,7 +52,7 @@ class ValueSettings:
         penalty: λ, toward the unchanged model.
         holdout: share of the images that are not trained on; their loss chooses the epoch. 0: the last one, which
             gained more on other images (docs/defaults.md); how far to go towards it is for the pick split.
-        patience: stop after this many epochs without a lower loss on them.
+        patience: stop once more than this many epochs in a row had no lower loss on them.
         recompute: activation checkpointing: less memory, half as much time again.
         autocast: run the tower in bfloat16 (values and loss stay in float32).
         seed: the same seed gives the same values, bit for bit on a CPU.
@@ -111,7 +111,7 @@ class LearnedValues:
     Arguments:
         mask: the edits of the best epoch.
         history: one entry per epoch.
-        best: the number of the epoch whose values these are; 0: the unchanged model was never beaten.
+        best: the number of the epoch whose values these are. The unchanged model is not among them: the pick split compares it.
         spent: FFE: 1 for a forward, 1 more for a backward (activations alone), 1 more where blocks run again.
     """
 

@@ -256,14 +256,14 @@ def test_bad_options_are_sentences(pairs, tmp_path, options, said):
     assert "Traceback" not in done.stderr
 
 
-def test_a_baseline_that_cannot_be_trained_here_is_left_out_before_searching(pairs, tmp_path, monkeypatch):
+def test_what_cannot_be_run_here_is_left_out_before_searching(pairs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    search = Settings(operators=("zero",), strategies=("greedy",), budget=8.0, controls=1, max_heads=1, width=1)
-    settings = CompareSettings(strategies=("greedy", "lora"), repeats=1, search=search)
+    search = Settings(operators=("keys",), strategies=("greedy",), budget=8.0, controls=1, max_heads=1, width=1)
+    settings = CompareSettings(strategies=("greedy", "bp", "lora"), repeats=1, search=search)
     results = compare("demo", pairs, tmp_path / "out", settings=settings)
     assert "greedy" in {row["method"] for row in results["rows"]}
-    ((left,),) = (results["left_out"],)
-    assert left["method"] == "lora"
+    assert [left["method"] for left in results["left_out"]] == ["bp", "lora"]
+    assert "bp was left out: learns gates, and 'keys' is none" in (tmp_path / "out" / "compare.md").read_text()
     assert "lora was left out: The LoRA baseline needs peft" in (tmp_path / "out" / "compare.md").read_text()
     with pytest.raises(HeadwiseError, match="lora cannot be written"):
         compare("demo", pairs, tmp_path / "out", settings=replace(settings, write=("lora",)))

@@ -288,6 +288,12 @@ def test_settings_out_of_range_are_refused(settings, message):
         GradientSettings(**settings)
 
 
+def test_an_edit_that_is_no_gate_is_refused(uniform):
+    for operator in ("keys", "scale(1.5)", "temperature(1.5)", "uniform(0.5)", "uniform+zero"):
+        with pytest.raises(HeadwiseError, match="has none. Use one of: zero, mean, "):
+            learn(uniform, operator)
+
+
 def test_bad_input_is_refused_with_a_reason(uniform):
     with pytest.raises(HeadwiseError, match="only 12 heads"):
         learn(uniform, settings=GradientSettings(form="top_k", k=12))

@@ -17,7 +17,7 @@ from headwise.errors import HeadwiseError
 from headwise.scoring.stats import LEVEL
 from headwise.search.estimated import EstimateSettings
 from headwise.search.genome import GeneticSettings
-from headwise.search.gradient import GradientSettings
+from headwise.search.gradient import GradientSettings, check_gated
 from headwise.search.values import ALPHAS, STEP_MEMORY, ValueSettings, check_learn, epoch_cost, step_memory
 from headwise.towers.base import Model
 from headwise.wording import option
@@ -79,7 +79,7 @@ class Settings:
         seed: of the searches, controls and statistics.
 
     Raises:
-        HeadwiseError: a value out of its range, or a strategy that there is not.
+        HeadwiseError: a value out of its range, a strategy that there is not, or AAT-BP with an edit that is no gate.
     """
 
     operators: tuple[str, ...] = ("uniform",)
@@ -112,6 +112,8 @@ class Settings:
         object.__setattr__(self, "strategies", tuple(dict.fromkeys(self.strategies)))
         check_strategies(self.strategies, STRATEGIES)
         object.__setattr__(self, "rungs", check_rungs(self.rungs))
+        for operator in self.searching if "bp" in self.strategies else ():
+            check_gated(operator)
         if self.choose not in RULES:
             raise HeadwiseError(f"{self.choose!r} is not a rule to choose by. There are: {', '.join(RULES)}.")
         check_level(self.level)

@@ -108,7 +108,7 @@ def captions(
 
     Arguments:
         texts: embeddings (T, E), normalised or not.
-        owner, of: as for `metrics.retrieve`: the image of each caption (T,), or image and text of each link (L,).
+        owner, of: as for `ranking.retrieve`: the image of each caption (T,), or image and text of each link (L,).
         images: how many images the split has.
         loss, scale, bias: the model's own.
         distractors: embeddings of texts that belong to no image (D, E): negatives of every one.

@@ -144,9 +144,7 @@ class Combined:
         stratum = np.repeat(np.arange(len(parts)), [len(each.weights) for each in parts])
         weights = _blocks([each.weights for each in parts])
         steps = tuple(
-            step
-            for each, columns_of in zip(parts, own, strict=True)
-            for step in each.steps or (1,) * len(columns_of)
+            step for each, columns_of in zip(parts, own, strict=True) for step in each.steps or (1,) * len(columns_of)
         )
         return Design(weights, shares, stratum, any(each.rounded for each in parts), steps)
 

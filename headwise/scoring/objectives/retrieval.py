@@ -30,7 +30,7 @@ class Retrieval:
         texts: embeddings of the captions (T, E), normalised or not.
         owner: (T,), the image of each caption.
         same: (T,), which text each caption is, where a text is the caption of several images: it is then one query.
-        scale, bias, loss: as `metrics.retrieve`.
+        scale, bias, loss: as `ranking.retrieve`.
         device: where to multiply.
         distractors: embeddings of texts that belong to no image (D, E): wrong answers to every image, and no queries.
 
