@@ -1,4 +1,4 @@
-"""Find the attention heads that hurt a CLIP image encoder on your data, or fall short, edit them, prove that it helped.
+"""Find the attention heads of a CLIP image encoder that hurt on your data or fall short, edit them, prove that it helped.
 
     import headwise
 

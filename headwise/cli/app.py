@@ -49,7 +49,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Find the attention heads that hurt a CLIP image encoder on your data, or fall short, edit them, prove that it helped.",
+    help="Find the attention heads of a CLIP image encoder that hurt on your data or fall short, edit them, prove that it helped.",
 )
 
 

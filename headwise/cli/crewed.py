@@ -51,7 +51,11 @@ class Crewed(Where):
 
     @property
     def machine(self) -> Machine:
-        """Where to run, who, and whether that is timed."""
+        """Where to run, who, and whether that is timed.
+
+        Raises:
+            HeadwiseError: `--profile` beside `--workers` or `--ray`.
+        """
         from headwise.evaluation.crew import Staff
 
         if self.profile is not None and (self.workers or self.ray):

@@ -13,8 +13,8 @@ import typer
 from headwise.cli.command import grouped
 from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
+    BUDGET,
     Aim,
-    BudgetOption,
     DryRunOption,
     KeepOption,
     LevelOption,
@@ -43,7 +43,13 @@ def front(
         typer.Option("--max-loss", help="Write the mask that gains most and costs kept domains at most these points."),
     ] = None,
     operator: OneOperatorOption = "uniform",
-    budget: BudgetOption = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            help=f"{BUDGET}; by default the sweep, 200 more, 13 for the pick split, and 37 for that of each kept domain.",
+        ),
+    ] = None,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,
     population: Annotated[int | None, typer.Option(help="Masks per generation.")] = None,

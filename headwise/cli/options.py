@@ -73,12 +73,13 @@ ChooseOption = Annotated[
     str,
     typer.Option("--choose", help="safe: the fewest values within one standard error of the best; best: the best."),
 ]
+BUDGET = "Most FFE (passes of the whole tower over a split) of everything before the test split"
 BudgetOption = Annotated[
     float | None,
     typer.Option(
         "--budget",
-        help="Most FFE (passes of the whole tower over a split) of everything before the test split; by default the "
-        "sweep and 100 more for each edit.",
+        help=f"{BUDGET}; by default the sweep, 100 more for each edit, and what learned rungs, finalists and learning "
+        "again take.",
     ),
 ]
 MinutesOption = Annotated[

@@ -16,6 +16,7 @@ import typer
 from headwise.cli.command import grouped
 from headwise.cli.crewed import Crewed
 from headwise.cli.options import (
+    BUDGET,
     RUNGS,
     Aim,
     BudgetOption,
@@ -217,7 +218,7 @@ def demo(
     operator: OperatorOption = "uniform",
     rungs: RungsOption = RUNGS,
     seed: Annotated[int, typer.Option("--seed", help="Of the searches, controls and statistics.")] = 0,
-    budget: BudgetOption = DEMO_FFE,
+    budget: Annotated[float | None, typer.Option("--budget", help=f"{BUDGET}.")] = DEMO_FFE,
     max_minutes: MinutesOption = None,
     dry_run: DryRunOption = False,
     device: DeviceOption = "cpu",

@@ -82,7 +82,11 @@ def decode(data: bytes) -> Image.Image:
 
 def decode_small(data: bytes, size: int) -> Image.Image:
     """The whole file decoded, as `decode`, but JPEGs at the smallest scale that is at least `size`: enough to
-    find what is broken at a third of the time."""
+    find what is broken at a third of the time.
+
+    Raises:
+        HeadwiseError: as for `decode`.
+    """
     image = open_image(data)
     deep = _sixteen_bits(image)
     try:

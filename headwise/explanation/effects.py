@@ -76,7 +76,7 @@ def total_effects(
     progress: Callable[[float], None] | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Effects:
-    """Remove every head alone; effects go to the file, scores to the study, a set of masks at a time.
+    """Remove every head that can have the edit alone; effects go to the file, scores to the study, a set of masks at a time.
 
     A run that was interrupted repeats at most one set; what is damaged in the file is made again.
 
@@ -92,7 +92,7 @@ def total_effects(
     Raises:
         HeadwiseError: an operator that the tower does not have, or a disk that is full.
     """
-    heads = tuple(tower.grid)
+    heads = tower.able(operator)
     masks = {head: Mask.suppress(tower.grid, [head], operator) for head in heads}
     place = {mask.key: row for row, mask in enumerate(masks.values())}
     everything = [Mask.identity(tower.grid), *masks.values()]

@@ -72,6 +72,9 @@ class Arrays:
 
         Arguments:
             mode: as `numpy.memmap` takes it.
+
+        Raises:
+            HeadwiseError: the file cannot be read.
         """
         path = self.part if self.part.exists() else self.path
         kind, shape = self.shapes[name]

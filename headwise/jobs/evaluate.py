@@ -115,7 +115,11 @@ def measured(
     reporter: Reporter | None = None,
     **columns: object,
 ) -> tuple[Findings, pa.Table | None]:
-    """As `evaluate`, with the table of every query where `queries` asks for it."""
+    """As `evaluate`, with the table of every query where `queries` asks for it.
+
+    Raises:
+        HeadwiseError: as `evaluate`.
+    """
     from headwise.towers.fits import check_fits, check_functions
 
     reporter, machine = reporter or usual(), machine or Machine()

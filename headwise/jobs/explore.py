@@ -97,7 +97,12 @@ def prepare(
     reporter: Reporter,
     columns: Mapping[str, object],
 ) -> Session:
-    """Model, images, texts, and the streams of the unchanged model."""
+    """Model, images, texts, and the streams of the unchanged model.
+
+    Raises:
+        HeadwiseError: fewer than two images, or a model, pairs or images that are not those of the run or cannot be read
+            any more.
+    """
     if most_images < 2:
         raise HeadwiseError(f"{most_images} images are too few to explore; give 2 or more, better some hundreds.")
     model = model_of(folder, results, machine)

@@ -187,6 +187,7 @@ def trade(bench: Bench, settings: FrontSettings, began: float | None = None) -> 
     before = evaluate.spent
     options = {
         "ranking": start.start.ranking,
+        "heads": bench.tower.able(operator),
         "seeds": [found.mask for strategy in start.strategies for found in strategy.masks],
     }
     with metered(bench.reporter, evaluate, f"NSGA-II ({operator})", None):

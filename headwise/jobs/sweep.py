@@ -19,7 +19,7 @@ from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.results import first_order_json, sweep_json
 from headwise.jobs.steps.starting import first_order as score_heads
 from headwise.jobs.steps.tasks import Goal
-from headwise.search.first_order import able, edits_of
+from headwise.search.first_order import edits_of
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
 
@@ -65,7 +65,7 @@ def sweep(
     if unbound([operator]):
         evaluate.means = bench.means
     with metered(bench.reporter, evaluate, f"Sweep ({operator})", starting_cost(bench, operator)):
-        swept = run_sweep(evaluate, grid, operator, able(bench.tower, operator))
+        swept = run_sweep(evaluate, grid, operator, bench.tower.able(operator))
     results = {
         "format": 1,
         "model": ready.name,

@@ -108,7 +108,7 @@ def first_order(
         raise HeadwiseError(f"{chunk} images a chunk: it must be at least 1.")
     total = len(pixels)
     check_images(loss, total)
-    masks = {edit: Mask.suppress(tower.grid, able(tower, edit), edit) for edit in edits}
+    masks = {edit: Mask.suppress(tower.grid, tower.able(edit), edit) for edit in edits}
     identity = ffe(tower, [Mask.identity(tower.grid)])
     extra = sum(ffe(tower, [mask]) - identity for mask in masks.values())  # attention that edits compute again
     numbers, second = torch.arange(total), trained_cost(False) + extra
@@ -158,12 +158,6 @@ def first_order(
         for edit, mask in masks.items()
     }
     return FirstOrder(tower.grid, scores, value, 1.0 + second)
-
-
-def able(tower: Tower, edit: str) -> list[Head]:
-    """The heads that can have an edit: those of pooling cannot have every one."""
-    names = {letter.name for letter in Edit.parse(edit).letters}
-    return [head for head in tower.grid if names <= tower.blocks[tower.grid.row_of(head)].letters]
 
 
 @dataclass(frozen=True)

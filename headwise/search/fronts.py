@@ -78,13 +78,14 @@ def size_front(
     settings: GeneticSettings = DEFAULTS,
     *,
     ranking: Sequence[Head] = (),
+    heads: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
     left: Left | None = None,
 ) -> Front:
     """The highest fitness for every number of suppressed heads.
 
     Arguments:
-        evaluate, grid, operator, ranking, seeds: as `genetic`.
+        evaluate, grid, operator, ranking, heads, seeds: as `genetic`.
         settings: population, generations, uniform, flip, good, max_heads, budget and seed are used.
         left: FFE that may still be spent, besides the settings' own budget.
 
@@ -95,7 +96,7 @@ def size_front(
     def values(mask: Mask, scores: Scores, _: Scores) -> Values:
         return scores[0].fitness, -float(mask.size)
 
-    return _nsga2([evaluate], values, Breeder(grid, operator, settings, ranking), seeds, left)
+    return _nsga2([evaluate], values, Breeder(grid, operator, settings, ranking, heads), seeds, left)
 
 
 def domain_front(
@@ -106,6 +107,7 @@ def domain_front(
     settings: GeneticSettings = DEFAULTS,
     *,
     ranking: Sequence[Head] = (),
+    heads: Sequence[Head] = (),
     seeds: Sequence[Mask] = (),
     left: Left | None = None,
 ) -> Front:
@@ -116,7 +118,7 @@ def domain_front(
     Arguments:
         evaluate: exact scores on the domain to improve.
         keep: exact scores on each domain that must not get worse.
-        grid, operator, ranking, seeds, left, settings: as `size_front`; the budget is for all domains together.
+        grid, operator, ranking, heads, seeds, left, settings: as `size_front`; the budget is for all domains together.
 
     Raises:
         HeadwiseError: pymoo is not installed, or the budget does not pay for identity.
@@ -126,7 +128,7 @@ def domain_front(
         changes = [score.fitness - base.fitness for score, base in zip(scores[1:], identity[1:], strict=True)]
         return scores[0].fitness, min(changes)
 
-    return _nsga2([evaluate, *keep], values, Breeder(grid, operator, settings, ranking), seeds, left)
+    return _nsga2([evaluate, *keep], values, Breeder(grid, operator, settings, ranking, heads), seeds, left)
 
 
 def _nsga2(
@@ -216,11 +218,15 @@ def _algorithm(breeder: Breeder, seeds: Sequence[Mask]):
     for row, genome in enumerate(population):
         first[row, list(genome)] = True
 
+    barred = np.ones(size, bool)
+    barred[breeder.allowed] = False
+
     class AtMost(Repair):
-        """Keep random heads again until no more than `max_heads` are suppressed."""
+        """Keep heads that cannot have the edit, and random others until no more than `max_heads` are suppressed."""
 
         def _do(self, problem, X, random_state=None, **_):
             assert random_state is not None  # pymoo always passes its own
+            X[:, barred] = False
             for x in X:
                 on = np.flatnonzero(x)
                 if len(on) > breeder.most:

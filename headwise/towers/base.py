@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from headwise.edits.edit import KINDS, Edit
-from headwise.edits.heads import Grid
+from headwise.edits.heads import Grid, Head
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.towers.blocks import Block
@@ -151,6 +151,12 @@ class Tower:
                         f"The edit '{letter.name}' of {head} has arrays for {letter.width} values; this model's head has "
                         f"{block.head_dim}. It was found on another model."
                     )
+
+    def able(self, edit: Edit | str) -> tuple[Head, ...]:
+        """The heads that can have an edit: those of pooling cannot have every one."""
+        edit = Edit.parse(edit) if isinstance(edit, str) else edit
+        names = {letter.name for letter in edit.letters}
+        return tuple(head for head in self.grid if names <= self.blocks[self.grid.row_of(head)].letters)
 
     @property
     def letters(self) -> tuple[str, ...]:

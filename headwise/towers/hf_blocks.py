@@ -202,7 +202,11 @@ def build_clip(parts: nn.ModuleList) -> Tower:
 
 
 def build_siglip(parts: nn.ModuleList) -> Tower:
-    """The tower of a SigLIP-like vision model."""
+    """The tower of a SigLIP-like vision model.
+
+    Raises:
+        HeadwiseError: a model of images of any shape (NaFlex), or one without a pooling head.
+    """
     outer: Any = parts[0]
     vision = vision_of(outer)
     if not isinstance(vision.embeddings.patch_embedding, nn.Conv2d):

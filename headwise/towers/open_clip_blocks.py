@@ -184,7 +184,11 @@ def is_native_vit(visual: Any) -> bool:
 
 
 def build_native(parts: nn.ModuleList) -> Tower:
-    """The tower of open_clip's own vision transformer."""
+    """The tower of open_clip's own vision transformer.
+
+    Raises:
+        HeadwiseError: it returns several vectors of an image, not one embedding.
+    """
     visual: Any = parts[0]
     blocks: list[Block] = [OpenClipBlock(block) for block in visual.transformer.resblocks]
     pool_type, pooler = visual.pool_type, visual.attn_pool

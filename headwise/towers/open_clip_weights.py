@@ -83,7 +83,11 @@ def with_weights(
     device: str,
     overrides: Overrides,
 ) -> Loaded:
-    """A model of this configuration with these weights, at the resolution and context of the checkpoint's own tables."""
+    """A model of this configuration with these weights, at the resolution and context of the checkpoint's own tables.
+
+    Raises:
+        HeadwiseError: a file that is no checkpoint, or one that does not fit the architecture.
+    """
     numpy = weights.suffix in (".npz", ".npy")
     found = None if numpy else checkpoint.read(weights)
     names = {} if found is None else checkpoint.fitted(found.tensors, _names(config, found.tensors), str(weights))

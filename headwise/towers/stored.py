@@ -137,7 +137,11 @@ def _read(files: list[Path], *, others: bool) -> Stored:
 
 
 def read_header(file: Path) -> dict:
-    """The header of a safetensors file: name → dtype, shape and place, and its metadata."""
+    """The header of a safetensors file: name → dtype, shape and place, and its metadata.
+
+    Raises:
+        ValueError: a header that is too long, or no JSON.
+    """
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         if length > LONGEST_HEADER:

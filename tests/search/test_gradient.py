@@ -290,7 +290,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_an_edit_that_is_no_gate_is_refused(uniform):
     for operator in ("keys", "scale(1.5)", "temperature(1.5)", "uniform(0.5)", "uniform+zero"):
-        with pytest.raises(HeadwiseError, match="has none. Use one of: zero, mean, "):
+        with pytest.raises(HeadwiseError, match=r"has none\. Use one of: zero, mean, "):
             learn(uniform, operator)
 
 

@@ -21,7 +21,6 @@ from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.settings import SEARCH_FFE, Settings
 from headwise.search.contract import Left
-from headwise.search.first_order import able
 from headwise.search.gated import trained_cost
 
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
@@ -148,7 +147,7 @@ def refit_cost(bench: Bench, settings: Settings) -> float:
 def starting_cost(bench: Bench, operator: str) -> float:
     """FFE of the sweep."""
     grid = bench.tower.grid
-    singles = (Mask.suppress(grid, [head], operator) for head in able(bench.tower, operator))
+    singles = (Mask.suppress(grid, [head], operator) for head in bench.tower.able(operator))
     return ffe(bench.tower, [Mask.identity(grid), *singles])
 
 

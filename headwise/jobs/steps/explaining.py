@@ -80,6 +80,11 @@ class Subject:
         return (*self.label, *self.check)
 
     @property
+    def heads(self) -> tuple[Head, ...]:
+        """Those that are explained: all that can be removed so."""
+        return self.tower.able(self.operator)
+
+    @property
     def pixels(self) -> PixelCache:
         """The images' pixels, those for labelling first."""
         return self.cache.take(self.images)
@@ -127,7 +132,7 @@ def draw(splits: Splits, pairs: Pairs, most: int) -> tuple[tuple[int, ...], tupl
 
 def arrays_for(subject: Subject, folder: Path, width: int) -> Arrays:
     """The file for all large arrays, at its final size."""
-    n, heads = len(subject.images), subject.tower.grid.size
+    n, heads = len(subject.images), len(subject.heads)
     names, _ = own_columns(subject.pairs)
     shapes = {
         "total": ("F16", (heads, n, width)),
@@ -152,7 +157,7 @@ def find_effects(subject: Subject, arrays: Arrays, study: Study) -> Effects:
     means = (
         head_means(tower, subject.cache.take(subject.label), subject.layout) if unbound([subject.operator]) else None
     )
-    masks = [Mask.identity(tower.grid), *(Mask.suppress(tower.grid, [head], subject.operator) for head in tower.grid)]
+    masks = [Mask.identity(tower.grid), *(Mask.suppress(tower.grid, [one], subject.operator) for one in subject.heads)]
     with subject.reporter.stage("Removing every head", ffe(tower, masks), "FFE") as advance:
         return total_effects(
             tower,
@@ -260,7 +265,7 @@ def find_attention(subject: Subject, arrays: Arrays, shown: Mapping[Head, Sequen
         place = {image: i for i, image in enumerate(union)}
         wanted = {head: [place[image] for image in images] for head, images in shown.items()}
         maps, values = attention_maps(tower, pixels.take(union), wanted), arrays.open("attention")
-        for row, head in enumerate(tower.grid):
+        for row, head in enumerate(subject.heads):
             values[row] = 0
             values[row, : len(maps[head])] = maps[head]
         values.flush()

@@ -55,7 +55,8 @@ class Settings:
             has its own.
         strategies: searches to run, of `STRATEGIES`; each later one starts from what the earlier ones found.
         budget: most FFE of everything before the test split: what the searches start from, the searches, finalists
-            on the pick split and on kept domains. None: the sweep, and `SEARCH_FFE` more for each operator.
+            on the pick split and on kept domains. None: the sweep, `SEARCH_FFE` more for each operator, and all that
+            learned rungs, rungs that train weights, finalists and learning again take.
         max_minutes: most minutes of all that, on this machine; None: no limit.
         sweep: evaluate every head alone first, if the budget pays for it; otherwise first-order scores rank the
             heads.

@@ -26,7 +26,7 @@ from headwise.scoring.losses import loss_of
 from headwise.scoring.objectives import Score
 from headwise.search.contract import Found, Left, affordable, best_of
 from headwise.search.deltas import Collector, HeadDeltas, collect
-from headwise.search.first_order import FirstOrder, able
+from headwise.search.first_order import FirstOrder
 from headwise.search.first_order import first_order as score_heads
 from headwise.search.sweep import Sweep, sweep
 from headwise.towers.base import Tower
@@ -91,7 +91,7 @@ def begin(
     def masks_of(heads: Sequence[Head]) -> list[Mask]:
         return [Mask.identity(grid), *(Mask.suppress(grid, [head], operator) for head in heads)]
 
-    first, heads, title = None, tuple(able(bench.tower, operator)), f"Sweep ({operator})"
+    first, heads, title = None, bench.tower.able(operator), f"Sweep ({operator})"
     sweeping = settings.sweep
     if settings.sweep and (cost := evaluate.cost(masks_of(heads))) > (can_spend := left()):
         sweeping = False
