@@ -1,4 +1,5 @@
-# Everything sets itself up: a fresh clone needs Python 3.11 or newer, make and git.
+# Everything sets itself up: a fresh clone needs Python 3.11 or newer, make and git; `make test` npm, too, and apt-get where
+# chromedriver is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := .venv/.demo

@@ -1,8 +1,8 @@
 """Put what a benchmark prints between two marks of a document.
 
-    python benchmarks/fronts.py … | python benchmarks/into_docs.py docs/fronts.md kept
+    python benchmarks/fronts.py … | python benchmarks/into_docs.py docs/front.md kept
 
-replaces what lies between the lines `<!-- measured: width-8 -->` and `<!-- end -->`.
+replaces what lies between the lines `<!-- measured: kept -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations

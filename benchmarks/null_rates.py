@@ -4,7 +4,7 @@ Every run invents the hits of an unchanged model and of its finalists on a pick 
 finalist changes some images, and what it makes of them is drawn as the unchanged model's hits were: neither is
 better. Finalists are nested, as those of a search are: each shares most of the changed images with the one before.
 
-    python benchmarks/null_rates.py
+    python benchmarks/null_rates.py --rule best --runs 200
 
 writes the table of docs/metrics.md. `--gain 0.02` makes every finalist better by two points and shows the power.
 """

@@ -13,7 +13,8 @@ import typer
 from headwise.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FOLDERS = ("docs", "examples", "examples/*", "recipes/*")
+PAGES = sorted(page for folder in (".", *FOLDERS) for page in ROOT.glob(f"{folder}/*.md"))
 PLACEHOLDERS = ("…", "...")
 
 
@@ -28,7 +29,7 @@ def commands(page: Path) -> list[str]:
     return [line for line in found if line.startswith("headwise ") and not any(mark in line for mark in PLACEHOLDERS)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_parse(page: Path):
     group = typer.main.get_command(app)
     for line in commands(page):
@@ -48,7 +49,7 @@ def test_commands_parse(page: Path):
                 pass
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path):
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -76,7 +77,7 @@ def test_every_command_has_its_page():
         assert f"headwise {name}" in page.read_text(encoding="utf-8"), f"{page.name} does not show headwise {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_files_are_there(page: Path):
     """Tests, benchmarks, recipes and tools that a page names by their path."""
     found = re.findall(
@@ -85,7 +86,9 @@ def test_named_files_are_there(page: Path):
     assert not [name for name in found if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_named_modules_are_there(page: Path):
     """`headwise.x.y` in a page is a module, or something in one."""
     for name in set(re.findall(r"\bheadwise((?:\.[A-Za-z_]+)+)\b(?!/)", page.read_text(encoding="utf-8"))):
@@ -102,7 +105,7 @@ def test_named_modules_are_there(page: Path):
 
 
 def test_named_options_are_there():
-    """Options that pages name, in code, are options of some command; those of scripts and of other programs are not meant."""
+    """Options that pages name, in code, are options of some command, or of a script beside the page; other programs are not meant."""
     group = typer.main.get_command(app)
     known = {"--help", "--version"}
     for command in [*group.commands.values(), *group.commands["data"].commands.values()]:
@@ -112,7 +115,9 @@ def test_named_options_are_there():
         code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
         own = [text for text in code if text.startswith(("--", "headwise ", "refine ", "evaluate "))]
         named = {name for text in own for name in re.findall(r"--[a-z][a-z-]*", text)}
-        assert named <= known, f"{page.name} names {sorted(named - known)}"
+        beside = "".join(script.read_text(encoding="utf-8") for script in page.parent.glob("*.py"))
+        unknown = named - known - set(re.findall(r'"(--[a-z][a-z-]*)"', beside))
+        assert not unknown, f"{page.relative_to(ROOT)} names {sorted(unknown)}"
 
 
 def test_every_promise_of_the_security_page_names_tests_that_are_there():

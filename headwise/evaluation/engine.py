@@ -9,7 +9,6 @@ images or masks.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -161,24 +160,27 @@ def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], room: _Room, mean
     root = trie(masks if means is None else [with_means(mask, means) for mask in masks])
     total, cost = len(pixels), ffe(tower, masks)
     compiled = _compiled(tower, root)
-    with tempfile.TemporaryFile(prefix="headwise-") as file, evaluating(tower.parts), torch.inference_mode():
-        width = start = 0
-        while start < total:
-            images = pixels[start : start + room.chunk]  # (B, 3, R, R)
-            try:
-                for i, e in _walk_chunk(tower, root, images.to(tower.device, tower.dtype), room.stack, compiled):
-                    width = e.shape[-1]
-                    data = e.float().cpu().contiguous().numpy()  # (B, E)
-                    os.pwrite(file.fileno(), data.data, (i * total + start) * width * 4)
-            except torch.OutOfMemoryError as error:
-                room.halve(error)
-                continue
-            start += len(images)
-            if progress:
-                progress(cost * len(images) / total)
+    with tempfile.TemporaryFile(prefix="headwise-") as file:
+        with evaluating(tower.parts), torch.inference_mode():  # not while whoever asked looks at what was yielded
+            width = start = 0
+            while start < total:
+                images = pixels[start : start + room.chunk]  # (B, 3, R, R)
+                try:
+                    for i, e in _walk_chunk(tower, root, images.to(tower.device, tower.dtype), room.stack, compiled):
+                        width = e.shape[-1]
+                        file.seek((i * total + start) * width * 4)
+                        file.write(e.float().cpu().contiguous().numpy().data)  # (B, E)
+                except torch.OutOfMemoryError as error:
+                    room.halve(error)
+                    continue
+                start += len(images)
+                if progress:
+                    progress(cost * len(images) / total)
         for i, mask in enumerate(masks):
-            raw = bytearray(os.pread(file.fileno(), total * width * 4, i * total * width * 4))
-            yield mask, torch.frombuffer(raw, dtype=torch.float32).view(total, width)
+            file.seek(i * total * width * 4)
+            e = torch.empty(total, width)  # (N, E)
+            file.readinto(e.numpy().data.cast("B"))
+            yield mask, e
 
 
 Rows = dict[tuple[int, tuple[Edit, ...]], Row | None]  # (row, its edits) → tensors
