@@ -208,6 +208,7 @@ class Pairs:
         return digest.hexdigest()[:32]
 
 
+COLA_PAIRS = "cola_multi_object"  # the kind whose groups are pairs of images
 PER_IMAGE = ("images", "captions", "ids", "splits", "groups", "labels", "text_ids", "present", "counted")
 
 
@@ -228,6 +229,28 @@ def joined(name: str, parts: Sequence[Part]) -> Pairs:
         parts=tuple(parts),
         equal_captions=every[0].equal_captions,
     )
+
+
+def drawn(pairs: Pairs, indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of these images, in the order of their hashes, so that the first n of them are drawn by chance.
+
+    Of a mixture every part has its share, two images at least, one part after the other; of Cola's pairs both images are
+    drawn or none.
+    """
+    if pairs.parts:
+        found, start = [], 0
+        for part, own in pairs.by_part(indices):
+            share = max(2, most * len(own) // max(1, len(indices)))
+            found += [start + i for i in drawn(part.pairs, own, share)]
+            start += len(part.pairs)
+        return found
+    order = sorted(indices, key=lambda i: (pairs.images[i].hash, i))
+    if pairs.kind != COLA_PAIRS or pairs.groups is None:
+        return order[:most]
+    both: dict[str, list[int]] = {}
+    for i in order:
+        both.setdefault(pairs.groups[i], []).append(i)
+    return [i for pair in list(both.values())[: max(1, most // 2)] for i in pair]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -98,7 +98,7 @@ class Letter:
         if kind.default is None and number is not None:
             raise HeadwiseError(f"'{self.name}' takes no number; here it has {number}.")
         if number is not None:
-            number = float(number)
+            number = float(number) + 0.0  # no −0, which would be another key of the same edit
             if not (0.0 <= number <= kind.most and math.isfinite(number)):
                 rule = "from 0 to 1" if kind.most == 1.0 else "0 or more, and finite"
                 raise HeadwiseError(f"The number of '{self.name}' is {number}; it has to be {rule}.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from headwise.data.cache import pixels
 from headwise.data.decode import pillow_warnings
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, drawn
 from headwise.edits.edit import KINDS
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
@@ -154,14 +154,13 @@ def patience(seconds: float, images: int) -> str | None:
 
 
 def _drawn(folder: Path, whole: Pairs, most: int) -> tuple[int, ...]:
-    """Images of the search split in the order of their hashes, so that the first n are drawn by chance; of a mixture in
-    its own order.
+    """Images of the search split, drawn by their hashes; of a mixture and of Cola in the source's order.
 
     Raises:
         HeadwiseError: splits.json cannot be read, or names other images.
     """
-    drawn = sorted(images_of(folder, "search", whole), key=lambda i: (whole.images[i].hash, i))[:most]
-    return tuple(sorted(drawn) if whole.parts or whole.kind else drawn)
+    found = drawn(whole, images_of(folder, "search", whole), most)
+    return tuple(sorted(found) if whole.parts or whole.kind else found)
 
 
 def _check_task(folder: Path, task: Task) -> None:

@@ -258,7 +258,7 @@ def _explore(
     The surrogate remembers all that they look at. Without the climbs the first rounds' exact evaluations went to
     masks that a better search of the same estimates would have passed over.
     """
-    few = estimates.inner.population // 3
+    few = max(1, estimates.inner.population // 3)
     inner = replace(estimates.inner, seed=settings.seed * 1009 + number, max_heads=settings.max_heads, budget=None)
     parents = sorted(found.values(), key=lambda item: item.order)[:few]
     seeds = [*(item.mask for item in parents), *surrogate.promising(few, 0.0, exclude={})]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwise.data.check import check
+from headwise.data.pairs import drawn
 from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.errors import HeadwiseError
@@ -42,6 +43,16 @@ def test_pairs_stay_together(images: Path) -> None:
     for part in (splits.search, splits.pick, splits.test):
         assert {i ^ 1 for i in part} == set(part)
     assert splits.how.startswith("by group")
+
+
+def test_pairs_are_drawn_whole(images: Path) -> None:
+    data = [[f"{2 * i}.png", "a", f"{2 * i + 1}.png", "b"] for i in range(5)]
+    pairs = read(write(images / "multi.json", data))
+    for most, count in ((1, 2), (2, 2), (3, 2), (5, 4), (10, 10), (1000, 10)):
+        found = drawn(pairs, range(10), most)
+        assert len(set(found)) == len(found) == count
+        assert {i ^ 1 for i in found} == set(found)
+    assert drawn(pairs, (2, 3, 6, 7), 3) in ([2, 3], [3, 2], [6, 7], [7, 6])
 
 
 def test_half_a_pair_is_none(images: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwise.data.check import check
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, drawn
 from headwise.data.read import read
 from headwise.data.splits import evaluation_part, split
 from headwise.errors import HeadwiseError
@@ -66,6 +66,15 @@ def test_every_part_keeps_its_own_splits(mixture: Path) -> None:
         assert tuple(mine["pairs"]) == getattr(alone, name)
         given = {pairs.parts[1].pairs.splits[i] for i in mine["birds"]}
         assert given == {{"search": "train", "pick": "val"}.get(name, name)}
+
+
+def test_every_part_has_its_share_of_what_is_drawn(mixture: Path) -> None:
+    pairs = read(f"mix:{mixture}")
+    for most, counts in ((2, (2, 2)), (11, (5, 6)), (22, (10, 12))):
+        found = drawn(pairs, range(22), most)
+        assert tuple(len(own) for _, own in pairs.by_part(found)) == counts
+        assert len(set(found)) == len(found)
+    assert set(drawn(pairs, [1, 4, 15], 1)) == {1, 4, 15}
 
 
 def test_an_image_that_another_part_tests_on_is_left_out(images: Path) -> None:

@@ -107,11 +107,15 @@ def test_identity_changes_nothing_and_is_the_first():
         ("uniform(1)+zero", "zero"),
         ("scale(0.9)+temperature(0.6)", "temperature(0.6)+scale(0.9)"),
         ("scale(1e+3)", "scale(1000)"),
+        ("scale(-0)", "zero"),
+        ("uniform(-0.0)", "uniform"),
     ],
 )
 def test_one_name_for_one_thing(text, other):
     assert Edit.parse(text) == Edit.parse(other)
     assert Edit.parse(text).text(exact=True) == Edit.parse(other).text(exact=True)
+    grid = Grid((2,))
+    assert Mask.of(grid, {"L0.H1": text}).key == Mask.of(grid, {"L0.H1": other}).key
 
 
 @pytest.mark.parametrize(

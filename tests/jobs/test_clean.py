@@ -15,7 +15,7 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
-from headwise.jobs.steps.choosing import candidates
+from headwise.jobs.steps.choosing import candidates, of_every_size
 from headwise.jobs.steps.opening import Machine
 from headwise.jobs.steps.searching import Searched, Strategy
 from headwise.jobs.steps.settings import Settings
@@ -204,8 +204,21 @@ def test_a_nested_chain_cannot_take_all_places():
     single = found(["L0.H0"], 0.91)
     start = Start(grid, "zero", single.score, (), (single,), None, None, None, 0.0)
     searched = Searched(start, (Strategy("greedy", chain, 0.0), Strategy("genetic", genetic, 0.0)))
-    order = [name for name, _ in candidates([searched], 1)]
+    order = [name for name, _ in candidates([searched], 1, ("zero",))]
     assert set(order[:3]) == {"greedy", "genetic", "best single head"}
-    assert candidates([searched], 1)[0][1] is chain[-1]  # best first
-    keys = [item.mask.key for _, item in candidates([searched], 1)]
+    assert candidates([searched], 1, ("zero",))[0][1] is chain[-1]  # best first
+    keys = [item.mask.key for _, item in candidates([searched], 1, ("zero",))]
     assert len(set(keys)) == len(keys) == 7  # every mask once: the single head is greedy's first
+
+
+@pytest.mark.parametrize("edit", ["zero", "uniform", "keys", "scale(1.5)", "temperature(1.5)", "keys+scale(1.5)"])
+def test_of_one_size_a_search_has_so_many_places_and_learned_edits_all(edit):
+    grid = Grid((6, 6))
+
+    def found(edits):
+        return Found(Mask.of(grid, edits), Score(0.5, 0.0, {}, np.zeros(1, np.int64), {}))
+
+    singles = [found({f"L0.H{i}": edit}) for i in range(4)]
+    assert [len(of_every_size(singles, each, (edit,))) for each in (1, 2)] == [1, 2]
+    learned = [found({str(head): f"scale({1 + alpha / 10})" for head in grid}) for alpha in (1, 2, 3)]
+    assert len(of_every_size(learned, 1, (edit,))) == 3

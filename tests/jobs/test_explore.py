@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -125,6 +126,24 @@ def test_a_newer_click_ends_an_older_one(session):
     newer = session.look({"edits": {"L0.H1": "zero"}})
     assert list(older) == []
     assert [one["done"] for one in newer][-1] == 40
+
+
+def test_a_newer_click_does_not_wait_for_what_runs(session):
+    older = session.look({"edits": {"L0.H3": "zero"}})
+    with session._running:  # as while a chunk is computed
+        newer = Thread(target=session.look, args=({"edits": {"L0.H4": "zero"}},), daemon=True)
+        newer.start()
+        newer.join(30)
+        assert not newer.is_alive()
+    assert list(older) == []
+
+
+def test_a_click_that_overflows_spoils_no_other(run):
+    session = opened(run)
+    with pytest.raises(HeadwiseError, match="not finite"):
+        last(session, edits={"L0.H0": "scale(1e37)"})
+    for edit in ("scale(1.5)", "zero"):
+        assert last(session, edits={"L0.H0": edit})["done"] == 40
 
 
 def test_first_answers_are_of_some_images_and_right(run, monkeypatch):

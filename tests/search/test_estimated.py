@@ -73,7 +73,7 @@ def run(world: World, **settings):
     search = GeneticSettings(
         **{name: settings.pop(name) for name in ("budget", "seed", "max_heads") if name in settings}
     )
-    how = EstimateSettings(inner=INNER, **{"agreement": -1.0, **settings})
+    how = EstimateSettings(**{"inner": INNER, "agreement": -1.0, **settings})
     return estimated(evaluate, GRID, "zero", world.anchors(), world.objective, search, how, ranking=ranking), evaluate
 
 
@@ -126,6 +126,12 @@ def test_same_seed_same_search_another_seed_another():
     assert runs[0].history == runs[1].history
     assert runs[0].best.mask == runs[1].best.mask
     assert [r.estimated for r in runs[0].history] != [r.estimated for r in runs[2].history]
+
+
+def test_a_population_of_two_is_enough_to_look_at_estimates():
+    few = GeneticSettings(population=2, generations=2, elites=1, immigrants=0)
+    found, _ = run(World(0), rounds=2, batch=2, inner=few)
+    assert found.best.score.fitness >= max(item.score.fitness for item in found.by_size)
 
 
 @pytest.mark.parametrize("budget", [2.5, 11.0])

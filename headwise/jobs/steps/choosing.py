@@ -7,7 +7,7 @@ The rule itself is `scoring/stats/choice.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 
@@ -35,9 +35,10 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     Masks that lose too much on a kept domain never get there; more of them are tried, so that some remain.
     """
     if bench.kept:
-        best, guard = guarded(bench, candidates(searched, SPARE)[: SPARE * settings.finalists], settings)
+        spare = candidates(searched, SPARE, settings.searching)[: SPARE * settings.finalists]
+        best, guard = guarded(bench, spare, settings)
     else:
-        best, guard = candidates(searched, 1), None
+        best, guard = candidates(searched, 1, settings.searching), None
     best = best[: settings.finalists]
     identity = Mask.identity(bench.tower.grid)
     evaluate = bench.evaluator("pick")
@@ -61,18 +62,18 @@ def pick(bench: Bench, searched: Sequence[Searched], settings: Settings) -> Pick
     return Picked(tuple(finalists), choice, guard, evaluate.spent, moved)
 
 
-def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found]]:
+def candidates(searched: Sequence[Searched], each: int, edits: Collection[str]) -> list[tuple[str, Found]]:
     """What the searches found, with what found it: every search's best first, then every search's second, and so on.
 
     So each has places of its own: a nested chain of one search cannot take all of them. Of a search at most `each`
-    masks of one operator and size take part; of a mask that several found, the first has the place.
+    masks of these edits and of one size take part; of a mask that several found, the first has the place.
     """
     chains: list[list[tuple[str, Found]]] = []
     for result in searched:
         own: dict[str, list[Found]] = {}
         for found_by, found in result.candidates():
             own.setdefault(found_by, []).append(found)
-        chains += [[(name, found) for found in of_every_size(masks, each)] for name, masks in own.items()]
+        chains += [[(name, found) for found in of_every_size(masks, each, edits)] for name, masks in own.items()]
     seen: set[str] = set()
     best = []
     for turn in zip_longest(*chains):
@@ -83,15 +84,24 @@ def candidates(searched: Sequence[Searched], each: int) -> list[tuple[str, Found
     return best
 
 
-def of_every_size(found: Sequence[Found], each: int) -> list[Found]:
-    """The masks, best first, at most `each` of one size; of learned edits, which all change every head, all."""
+def of_every_size(found: Sequence[Found], each: int, edits: Collection[str]) -> list[Found]:
+    """The masks, best first, at most `each` of one size; of learned edits, which all change every head, all.
+
+    Arguments:
+        edits: those that were searched with, as texts; a mask with another was learned.
+    """
     places: Counter[int] = Counter()
     best = []
     for item in sorted(found, key=lambda item: item.order):
-        if places[item.mask.size] < each or not item.mask.is_binary:
+        if places[item.mask.size] < each or not has_only(item.mask, edits):
             places[item.mask.size] += 1
             best.append(item)
     return best
+
+
+def has_only(mask: Mask, edits: Collection[str]) -> bool:
+    """Whether every edited head has one of these edits, as texts: what a search with them makes, and no learning."""
+    return all(str(edit) in edits for edit in mask.edits.values())
 
 
 def guarded(bench: Bench, found: list[tuple[str, Found]], settings: Settings) -> tuple[list[tuple[str, Found]], Guard]:

@@ -22,7 +22,7 @@ from headwise.evaluation.evaluator import Evaluator
 from headwise.evaluation.study import Study
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.budget import Budget, divided, open_budget
-from headwise.jobs.steps.choosing import of_every_size
+from headwise.jobs.steps.choosing import has_only, of_every_size
 from headwise.jobs.steps.contest_settings import SEEDED, CompareSettings
 from headwise.jobs.steps.learning import learn
 from headwise.jobs.steps.pace import Pace
@@ -235,7 +235,8 @@ def _strategies(
 
 def pick_from(bench: Bench, operator: str | None, found: Sequence[Found], options: Settings) -> tuple[Mask, float]:
     """The pick split's choice between identity and a method's masks (`stats.choose`), and its change."""
-    edited = of_every_size([item for item in found if item.mask.size], 1)[: options.finalists]
+    edits = (operator,) if operator else ()
+    edited = of_every_size([item for item in found if item.mask.size], 1, edits)[: options.finalists]
     masks = [Mask.identity(bench.tower.grid), *(item.mask for item in edited)]
     evaluate = Timed.of(bench, "pick", operator)
     with metered(bench.reporter, evaluate, "Pick split", evaluate.cost(masks)):
@@ -247,7 +248,8 @@ def pick_from(bench: Bench, operator: str | None, found: Sequence[Found], option
 
 def random_of(runs: Sequence[Run]) -> Mask | None:
     """The mask that random masks are matched to: the best that any search found; None: all found identity."""
-    found = [run.best for run in runs if run.best.mask.size and run.best.mask.is_binary]
+    searched = [run for run in runs if run.operator and has_only(run.best.mask, (run.operator,))]
+    found = [run.best for run in searched if run.best.mask.size]
     return best_of(found).mask if found else None
 
 

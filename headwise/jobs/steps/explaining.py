@@ -15,7 +15,7 @@ import torch
 
 from headwise.checked import Damaged, read_results
 from headwise.data.cache import PixelCache
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import Pairs, drawn
 from headwise.data.splits import Splits
 from headwise.edits.edit import unbound
 from headwise.edits.heads import Head
@@ -125,7 +125,7 @@ def draw(splits: Splits, pairs: Pairs, most: int) -> tuple[tuple[int, ...], tupl
     def some(indices: Sequence[int]) -> tuple[int, ...]:
         if len(indices) <= most:
             return tuple(indices)
-        return tuple(sorted(sorted(indices, key=lambda i: (pairs.images[i].hash, i))[:most]))
+        return tuple(sorted(drawn(pairs, indices, most)))
 
     return some(splits.search), some(splits.pick)
 

@@ -71,14 +71,16 @@ class Session:
     chosen: Mask
     known: Guesses
     _newest: int = 0
-    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _counting: threading.Lock = field(default_factory=threading.Lock)  # of `_newest`
+    _running: threading.Lock = field(default_factory=threading.Lock)  # of the streams
     _objectives: dict[int, Objective] = field(default_factory=dict)
     _scores: dict[int, Score] = field(default_factory=dict)
     _metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def stop(self) -> None:
         """End what runs; nothing new begins."""
-        self._newest = -1
+        with self._counting:
+            self._newest = -1
 
     def mask(self, request: Mapping[str, Any]) -> Mask:
         """The edits of a request: {edits: {head: edit}}, each as a text; one that is written as the run's own is the run's
@@ -112,7 +114,7 @@ class Session:
             HeadwiseError: a request that cannot be understood (before the first answer).
         """
         mask, query = self.mask(request), self.near.query(request.get("query"))
-        with self._turn:  # a stopped session stays stopped
+        with self._counting:  # not the streams' lock: a chunk that runs is to see at once that it is stale
             if self._newest >= 0:
                 self._newest += 1
             mine = self._newest
@@ -130,7 +132,7 @@ class Session:
         parts: list[torch.Tensor] = []
         done, told, began = 0, 0, time.monotonic()
         while True:
-            with self._turn:
+            with self._running:
                 try:
                     if not wanted():
                         return

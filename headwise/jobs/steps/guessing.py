@@ -44,12 +44,14 @@ class Guesses:
         self._ran: dict[Mask, torch.Tensor] = {}
 
     def learn(self, mask: Mask, after: torch.Tensor) -> None:
-        """Keep what a mask did to all images; the oldest of one head, and of several, make room.
+        """Keep what a mask did to all images, if that is finite; the oldest of one head, and of several, make room.
 
         Arguments:
             after: its embeddings, (N, E).
         """
         change = (after.float() - self.before).half()  # (N, E)
+        if not bool(change.isfinite().all()):
+            return
         if len(mask.edits) == 1:
             (choice,) = mask.edits.items()
             self._learned = _latest({**self._learned, choice: change})
@@ -57,7 +59,8 @@ class Guesses:
             self._ran = _latest({**self._ran, mask: change})
 
     def embeddings(self, mask: Mask) -> torch.Tensor | None:
-        """The embeddings that changes add up to, (N, E) float32; None where too little is known, or nothing is changed."""
+        """The embeddings that changes add up to, (N, E) float32; None where too little is known, nothing is changed, or they
+        would not be finite."""
         rows, nothing = self._swept | self._learned, Mask.identity(mask.grid)
         if mask.is_identity:
             return None
@@ -74,7 +77,7 @@ class Guesses:
                 for sign, change in changes:
                     assert change
                     e.add_(change[1].float(), alpha=sign * change[0])
-                return e
+                return e if bool(e.isfinite().all()) else None
         return None
 
 
