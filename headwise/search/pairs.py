@@ -10,10 +10,11 @@ Sums of Δ as estimates of a pair (`anchors.py`) find neither where a LayerNorm 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import combinations, islice
+from itertools import islice
 
+import numpy as np
 import torch
 
 from headwise.edits.edit import Edit
@@ -50,15 +51,29 @@ class Pairs:
         return inner
 
     @cached_property
-    def ranked(self) -> tuple[tuple[Choice, Choice], ...]:
-        """All pairs of choices of two heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
-        choices, inner, norm = self.choices, self._inner, self.norms
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The choices' numbers of `ranked`, (P) each."""
+        inner, norm = self._inner, self.norms
         both = (inner.diagonal()[:, None] + inner.diagonal()[None] + 2 * inner).clamp_min(0).sqrt()  # (H, H)
         cancel = norm[:, None] + norm[None] - both  # (H, H)
-        pairs = [(a, b) for a, b in combinations(range(len(choices)), 2) if choices[a][0] != choices[b][0]]
-        orders = [sorted(pairs, key=lambda p, by=by: (-float(by[p]), p)) for by in (cancel, norm[:, None] * norm[None])]
-        in_turn = dict.fromkeys(pair for both in zip(*orders, strict=True) for pair in both)
-        return tuple((choices[a], choices[b]) for a, b in in_turn)
+        first, second = np.triu_indices(len(self.choices), 1)  # (P) each
+        heads = {head: number for number, head in enumerate(dict.fromkeys(head for head, _ in self.choices))}
+        head = np.array([heads[head] for head, _ in self.choices])  # (H)
+        apart = head[first] != head[second]
+        first, second = first[apart], second[apart]
+        turns = []
+        for number, by in enumerate((cancel, norm[:, None] * norm[None])):
+            order = np.argsort(-by.numpy()[first, second], kind="stable")  # (P); of equals the first
+            place = np.empty(len(order), np.int64)
+            place[order] = 2 * np.arange(len(order)) + number
+            turns.append(place)
+        order = np.argsort(np.minimum(*turns))  # every pair at the first of its two turns
+        return first[order], second[order]
+
+    @property
+    def ranked(self) -> Iterator[tuple[Choice, Choice]]:
+        """All pairs of choices of two heads: in turn the one whose changes cancel most, and the loudest, of those that are left."""
+        return ((self.choices[a], self.choices[b]) for a, b in zip(*self._order, strict=True))
 
     def __call__(self, mask: Mask, count: int) -> Sequence[Mask]:
         """The mask with two more heads each, at most `count` of them."""

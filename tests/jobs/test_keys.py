@@ -118,14 +118,16 @@ def test_old_formats_of_the_caches_are_not_read(pairs, tmp_path, monkeypatch):
     assert len(list((tmp_path / "pixels").glob("*/pixels"))) == 2
 
 
-@pytest.mark.parametrize("what", ["tokenizer", "preprocessing"])
+@pytest.mark.parametrize("what", [r"model\.tokenizer", r"model\.preprocessing", r"objective\.bias"])
 def test_a_study_of_another_function_is_refused(pairs, tmp_path, what):
     sweep("demo", pairs, tmp_path / "out", machine=Machine(cache_dir=tmp_path / "cache"))
     model = load("demo")
-    other = (
-        limited(8) if what == "tokenizer" else replace(model, preprocess=lambda image: model.preprocess(image) + 0.1)
-    )
-    with pytest.raises(HeadwiseError, match=rf"(?s)holds another study.*model\.{what}") as caught:
+    other = {
+        r"model\.tokenizer": limited(8),
+        r"model\.preprocessing": replace(model, preprocess=lambda image: model.preprocess(image) + 0.1),
+        r"objective\.bias": replace(model, logit_bias=-12.0),  # the sigmoid loss depends on it
+    }[what]
+    with pytest.raises(HeadwiseError, match=rf"(?s)holds another study.*{what}") as caught:
         sweep(replace(other, name="demo"), pairs, tmp_path / "out", machine=Machine(cache_dir=tmp_path / "cache"))
     assert "model.weights" not in str(caught.value)
 

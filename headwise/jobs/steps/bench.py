@@ -268,6 +268,7 @@ def fingerprint(model: Model, pairs: Pairs, splits: Splits, task: Task, layout: 
             "texts": task.key,
             "loss": model.loss,
             "scale": round(model.logit_scale, 6),
+            **({"bias": round(model.logit_bias, 6)} if model.logit_bias else {}),
         },
         "precision": {"dtype": layout.dtype, "chunk": layout.chunk, "stack": layout.stack},
         "machine": machine(layout.device),

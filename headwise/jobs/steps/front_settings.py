@@ -32,7 +32,7 @@ class FrontSettings:
         operator: what suppressed heads emit.
         genetic: NSGA-II uses population, generations, uniform, flip and good; its seed and max_heads are those here.
         budget: most FFE of everything before the test split, all domains together: the sweep (or first-order scores),
-            greedy, NSGA-II, the pick splits. None: the sweep, and `FRONT_FFE` more.
+            greedy, NSGA-II, the pick splits. None: the sweep, `FRONT_FFE` more, and what the pick splits take.
         max_minutes: most minutes of all that, on this machine; None: no limit.
         max_heads: most heads to suppress, of the masks searched; one with at most so many is chosen. None: any number.
         max_loss: choose a mask that costs every kept domain at most these points on its pick split.

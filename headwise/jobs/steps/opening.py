@@ -38,7 +38,7 @@ from headwise.towers.overrides import Overrides
 ModelLike = str | Model
 # what headwise writes into an output folder; a study under any name that begins so, since a damaged one is moved away
 _OWN = re.compile(
-    r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp|learned|trained)-.*|baselines|search-embeddings"
+    r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp|learned|trained|refit)-.*|baselines|search-embeddings"
     r"|(results|splits|sweep|compare|front|transfer)\.json|(report|compare|front|transfer)\.md|report\.html"
     r"|(heads|compare|front|transfer)\.png|head_mask\.(json|safetensors)|run\.toml|model|tuned-model|mask|explored-\d+|\.headwise-.*"
 )
