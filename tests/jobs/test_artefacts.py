@@ -61,7 +61,7 @@ def test_a_folder_without_its_study_is_still_ones_own(tmp_path):
     """What a run with learned edits leaves, whose study was moved away."""
     for name in (
         *ALL[:-1], "head_mask.safetensors", "learned-spectral-seed0.safetensors", "bp-zero-seed0.safetensors",
-        "trained-projection-seed0.safetensors", "refit-learned-spectral-seed0.safetensors", "deltas-zero.safetensors", "report.html", "run.toml", "search-embeddings",
+        "trained-projection-seed0.safetensors", "refit-projection-seed0.safetensors", "deltas-zero.safetensors", "report.html", "run.toml", "search-embeddings",
     ):  # fmt: skip
         (tmp_path / name).write_bytes(b"")
     check_folder(tmp_path)
