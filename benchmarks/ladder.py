@@ -109,7 +109,7 @@ def masks(place: Place, settings: Settings) -> list[Candidate]:
         found.append(search(bench, evaluate, operator, settings, lambda: BUDGET - evaluate.spent, found))
     return [
         Candidate(str(one.mask), one.mask.size, one.score.fitness, lambda ev, mask=one.mask: ev([mask])[0])
-        for _, one in candidates(found, 1)[: settings.finalists]
+        for _, one in candidates(found, 1, settings.operators)[: settings.finalists]
     ]
 
 
