@@ -95,11 +95,11 @@ def compare(
     splits = split_for(given, goal, split_by, settings.search.seed)
     study = None if dry_run else folder / "study.sqlite"
     bench = prepared(ready, given, splits, study, goal, machine, reporter)
-    domains = []
+    domains, same = [], replace(machine, dtype=bench.layout.dtype)  # their scores go into the same study
     for source in keep:
         rule = {**columns, "equal_captions": given.equal_captions}
         other = apart(evaluation_part(read_pairs(source, reporter, rule, beside=True)), given, reporter)
-        domains.append(Domain(other, prepared(ready, other, whole(other), None, None, machine, reporter)))
+        domains.append(Domain(other, prepared(ready, other, whole(other), None, None, same, reporter)))
     say_before(bench)
     settings, left_out = _possible(bench, domains, settings)
     speed = timing(bench)
