@@ -24,6 +24,10 @@ SEAL = "checksum"  # the field of a JSON file of results
 DEFLATE = 1032  # zlib makes at most so many bytes out of one
 
 
+# what reading results raises that somebody changed by hand
+MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
+
+
 class Damaged(ValueError):
     """What was read is not what was written."""
 

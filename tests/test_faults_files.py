@@ -271,6 +271,15 @@ def test_an_exception_inside_leaves_what_was_there(tmp_path):
     assert (tmp_path / "model" / "x").read_text() == "old"
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "b.md").mkdir()
+    with pytest.raises(HeadwiseError, match=r"a folder is in the place of b\.md.*Move it away"):
+        write_files(tmp_path, {"a.json": "1", "b.md": "2"})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HeadwiseError, match=r"a file is in the place of file.*Move it away"):
+        write_files(tmp_path / "file", {"a.json": "1"})
+
+
 def test_the_words_of_rust_are_a_full_disk_too(tmp_path):
     with pytest.raises(HeadwiseError, match="the disk is full"):
         write_files(

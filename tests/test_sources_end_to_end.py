@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from exploring import last, opened
 
 from headwise.demo import pairs_file
 
@@ -94,6 +95,12 @@ def test_what_was_chosen_of_a_mixture_is_learned_again(mixture, run, tmp_path):
     assert code == 0, err
     tested = next(row for row in found["test"] if row["what"] == "chosen")["metrics"]
     assert told["metrics"]["fitness"] == pytest.approx(tested["fitness"], abs=1e-6)
+    code, told, err = run("take", out, "--mask", "scale", "-o", tmp_path / "taken", "--json")
+    assert code == 0, err
+    assert told["test"][0]["metrics"]["fitness"] == pytest.approx(found["test"][0]["metrics"]["fitness"])
+    for most in (1000, 6):
+        last_answer = last(opened(out, most_images=most), edits={"L4.H0": "zero"})
+        assert {"fitness", "pairs/mean_recall", "birds/acc1"} <= {one["name"] for one in last_answer["metrics"]}
 
 
 def test_evaluate_gives_a_mixture_what_its_parts_have_alone(mixture, run):

@@ -10,7 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from headwise.errors import HeadwiseError, Stopped
+from headwise.errors import Stopped, explained
 from headwise.memory import keep_memory
 
 CONTINUES = "the same command continues where it stopped."
@@ -41,32 +41,13 @@ def main() -> None:
             _say(f"interrupted; {CONTINUES}")
             code = 143 if isinstance(cause, Terminated) else 130
         except Exception as error:
-            _say(explained(error))
+            _say(explained(error, f" After an update, {CONTINUES}"))
             code = 1
         code = _flushed(code)
     finally:
         if former is not None:
             signal.signal(signal.SIGTERM, former)
     sys.exit(code)
-
-
-def explained(error: Exception) -> str:
-    """What to tell a user of an exception; of an unexpected one the traceback goes to a file that is named."""
-    if isinstance(error, HeadwiseError):
-        return str(error)
-    name, said = type(error).__name__, " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "allocate memory" in said:
-        return f"There is not enough memory ({said or name}). Give a smaller --chunk, or a machine with more."
-    if isinstance(error, RecursionError):
-        return "A file that was given is nested too deeply to be read. Give a simpler one."
-    if isinstance(error, OSError) and error.strerror:
-        files = ", ".join(str(file) for file in (error.filename, error.filename2) if file is not None)
-        return f"{files or 'A file or a stream'}: {error.strerror}. Check the path, its rights and the space there."
-    where = _written_down(error)
-    return (
-        f"Unexpected {name}: {said or 'no message'}. This is an error in headwise or in a library; the traceback is "
-        f"in {where}. After an update, {CONTINUES}"
-    )
 
 
 def _run(app) -> int:
@@ -106,19 +87,6 @@ def _say(text: str) -> None:
 
     with suppress(OSError, ValueError):
         print(f"headwise: {terminal(text)}", file=sys.stderr)
-
-
-def _written_down(error: Exception) -> str:
-    import tempfile
-    import traceback
-
-    try:
-        file, path = tempfile.mkstemp(prefix="headwise-", suffix=".log")
-        with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as log:
-            log.writelines(traceback.format_exception(error))
-    except OSError as refused:
-        return f"no file, because none can be written ({refused.strerror})"
-    return path
 
 
 def _flushed(code: int) -> int:

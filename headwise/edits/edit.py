@@ -20,6 +20,7 @@ from headwise.edits.arrays import Array
 from headwise.errors import HeadwiseError
 
 ATTENTION, VALUE = "attention", "value"
+LARGEST = 1e30  # of any number: heads compute in float32
 _FORM = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
 
 
@@ -99,8 +100,8 @@ class Letter:
             raise HeadwiseError(f"'{self.name}' takes no number; here it has {number}.")
         if number is not None:
             number = float(number) + 0.0  # no −0, which would be another key of the same edit
-            if not (0.0 <= number <= kind.most and math.isfinite(number)):
-                rule = "from 0 to 1" if kind.most == 1.0 else "0 or more, and finite"
+            if not 0.0 <= number <= min(kind.most, LARGEST):
+                rule = "from 0 to 1" if kind.most == 1.0 else f"0 or more, and finite: at most {LARGEST:g}"
                 raise HeadwiseError(f"The number of '{self.name}' is {number}; it has to be {rule}.")
         name = self.name
         if name == "zero" and number:  # a soft gate
@@ -291,7 +292,10 @@ def canonical(text: str) -> str:
     """
     edit = Edit.parse(text)
     if learned := [letter.name for letter in edit.letters if letter.kind.arrays and letter.name != "mean"]:
-        raise HeadwiseError(f"{learned[0]!r} is learned of every head, not chosen: give it as a rung (--rungs).")
+        raise HeadwiseError(
+            f"{learned[0]!r} is learned of every head, not chosen: headwise refine learns it, as a rung (--rungs). Here give "
+            "another edit, such as zero or uniform."
+        )
     if edit.keeps:
         raise HeadwiseError(f"{text!r} leaves every head as it is. Write an edit, such as zero or scale(1.5).")
     return edit.text(exact=True)

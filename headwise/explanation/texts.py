@@ -196,7 +196,7 @@ def lines_of(path: str | Path, what: str) -> list[str]:
     """
     try:
         check_regular(path)
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+        return Path(path).read_text(encoding="utf-8-sig").split("\n")  # other marks of Unicode may stand in a text
     except OSError as error:
         raise HeadwiseError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

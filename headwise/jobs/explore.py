@@ -30,7 +30,7 @@ from headwise.jobs.steps.opening import Machine, PairsLike
 from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.page_heads import explained_heads
 from headwise.jobs.steps.progress import Reporter, counted, usual
-from headwise.jobs.steps.reopening import goal_of, model_of, pairs_of
+from headwise.jobs.steps.reopening import as_written, goal_of, model_of, pairs_of
 from headwise.jobs.steps.serving import HOST, Pictures, check_installed, listen, serve, site
 from headwise.jobs.steps.tasks import Goal, Task, make_task
 from headwise.towers.fits import check_fits
@@ -78,7 +78,8 @@ def explore(
     try:
         session = prepare(folder, results, pairs, most_images, goal or Goal(), machine or Machine(), reporter, columns)
         token, port = secrets.token_urlsafe(24), listening.getsockname()[1]
-        page = _page(folder, results, session)
+        with as_written(folder):
+            page = _page(folder, results, session)
         app = site(session, page, Pictures(lambda number: _webp(session.pairs, number)), token, port)
         if opened:
             opened(f"http://{HOST}:{port}/{token}/")
@@ -110,7 +111,7 @@ def prepare(
     check_fits(model.tower, chosen)
     whole = pairs_of(folder, results, pairs, reporter, columns)
     indices = _drawn(folder, whole, most_images)
-    task = make_task(model, whole, goal_of(goal, results), cache_dir=machine.cache_dir, reporter=reporter)
+    task = make_task(model, whole, goal_of(folder, goal, results), cache_dir=machine.cache_dir, reporter=reporter)
     _check_task(folder, task)
     shown = whole.subset(indices)
     with counted(reporter, "Decoding images", "images") as tell:

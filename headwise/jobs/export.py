@@ -26,6 +26,7 @@ from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
+    check_bound,
     load_model,
     prepared,
     read_mask,
@@ -124,6 +125,7 @@ def export(
     check_place(place, overwrite)
     ready = load_model(model, machine)
     mask = read_mask(edits, ready)
+    check_bound(mask)
     check_present(ready.tower)
     check_fits(ready.tower, mask, check_weights=check_weights)
     check_functions(ready, mask, check_weights=check_weights)

@@ -18,6 +18,7 @@ from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
+    check_bound,
     load_model,
     prepared,
     read_mask,
@@ -65,5 +66,6 @@ def merge(
         given = read_pairs(means_from, reporter, columns)
         bench = prepared(ready, given, whole(given), None, None, machine, reporter)
         chosen = with_means(chosen, head_means(bench.tower, bench.cache, bench.layout))
+    check_bound(chosen, f", or pairs to compute it on with {option('means_from', 'PAIRS')}")
     card = merged_card(chosen, ready.tower.family, texts=ready.encode_texts is not None)
     return write_merged(ready, chosen, out, card=card, check_weights=check_weights, overwrite=overwrite)

@@ -11,16 +11,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from headwise.checked import Damaged, read_results
+from headwise.checked import MISSHAPEN, Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.opening import PairsLike, read_pairs
 from headwise.jobs.steps.page import write_page
 from headwise.jobs.steps.page_measured import nothing_in, write_measured
 from headwise.jobs.steps.progress import Reporter, usual
+from headwise.jobs.steps.reopening import RESULTS_FILE, lacks
 from headwise.reports.page import PAGE_FILE
 
-RESULTS_FILE = "results.json"
 NEEDED: dict[str, dict[str, type]] = {  # what every reader of results asks for; of other fields each says what it lacks
     "model": {"name": str, "weights_hash": str},
     "data": {"source": str, "hash": str},
@@ -73,8 +73,8 @@ def report(
         given = read(results["data"]["source"])
         try:
             why = write_page(folder, results, *given)
-        except (LookupError, TypeError, AttributeError, ValueError) as error:  # of results that somebody wrote by hand
-            raise _lacks(folder / RESULTS_FILE, repr(error)) from error
+        except MISSHAPEN as error:
+            raise lacks(folder, repr(error)) from error
     else:
         why = write_measured(folder, read)
     if why:
@@ -93,7 +93,7 @@ def finished(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS_FILE
     try:
         found = read_results(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise HeadwiseError(
             f"{folder} holds no {RESULTS_FILE}. Give the output folder of a finished headwise refine."
         ) from error
@@ -106,12 +106,8 @@ def finished(folder: Path) -> dict[str, Any]:
     for part, kinds in NEEDED.items():
         held = found.get(part)
         if not isinstance(held, dict):
-            raise _lacks(path, part)
+            raise lacks(folder, part)
         for key, kind in kinds.items():
             if not isinstance(held.get(key), kind):
-                raise _lacks(path, f"{part}.{key}")
+                raise lacks(folder, f"{part}.{key}")
     return found
-
-
-def _lacks(path: Path, what: str) -> HeadwiseError:
-    return HeadwiseError(f"{path} lacks something ({what}). Run the refine again: it continues from its study.")

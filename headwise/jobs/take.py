@@ -23,7 +23,7 @@ from headwise.jobs.steps.findings import Findings
 from headwise.jobs.steps.opening import Machine, PairsLike, check_folder, prepared
 from headwise.jobs.steps.progress import Reporter, metered, usual
 from headwise.jobs.steps.reads import remember_reads
-from headwise.jobs.steps.reopening import goal_of, model_of, pairs_of, splits_of
+from headwise.jobs.steps.reopening import as_written, goal_of, model_of, pairs_of, splits_of
 from headwise.jobs.steps.tasks import Goal
 from headwise.reports.card import model_card
 from headwise.scoring import stats
@@ -78,15 +78,16 @@ def take(
     """
     run, out, reporter = Path(run), Path(out), reporter or usual()
     results = finished(run)
-    finalist = finalist_of(results, mask)
+    asked = machine or Machine()
+    with as_written(run):
+        finalist, settings = finalist_of(results, mask), results["settings"]
+        place = Machine(settings["dtype"], asked.device, settings["chunk"], asked.cache_dir, asked.cache_size)
     check_folder(out)
-    asked, settings = machine or Machine(), results["settings"]
-    place = Machine(settings["dtype"], asked.device, settings["chunk"], asked.cache_dir, asked.cache_size)
     model = model_of(run, results, place)
     whole = pairs_of(run, results, pairs, reporter, columns)
     splits = splits_of(run, results, whole)
     found = _exact(run / STUDY, finalist, model.tower.grid)
-    bench = prepared(model, whole, splits, run / STUDY, goal_of(goal or Goal(), results), place, reporter)
+    bench = prepared(model, whole, splits, run / STUDY, goal_of(run, goal or Goal(), results), place, reporter)
     about = _about(bench, results, finalist, found)
     known = Mask.from_pretrained(run).provenance
     if not found.is_bound:

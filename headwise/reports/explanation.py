@@ -82,9 +82,14 @@ def summary(results: Mapping) -> list[str]:
         metric = metric_name(results["settings"]["fitness"])
         said.append(
             f"Without any change the {metric} is {points(results['identity'].get(results['settings']['fitness']))} % on "
-            f"the {results['data']['check_images']:,} images for checking. Removing {best['head']} changes it most for "
-            f"the better: {change(delta)} points, {best['queries']['gained']} queries gained and "
-            f"{best['queries']['lost']} lost. One of many heads that were tried: this is no proof."
+            f"the {results['data']['check_images']:,} images for checking. "
+            + (
+                f"Removing {best['head']} changes it most for the better: {change(delta)} points, "
+                f"{best['queries']['gained']} queries gained and {best['queries']['lost']} lost. One of many heads that were "
+                "tried: this is no proof."
+                if delta > 0
+                else f"Removing no head changes it for the better; {best['head']} costs least, {change(delta)} points."
+            )
         )
     return said
 

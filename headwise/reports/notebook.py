@@ -64,9 +64,10 @@ def summary(results: Results) -> str:
     if kind == "sweep":
         best = max(results["sweep"]["heads"], key=lambda head: head["delta"])
         measure = metric_name(main_metric(results, results["sweep"]["identity"]))
+        how = "most for the better" if best["delta"] > 0 else "least, no head for the better"
         return (
             f"{results['model']} on {results['data']['source']}: suppressing {best['head']} alone "
-            f"({results['sweep']['operator']}) changes {measure} most for the better, {change(best['delta'])} points "
+            f"({results['sweep']['operator']}) changes {measure} {how}, {change(best['delta'])} points "
             f"(p {p_value(best['p_max_t'])} after looking at all {len(results['sweep']['heads'])} heads). Nothing was held out."
         )
     if kind == "evaluate":

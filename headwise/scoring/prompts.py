@@ -122,7 +122,7 @@ def _lines(path: str, what: str, advice: str) -> list[str]:
         raise HeadwiseError(f"{path!r} is neither a file nor the name of {what}. {advice}")
     try:
         text = file.read_text(encoding="utf-8-sig")
-        entries = json.loads(text) if file.suffix.lower() == ".json" else text.splitlines()
+        entries = json.loads(text) if file.suffix.lower() == ".json" else text.split("\n")
     except (OSError, ValueError, RecursionError) as error:
         raise HeadwiseError(f"{path} cannot be read as {what}: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):

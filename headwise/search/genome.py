@@ -69,8 +69,8 @@ class GeneticSettings:
             if not ok:
                 raise HeadwiseError(f"AAT-GA: {name} is {getattr(self, name)}; it must be {rule}.")
 
-        for name in ("population", "tournament", "patience"):
-            need(getattr(self, name) >= (2 if name == "population" else 1), name, "at least 1 (population: 2)")
+        for name, least in (("population", 2), ("tournament", 1), ("patience", 1)):
+            need(getattr(self, name) >= least, name, f"at least {least}")
         for name in ("uniform", "block", "flip", "one_head", "swap", "good"):
             need(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
         need(self.uniform + self.block <= 1, "block", "at most 1 together with uniform")

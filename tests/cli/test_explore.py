@@ -112,12 +112,26 @@ def test_no_path_is_taken_from_a_request(server, folder):
     assert (folder / "explored-1" / "head_mask.json").is_file()
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{", '{"gates": {}}', "[" * 50_000, '{"x": "' + "x" * 200_000 + '"}'])
+BROKEN = ["", "[]", "{", '{"gates": {}}', "[" * 50_000, '{"x": "' + "x" * 200_000 + '"}']
+BROKEN += [r'{"edits": {}, "query": {"text": "\ud800"}}', r'{"edits": {"\udc00": "zero"}}']
+BROKEN += ['{"edits": {"L0.H0": "scale(1e39)"}}', '{"edits": {"L0.H0": "spectral"}}', '{"edits": {"L0.H0": 5}}']
+
+
+@pytest.mark.parametrize("body", BROKEN)
 def test_broken_requests_get_a_sentence(server, body):
     port, token, _ = server
     status, answer, _ = ask(port, f"/{token}/look", body)
     assert status == 400
     assert json.loads(answer)["error"]
+
+
+def test_a_client_who_goes_away_is_no_error(server):
+    port, token, _ = server
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            heads = f"Host: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\nContent-Type: application/json"
+            other.sendall(f"POST /{token}/look HTTP/1.1\r\n{heads}\r\nContent-Length: 100\r\n\r\n{{}}".encode())
+    assert ask(port, f"/{token}/look", CLICK)[0] == 200  # that nothing is printed is seen at the end
 
 
 def test_a_port_in_use_is_said(folder, run):

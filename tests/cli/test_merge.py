@@ -8,6 +8,8 @@ import headwise
 from headwise.edits.mask import Mask
 from headwise.towers import load
 
+from .common import refused
+
 
 def test_merge_of_a_mask_as_text(pairs, run, tmp_path):
     code, out, _ = run("merge", "demo", "L0.H1=zero, L5.H2=zero", "-o", tmp_path / "m", "--json")
@@ -29,6 +31,19 @@ def test_edits_of_every_head_are_a_text_longer_than_any_file_name(pairs, run):
     assert mask.size == 36
     theirs = headwise.evaluate("demo", pairs, mask)["metrics"]
     assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_arrays_that_a_text_does_not_hold_are_asked_for(run, pairs, tmp_path):
+    out = tmp_path / "out"
+    for command in (
+        ["merge", "demo", "L2.H1=mean", "-o", out],
+        ["export", "demo", "--edits", "L2.H1=mean", "-o", out, "--to", "hf"],
+        ["evaluate", "demo", pairs, "--mask", "L2.H1=mean"],
+    ):
+        refused(run(*command), "'mean' of L2.H1 needs its mean output", "the folder that refine wrote")
+    refused(run("merge", "demo", "L2.H1=mean", "-o", out), "--means-from PAIRS")
+    refused(run("merge", "demo", "L2.H1=spectral", "-o", out), "'spectral' of L2.H1 needs arrays that are learned")
+    assert not out.exists()
 
 
 LONG = "x" * 300

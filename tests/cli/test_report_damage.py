@@ -1,5 +1,6 @@
 """A changed number in any file that a page, an explanation or the explorer reads back is noticed, never shown."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,38 @@ def test_results_written_by_hand_that_lack_something_are_a_sentence(run, tmp_pat
     said = refused(run("report", tmp_path), "results.json lacks something", "Run the refine again")
     assert "Unexpected" not in said
     assert "Unexpected" not in refused(run("explore", tmp_path), "results.json" if "nowhere" not in content else "")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "by"),
+    [
+        (("model", "overrides"), None, ["explore", "take"]),
+        (("model", "overrides"), {"a": 1}, ["explore", "take"]),
+        (("data", "distractors"), {}, ["explore", "take"]),
+        (("settings", "objective"), None, ["explore", "take"]),
+        (("finalists",), [{}], ["take"]),
+        (("test",), [], ["report", "explore"]),
+        (("sweep",), [{}], ["report", "explore"]),
+        (("progress", 0, "ffe"), float("inf"), ["report"]),
+    ],
+)
+def test_results_that_somebody_changed_are_a_sentence(refined, pairs, run, tmp_path, place, value, by):
+    folder = shutil.copytree(refined[0], tmp_path / "out")
+    results = json.loads((folder / "results.json").read_text())
+    del results["checksum"]
+    held = results
+    for key in place[:-1]:
+        held = held[key]
+    held[place[-1]] = value
+    (folder / "results.json").write_text(json.dumps(results))
+    commands = {
+        "report": ["report", folder, pairs],
+        "explore": ["explore", folder, pairs],
+        "take": ["take", folder, pairs, "--mask", "2", "-o", tmp_path / "taken"],
+    }
+    for name in by:
+        said = refused(run(*commands[name]), "results.json lacks something", "Run the refine again")
+        assert "Unexpected" not in said
 
 
 def test_changed_splits_are_refused(refined, pairs, run, tmp_path):

@@ -126,6 +126,8 @@ def test_one_name_for_one_thing(text, other):
         ("scale(-1)", "0 or more"),
         ("scale(nan)", "nan.*0 or more"),
         ("scale(inf)", "finite"),
+        ("scale(1e39)", r"1e\+39; it has to be 0 or more, and finite: at most 1e\+30"),
+        ("temperature(1e300)", r"at most 1e\+30"),
         ("temperature(-0.5)", "temperature.*0 or more"),
         ("uniform(1.5)", "from 0 to 1"),
         ("keys(2)", "takes no number"),

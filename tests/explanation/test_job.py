@@ -18,6 +18,7 @@ from headwise.evaluation import engine
 from headwise.explanation import effects as effects_room
 from headwise.jobs.explain import explain
 from headwise.jobs.steps.explaining import of_study
+from headwise.reports.explanation import summary
 from headwise.towers import load
 
 FILES = {"explanation.json", "explanation.md", "explanation.safetensors", "explanation.sqlite"}
@@ -85,6 +86,19 @@ def test_ranks_of_gained_and_lost_queries_are_those_of_the_objective(done):
                 crossed = [(query["before"] <= k) != (query["after"] <= k) for k in (1, 5, 10)]
                 assert any(crossed)
                 assert (query["after"] < query["before"]) == better
+
+
+def test_where_no_removal_improves_anything_none_is_said_to(done):
+    results = json.loads(json.dumps(done[0]))
+    best = max(one["queries"]["delta"] for one in results["heads"])
+    said = " ".join(summary(results))
+    assert ("most for the better" in said) == (best > 0)
+    for delta in (0.0, -0.02):
+        for one in results["heads"]:
+            one["queries"]["delta"] = delta
+        said = " ".join(summary(results))
+        assert "Removing no head changes it for the better; L0.H0 costs least" in said
+        assert "most for the better" not in said
 
 
 def test_a_run_that_was_killed_continues_and_ends_alike(done, pairs, tmp_path, monkeypatch):

@@ -114,6 +114,11 @@ def test_a_texts_file_of_no_use_is_refused(tmp_path, content, said):
     assert str(path) in str(error.value)
 
 
+def test_only_ends_of_lines_end_texts(tmp_path):
+    (tmp_path / "texts.txt").write_bytes("a\u2028b\r\nc\x0cd\re\u0085f\n".encode())
+    assert read_texts(tmp_path / "texts.txt") == ["a b", "c d", "e f"]  # three, blanks as one
+
+
 def test_a_missing_texts_file_is_refused(tmp_path):
     with pytest.raises(HeadwiseError, match="cannot be read"):
         read_texts(tmp_path / "none.txt")

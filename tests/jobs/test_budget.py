@@ -186,7 +186,7 @@ def test_the_plan_is_said_at_the_start_of_a_run(run, pairs, tmp_path):
         (["--controls", "-3"], "between 1 and"),
         (["--width", "0"], "between 1 and"),
         (["--seed", "-1"], "a whole number from 0"),
-        (["--population", "1"], "population"),
+        (["--population", "1"], "population is 1; it must be at least 2"),
         (["--flip", "2"], "between 0 and 1"),
         (["--strategy", "genetic"], "Write ga"),
         (["--strategy", "screened,greedy"], "Write ga"),

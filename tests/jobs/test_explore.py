@@ -1,7 +1,9 @@
 """The explorer's answers: recall, queries, neighbours, movement, saving; against computations of their own."""
 
 import json
+import resource
 import shutil
+import tempfile
 from dataclasses import replace
 from threading import Thread
 
@@ -22,6 +24,7 @@ from headwise.jobs.explore import patience
 from headwise.jobs.report import finished
 from headwise.jobs.steps import exploring
 from headwise.jobs.steps.opening import Machine
+from headwise.jobs.steps.serving import lines
 from headwise.towers import load
 
 
@@ -128,6 +131,41 @@ def test_a_newer_click_ends_an_older_one(session):
     assert [one["done"] for one in newer][-1] == 40
 
 
+def test_the_order_of_coming_counts_not_that_of_being_understood(session):
+    """A query has to be embedded, which takes a while."""
+    first, second = session.turn(), session.turn()
+    newer = session.look({"edits": {"L0.H1": "zero"}}, second)
+    older = session.look({"edits": {"L0.H0": "zero"}, "query": {"text": "a text that was never asked for"}}, first)
+    assert list(older) == []
+    assert [one["done"] for one in newer][-1] == 40
+
+
+def test_an_error_that_nobody_thought_of_is_told_to_the_page(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def answers():
+        yield {"done": 1}
+        raise RuntimeError("value cannot be converted")
+
+    first, second = map(json.loads, lines(answers()))
+    assert first == {"done": 1}
+    assert "RuntimeError" in second["error"]
+    (log,) = tmp_path.iterdir()
+    assert str(log) in second["error"]
+
+
+def test_a_save_that_fails_leaves_nothing(run, tmp_path):
+    session = opened(shutil.copytree(run, tmp_path / "run"), pairs=run.parent / "pairs.csv")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(HeadwiseError, match=r"explored-1 cannot be written: .*save again"):
+            session.save({"edits": {"L0.H0": "zero"}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert session.save({"edits": {"L0.H0": "zero"}}).name == "explored-1"
+
+
 def test_a_newer_click_does_not_wait_for_what_runs(session):
     older = session.look({"edits": {"L0.H3": "zero"}})
     with session._running:  # as while a chunk is computed
@@ -141,7 +179,7 @@ def test_a_newer_click_does_not_wait_for_what_runs(session):
 def test_a_click_that_overflows_spoils_no_other(run):
     session = opened(run)
     with pytest.raises(HeadwiseError, match="not finite"):
-        last(session, edits={"L0.H0": "scale(1e37)"})
+        last(session, edits={"L0.H0": "scale(1e30)"})
     for edit in ("scale(1.5)", "zero"):
         assert last(session, edits={"L0.H0": edit})["done"] == 40
 

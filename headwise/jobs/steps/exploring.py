@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -104,20 +105,25 @@ class Session:
         self.streams.tower.check_mask(mask)
         return mask
 
-    def look(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def turn(self) -> int:
+        """The number of a request that has come: whatever runs for an older one ends."""
+        with self._counting:  # not the streams' lock: a chunk that runs is to see at once that it is stale
+            if self._newest >= 0:
+                self._newest += 1
+            return self._newest
+
+    def look(self, request: Mapping[str, Any], turn: int | None = None) -> Iterator[dict[str, Any]]:
         """Answers to one click, each better than the one before; they end early when a newer request comes.
 
         Arguments:
             request: as for `mask`, and perhaps query: {text} or {image: number}.
+            turn: of the request, taken when it came; None: now.
 
         Raises:
             HeadwiseError: a request that cannot be understood (before the first answer).
         """
+        mine = self.turn() if turn is None else turn
         mask, query = self.mask(request), self.near.query(request.get("query"))
-        with self._counting:  # not the streams' lock: a chunk that runs is to see at once that it is stale
-            if self._newest >= 0:
-                self._newest += 1
-            mine = self._newest
 
         def wanted() -> bool:
             return self._newest == mine > 0
@@ -263,7 +269,15 @@ class Session:
             "seen": {"search": remembered(self.whole, self.indices)},
             **({"scores": {"search": dict(known)}} if known else {}),
         }
-        with_means(mask, self.streams.means).with_provenance(**facts).save_pretrained(folder)
+        try:
+            with_means(mask, self.streams.means).with_provenance(**facts).save_pretrained(folder)
+        except HeadwiseError as error:
+            with suppress(OSError):  # it stays where it is not empty
+                folder.rmdir()
+            why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+            raise HeadwiseError(
+                f"{folder} cannot be written: {why}. Make room or give the rights, and save again."
+            ) from error
         return folder
 
 

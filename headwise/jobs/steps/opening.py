@@ -20,6 +20,7 @@ from headwise.data.read import read, read_beside
 from headwise.data.splits import Splits, split
 from headwise.edits.artefact import MASK_FILE
 from headwise.edits.card import CARD_FILE, is_users_own
+from headwise.edits.edit import Edit
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
@@ -246,16 +247,27 @@ def read_mask(mask: Mask | str | Path | None, model: Model) -> Mask:
     return Mask.from_pretrained(mask)
 
 
-def check_bound(mask: Mask) -> None:
+def check_bound(mask: Mask, otherwise: str = "") -> None:
     """
+    Arguments:
+        otherwise: what else than a folder may be given for mean outputs.
+
     Raises:
-        HeadwiseError: edits whose constants are to come from data that are not given.
+        HeadwiseError: edits whose arrays are to come from data that are not given.
     """
-    if not mask.is_bound:
+    lacking = {str(head): name for head, edit in mask.edits.items() if (name := _lacks(edit))}
+    if lacking:
+        head, name = next(iter(lacking.items()))
+        what = "its mean output" if name == "mean" else "arrays that are learned"
         raise HeadwiseError(
-            f"The edits {mask} need the heads' mean outputs, which a text does not hold: give the folder that refine "
-            "wrote."
+            f"The edit {name!r} of {head} needs {what}, which a text does not hold: give the folder that refine wrote"
+            f"{otherwise if name == 'mean' else ''}."
         )
+
+
+def _lacks(edit: Edit) -> str | None:
+    """The letter of an edit whose arrays are not there."""
+    return next((letter.name for letter in edit.letters if not letter.bound), None)
 
 
 def mask_inside(model: Model) -> Mask | None:

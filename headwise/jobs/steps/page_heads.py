@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from headwise.checked import array_checksum, read_results
+from headwise.checked import MISSHAPEN, array_checksum, read_results
 from headwise.data.decode import pillow_warnings
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
@@ -47,11 +47,12 @@ def explained_heads(folder: Path, results: Mapping[str, Any], pairs: Pairs | Non
             )
         maps, no_maps = _attention(path, found)
         cards = head_cards(found, maps)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        wanted = pictures_of(cards, results["chosen"]["heads"])
+    except (OSError, *MISSHAPEN) as error:
         return Heads(why=f"{path.name} cannot be read ({error}); it was left out. {AGAIN}")
     if pairs is None:
         return Heads(cards, why=f"The pictures of the heads' cards cannot be read any more. {no_maps}".strip())
-    pictures, missing = _pictures(pairs, pictures_of(cards, results["chosen"]["heads"]))
+    pictures, missing = _pictures(pairs, wanted)
     why = f"{missing:,} pictures of the heads' cards cannot be read any more." if missing else ""
     return Heads(cards, pictures, f"{no_maps} {why}".strip())
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headwise.checked import Damaged, read_results
+from headwise.checked import MISSHAPEN, Damaged, read_results
 from headwise.data.pairs import Pairs
 from headwise.errors import HeadwiseError
 from headwise.evaluation.fingerprints import recorded
@@ -55,7 +55,7 @@ def write_measured(folder: Path, read: ReadPairs) -> str:
             heads=heads,
             others=others,
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except MISSHAPEN as error:
         broken = " or ".join(str(one) for one, held in ((sweep_path, sweep), (path, explanation)) if held)
         raise HeadwiseError(f"{broken} lacks something ({error!r}). Run the command that wrote it again.") from error
     write_files(folder, {PAGE_FILE: text})
@@ -88,7 +88,7 @@ def _explained(
         if not sweep:
             raise
         return None, Heads(why=f"{error} It was left out.")
-    except (LookupError, TypeError) as error:
+    except MISSHAPEN as error:
         raise HeadwiseError(f"{path} lacks something ({error!r}). Run headwise explain again.") from error
     # what a run's results would say of the same
     about = {"model": {"weights_hash": weights}, "data": {"hash": pairs_hash}, "chosen": {"heads": edited}}

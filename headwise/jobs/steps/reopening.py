@@ -5,11 +5,13 @@ In: the folder of a `refine`, and the pairs if they have moved. Out: `Model`, `P
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from headwise.checked import MISSHAPEN
 from headwise.data.pairs import Pairs
 from headwise.data.splits import NAMES, Splits
 from headwise.errors import HeadwiseError
@@ -17,10 +19,32 @@ from headwise.jobs.steps.distractors import hash_of, texts_of
 from headwise.jobs.steps.opening import Machine, PairsLike, load_model, read_pairs
 from headwise.jobs.steps.page import images_of
 from headwise.jobs.steps.progress import Reporter
-from headwise.jobs.steps.tasks import Goal
+from headwise.jobs.steps.tasks import FITNESSES, Goal
 from headwise.towers import Model
 from headwise.towers.overrides import Overrides
 from headwise.wording import option
+
+RESULTS_FILE = "results.json"
+
+
+@contextmanager
+def as_written(folder: Path) -> Iterator[None]:
+    """Inside, what a run's results hold is used.
+
+    Raises:
+        HeadwiseError: they have not the shape that `refine` gives them; somebody changed them by hand.
+    """
+    try:
+        yield
+    except MISSHAPEN as error:
+        raise lacks(folder, repr(error)) from error
+
+
+def lacks(folder: Path, what: str) -> HeadwiseError:
+    """What to say of results without something that `refine` writes."""
+    return HeadwiseError(
+        f"{folder / RESULTS_FILE} lacks something ({what}). Run the refine again: it continues from its study."
+    )
 
 
 def model_of(folder: Path, results: Mapping[str, Any], machine: Machine) -> Model:
@@ -29,8 +53,10 @@ def model_of(folder: Path, results: Mapping[str, Any], machine: Machine) -> Mode
     Raises:
         HeadwiseError: it cannot be loaded, or has other weights now.
     """
-    overrides = Overrides(**results["model"].get("overrides", {}))
-    model = load_model(str(results["model"]["name"]), replace(machine, overrides=overrides))
+    with as_written(folder):
+        overrides = Overrides(**results["model"].get("overrides", {}))
+        name = str(results["model"]["name"])
+    model = load_model(name, replace(machine, overrides=overrides))
     if model.tower.weights_hash != results["model"]["weights_hash"]:
         raise HeadwiseError(
             f"{model.name} has other weights than the model of the run in {folder} (hash {model.tower.weights_hash}, "
@@ -70,23 +96,25 @@ def splits_of(folder: Path, results: Mapping[str, Any], whole: Pairs) -> Splits:
     return Splits(**parts, how=results["data"]["split_how"], hash=results["data"]["split_hash"])
 
 
-def goal_of(goal: Goal, results: Mapping[str, Any]) -> Goal:
-    """With the run's own fitness and distractors where none were asked for.
+def goal_of(folder: Path, goal: Goal, results: Mapping[str, Any]) -> Goal:
+    """With the run's own fitness and distractors where none were asked for; a mixture has its parts' own.
 
     Raises:
         HeadwiseError: the distractors are not there any more, or others.
     """
-    fitness = results["settings"].get("objective", {}).get("fitness", "auto")
-    goal = replace(goal, fitness=fitness) if goal.fitness == "auto" and isinstance(fitness, str) else goal
-    told = results["data"].get("distractors")
-    if told is None:
-        return goal
-    given = told["source"] if goal.distractors is None else goal.distractors
+    with as_written(folder):
+        fitness = results["settings"].get("objective", {}).get("fitness", "auto")
+        goal = replace(goal, fitness=fitness) if goal.fitness == "auto" and fitness in FITNESSES else goal
+        told = results["data"].get("distractors")
+        if told is None:
+            return goal
+        source, known = str(told["source"]), told["hash"]
+    given = source if goal.distractors is None else goal.distractors
     try:
-        same = hash_of(texts_of(given)) == told["hash"]
+        same = hash_of(texts_of(given)) == known
     except HeadwiseError as error:
         raise HeadwiseError(
-            f"The run had {told['source']} as distractors, which are needed again. {error} Give them with "
+            f"The run had {source} as distractors, which are needed again. {error} Give them with "
             f"{option('distractors', 'FILE')}."
         ) from error
     if not same:

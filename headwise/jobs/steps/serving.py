@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from headwise.errors import HeadwiseError
+from headwise.errors import HeadwiseError, explained
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -67,7 +67,7 @@ def site(session: Session, page: str, pictures: Callable[[int], bytes], token: s
         port: where it listens.
     """
     from starlette.applications import Starlette
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
@@ -90,35 +90,44 @@ def site(session: Session, page: str, pictures: Callable[[int], bytes], token: s
 
     async def asked(request: Request) -> Mapping[str, Any]:
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BODY:
-                raise HeadwiseError("The request is too long.")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > MOST_BODY:
+                    raise HeadwiseError("The request is too long.")
+        except ClientDisconnect as error:  # nobody reads the answer
+            raise HeadwiseError("The request ended early.") from error
         try:
             found = json.loads(body)
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise HeadwiseError("The request holds half a character (a lone surrogate).") from error
         except (ValueError, RecursionError) as error:
             raise HeadwiseError("The request is not JSON.") from error
         if not isinstance(found, dict):
             raise HeadwiseError("The request is not a JSON object.")
         return found
 
-    async def look(request: Request) -> Response:
+    async def answered(request: Request, work: Callable[[Mapping[str, Any]], Any]) -> Any:
+        """What the work makes of a request, or the response that says what was wrong."""
         from starlette.concurrency import run_in_threadpool
 
         try:
-            answers = await run_in_threadpool(session.look, await asked(request))
-        except HeadwiseError as error:
-            return JSONResponse({"error": str(error)}, 400, headers=HEADERS)
+            return await run_in_threadpool(work, await asked(request))
+        except Exception as error:
+            status = 400 if isinstance(error, HeadwiseError) else 500
+            return JSONResponse({"error": explained(error)}, status, headers=HEADERS)
+
+    async def look(request: Request) -> Response:
+        turn = session.turn()  # in the order of their coming, however long it takes to understand them
+        answers = await answered(request, lambda found: session.look(found, turn))
+        if isinstance(answers, Response):
+            return answers
         return StreamingResponse(lines(answers), media_type="application/x-ndjson", headers=HEADERS)
 
     async def save(request: Request) -> Response:
-        from starlette.concurrency import run_in_threadpool
-
-        try:
-            folder = await run_in_threadpool(session.save, await asked(request))
-        except HeadwiseError as error:
-            return JSONResponse({"error": str(error)}, 400, headers=HEADERS)
-        return JSONResponse({"folder": str(folder)}, headers=HEADERS)
+        folder = await answered(request, session.save)
+        return folder if isinstance(folder, Response) else JSONResponse({"folder": str(folder)}, headers=HEADERS)
 
     routes = [
         Route(f"/{token}/", show, methods=["GET"]),
@@ -134,8 +143,8 @@ def lines(answers: Iterator[Mapping[str, Any]]) -> Iterator[str]:
     try:
         for answer in answers:
             yield json.dumps(answer) + "\n"
-    except HeadwiseError as error:
-        yield json.dumps({"error": str(error)}) + "\n"
+    except Exception as error:
+        yield json.dumps({"error": explained(error)}) + "\n"
 
 
 def _guarded(app: ASGIApp, token: str, port: int) -> ASGIApp:
