@@ -107,17 +107,25 @@ def _put(stage: Path, place: Path) -> None:
 
 def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) -> HeadwiseError:
     """What to tell a user whose file system refuses a write."""
-    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
-        name = os.path.basename(os.fsdecode(error.filename2 or error.filename or ""))
-        kind = "a folder" if isinstance(error, IsADirectoryError) else "a file"
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError) and (there := _in_the_way(error)):
+        kind = "a folder" if os.path.isdir(there) else "a file"
         return HeadwiseError(
-            f"Cannot write to {folder}: {kind} is in the place of {name or 'what is to be written'}. Nothing was left "
-            "half-written. Move it away, and repeat the command."
+            f"Cannot write to {folder}: {kind} is in the place of {there.name}. Nothing was left half-written. Move it away, "
+            "and repeat the command."
         )
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     if "No space left" in reason or "quota" in reason:
         reason = f"the disk is full ({reason})"
     return HeadwiseError(f"Cannot write to {folder}: {reason}. Nothing was left half-written. {advice}")
+
+
+def _in_the_way(error: OSError) -> Path | None:
+    """What is where something is to be written: the deepest part of the path that is there."""
+    path = error.filename2 or error.filename
+    if path is None:
+        return None
+    wanted = Path(os.fsdecode(path))
+    return next((part for part in (wanted, *wanted.parents) if part.name and os.path.lexists(part)), None)
 
 
 @contextmanager

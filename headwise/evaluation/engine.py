@@ -9,6 +9,7 @@ images or masks.
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -179,7 +180,8 @@ def _walk_all(tower: Tower, pixels: Pixels, masks: list[Mask], room: _Room, mean
         for i, mask in enumerate(masks):
             file.seek(i * total * width * 4)
             e = torch.empty(total, width)  # (N, E)
-            file.readinto(e.numpy().data.cast("B"))
+            if file.readinto(e.numpy().data.cast("B")) != e.nbytes:
+                raise OSError(errno.EIO, "a temporary file lost what was written to it")
             yield mask, e
 
 

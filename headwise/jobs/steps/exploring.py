@@ -72,7 +72,8 @@ class Session:
     chosen: Mask
     known: Guesses
     _newest: int = 0
-    _counting: threading.Lock = field(default_factory=threading.Lock)  # of `_newest`
+    # of `_newest`; again by who holds it: a signal may stop the session while its own thread counts
+    _counting: Any = field(default_factory=threading.RLock)
     _running: threading.Lock = field(default_factory=threading.Lock)  # of the streams
     _objectives: dict[int, Objective] = field(default_factory=dict)
     _scores: dict[int, Score] = field(default_factory=dict)
