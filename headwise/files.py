@@ -110,8 +110,8 @@ def cannot_write(folder: Path, error: BaseException, advice: str = RUN_AGAIN) ->
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError) and (there := _in_the_way(error)):
         kind = "a folder" if os.path.isdir(there) else "a file"
         return HeadwiseError(
-            f"Cannot write to {folder}: {kind} is in the place of {there.name}. Nothing was left half-written. Move it away, "
-            "and repeat the command."
+            f"Cannot write to {folder}: {kind} is in the place of {there.name}. Nothing was left half-written. Move it away"
+            + (", and repeat the command." if advice == RUN_AGAIN else f". {advice}")
         )
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     if "No space left" in reason or "quota" in reason:

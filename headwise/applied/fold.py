@@ -267,16 +267,17 @@ def folded(tower: Tower, mask: Mask, means: Means | None = None, *, check_weight
                 "thread. Fold one at a time, or use headwise.apply, which other threads do not see."
             )
         _folding.update(places)
-    edits = changes(tower, mask)
-    saved = [edit.view.detach().clone() for edit in edits]
-    try:
+    saved: list[tuple[torch.Tensor, torch.Tensor]] = []
+    try:  # from here on, whatever happens, the places are given back
+        edits = changes(tower, mask)
+        saved = [(edit.view, edit.view.detach().clone()) for edit in edits]
         with torch.no_grad():
             for edit in edits:
                 edit.view.copy_(edit.value)
         yield
     finally:
         with torch.no_grad():
-            for edit, old in zip(edits, saved, strict=True):
-                edit.view.copy_(old)
+            for view, old in saved:
+                view.copy_(old)
         with _lock:
             _folding.difference_update(places)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower
+from headwise.baselines.training import FitSettings, Fitted, Progress, fitted_tower, thawed_copy, train_tower, walk
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import Pixels
 from headwise.scoring.losses import Captions
 from headwise.search.training import Anchors
-from headwise.towers.base import Tower
+from headwise.towers.base import Tower, evaluating
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -90,18 +90,37 @@ def _names(tower: Tower) -> list[str]:
             "Install it with: pip install 'headwise[baselines]'"
         ) from error
     inside = {id(module) for block in tower.blocks for module in block.module.modules()}
-    names = [
-        name
+    layers = {
+        name: module
         for name, module in tower.parts.named_modules()
-        # a subclass may be read by its weight alone and never called (torch's own multi-head attention)
-        if type(module) is nn.Linear and id(module) in inside and name.rpartition(".")[2] in PROJECTIONS
-    ]
+        if isinstance(module, nn.Linear) and id(module) in inside and name.rpartition(".")[2] in PROJECTIONS
+    }
+    called = _called(tower, list(layers.values()))
+    names = [name for name, module in layers.items() if id(module) in called]
     if not names:
         raise HeadwiseError(
             f"The LoRA baseline found no attention projection that is a layer of its own in {tower.family}. "
             "Use a transformers model."
         )
     return names
+
+
+def _called(tower: Tower, layers: list[nn.Linear]) -> set[int]:
+    """Which layers a walk calls, by their ids: others are read by their weights alone (torch's own multi-head attention, timm's
+    packed projections where some queries are wanted), and what LoRA adds to them would take no part."""
+    found: set[int] = set()
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: found.add(id(layer))) for layer in layers]
+    try:
+        with evaluating(tower.parts), torch.no_grad():
+            walk(
+                tower,
+                torch.zeros(1, 3, tower.resolution, tower.resolution).to(tower.device, tower.dtype),
+                FitSettings(),
+            )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def _put(parts: nn.Module, name: str, module: nn.Module) -> None:

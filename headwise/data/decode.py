@@ -54,7 +54,7 @@ def open_image(data: bytes) -> Image.Image:
         return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
-    except HeadwiseError:
+    except (HeadwiseError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise HeadwiseError(f"not an image ({other_kind(data[:512]) or 'no format that Pillow knows'})") from None
@@ -74,7 +74,7 @@ def decode(data: bytes) -> Image.Image:
         return _not_black(to_rgb(ImageOps.exif_transpose(image)), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
-    except HeadwiseError:
+    except (HeadwiseError, MemoryError):  # short of memory is no fault of the picture
         raise
     except Exception as error:
         raise HeadwiseError(f"truncated or broken image ({_first_line(error)})") from None
@@ -94,7 +94,7 @@ def decode_small(data: bytes, size: int) -> Image.Image:
         return _not_black(to_rgb(ImageOps.exif_transpose(image)), deep)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
-    except HeadwiseError:
+    except (HeadwiseError, MemoryError):  # short of memory is no fault of the picture
         raise
     except Exception as error:
         raise HeadwiseError(f"truncated or broken image ({_first_line(error)})") from None

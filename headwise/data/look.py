@@ -56,6 +56,15 @@ def check_images(
         verdict = _decode_all(refs, workers, progress)
         if path:
             _save(path, *verdict)
+    elif verdict[1]:  # what could not be read may be readable now: another Pillow, another limit of pixels
+        looks, known = verdict
+        some = sorted(known)
+        found, still = _decode_all([refs[i] for i in some], workers, None)
+        for i, look in zip(some, found, strict=True):
+            looks[i] = look
+        verdict = looks, {some[k]: reason for k, reason in still.items()}
+        if path and verdict[1] != known:
+            _save(path, *verdict)
     looks, reasons = verdict
     return [replace(ref, look=look) for ref, look in zip(refs, looks, strict=True)], reasons
 

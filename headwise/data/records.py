@@ -62,7 +62,7 @@ def rows_of(records: Records, wanted: Wanted) -> Table:
     columns = choose(records.columns, wanted, records.name)
     table = Table(records.name, (), roots=records.roots)
     if columns.label is None:
-        return replace(table, rows=(_row(records.name, record, columns) for record in records.records))
+        return replace(table, rows=(_row(records.name, record, columns, wanted.bare) for record in records.records))
     if columns.label in records.class_names:
         names = records.class_names[columns.label]
         rows = (_numbered(_row(records.name, r, columns), r, columns.label, len(names)) for r in records.records)
@@ -70,7 +70,7 @@ def rows_of(records: Records, wanted: Wanted) -> Table:
     return _labelled(table, columns, records)
 
 
-def _row(source: str, record: Record, columns: Columns) -> Row:
+def _row(source: str, record: Record, columns: Columns, alone: bool = False) -> Row:
     bad = partial(Row, record.origin)
     if record.problem:
         return bad(problem=record.problem)
@@ -85,8 +85,10 @@ def _row(source: str, record: Record, columns: Columns) -> Row:
     except HeadwiseError as error:
         return bad(problem=str(error))
     captions = tuple(record.cells.get(column) for column in columns.captions)
-    # a row with several captions is a whole image; single captions of the same bytes belong together
-    whole = len(captions) != 1 or any(isinstance(value, list | tuple | np.ndarray) for value in captions)
+    # a row with several captions is a whole image; single captions of the same bytes belong together, and images alone
+    whole = not alone and (
+        len(captions) != 1 or any(isinstance(value, list | tuple | np.ndarray) for value in captions)
+    )
     known = name or (value.get("path") if isinstance(value, Mapping) else None)
     return Row(
         record.origin,

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,9 +247,9 @@ def trim(folder: Path, most: int, keep: Collection[str]) -> None:
     never one that another process is opening."""
     found = []
     for path in folder.iterdir():
-        if (path / INDEX).exists():
-            size = sum(file.stat().st_size for file in path.iterdir())
-            found.append(((path / INDEX).stat().st_mtime_ns, path, size))
+        with suppress(OSError):  # no shard, or another process removes it at this moment
+            used = (path / INDEX).stat().st_mtime_ns
+            found.append((used, path, sum(file.stat().st_size for file in path.iterdir())))
     total = sum(size for _, _, size in found)
     for _, path, size in sorted(found):
         if total <= most:

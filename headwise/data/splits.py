@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from headwise.data.pairs import Pairs, joined
+from headwise.data.pairs import COLA_PAIRS, Pairs, joined
 from headwise.data.split_words import MEANING, meaning
 from headwise.errors import HeadwiseError
 from headwise.wording import option
@@ -95,11 +95,12 @@ def split(
         several = len(set(words.values())) > 1
         by = "given" if several else "group" if pairs.groups is not None and keep_groups else "image"
     if by == "given":
-        parts, how = _given(pairs, fractions, seed, keep_groups)
+        parts, how = _given(pairs, fractions, seed, keep_groups, near_duplicates)
     else:
         if by == "group" and pairs.groups is None:
             raise HeadwiseError(f"{pairs.name} has no group column to split by. Name one with group=COLUMN.")
-        clusters = _clusters(pairs, range(len(pairs)), by == "group", near_duplicates)
+        together = by == "group" or pairs.kind == COLA_PAIRS  # halves of pairs are not to be measured
+        clusters = _clusters(pairs, range(len(pairs)), together, near_duplicates)
         parts = _fill(pairs, clusters, fractions, seed)
         total = sum(fractions)
         shares = "/".join(f"{100 * f / total:.0f}" for f in fractions)
@@ -140,6 +141,7 @@ def _mixture(pairs: Pairs, by: str, fractions: Sequence[float], seed: int, near:
             side, name = sides[i]
             if any(sides[j][0] > side and sides[j][1] != name for j in cluster):
                 dropped.add(i)
+    dropped |= _partners(pairs, dropped)
     parts = [[i for i, (side, _) in sides.items() if side == number and i not in dropped] for number in range(3)]
     for name, indices in zip(NAMES, parts, strict=True):
         for part, left in pairs.by_part(indices):
@@ -192,7 +194,20 @@ def _words(pairs: Pairs, strict: bool) -> dict[str, str]:
     return found
 
 
-def _given(pairs: Pairs, fractions: Sequence[float], seed: int, keep_groups: bool) -> tuple[list[list[int]], str]:
+def _partners(pairs: Pairs, images: Collection[int]) -> set[int]:
+    """The other halves of Cola's pairs among these images of a mixture."""
+    found, start = set(), 0
+    for part in pairs.parts:
+        if part.pairs.kind == COLA_PAIRS and part.pairs.groups is not None:
+            gone = {group for i, group in enumerate(part.pairs.groups) if start + i in images}
+            found |= {start + i for i, group in enumerate(part.pairs.groups) if group in gone}
+        start += len(part.pairs)
+    return found
+
+
+def _given(
+    pairs: Pairs, fractions: Sequence[float], seed: int, keep_groups: bool, near: bool
+) -> tuple[list[list[int]], str]:
     """As the split column says. A part that it lacks is made of another, never of the test images."""
     if pairs.splits is None:
         raise HeadwiseError(
@@ -209,7 +224,7 @@ def _given(pairs: Pairs, fractions: Sequence[float], seed: int, keep_groups: boo
         how += "; nothing is called test, so these validation images are the test split"
     source = next((name for name in ("search", "pick") if parts[name]), None)
     if source and not (parts["search"] and parts["pick"]) and parts["test"]:
-        clusters = _clusters(pairs, parts[source], pairs.groups is not None and keep_groups, True)
+        clusters = _clusters(pairs, parts[source], pairs.groups is not None and keep_groups, near)
         parts["search"], parts["pick"] = _fill(pairs, clusters, fractions[:2], seed)
         made = "pick taken from search" if source == "search" else "search taken from the validation images"
         how += f"; {made}, seed {seed}"

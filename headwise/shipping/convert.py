@@ -88,13 +88,14 @@ def _preprocess(spec: dict[str, Any]) -> dict[str, Any]:
             f"open_clip has no words for this preprocessing: pictures are resized to {edge} pixels and cropped to {side}. "
             "Use --to hf or --to onnx."
         )
+    normalised = spec.get("do_normalize", True)
     return {
         "size": [side, side],
         "mode": "RGB",
-        "mean": list(spec.get("image_mean") or (0.0, 0.0, 0.0)),
-        "std": list(spec.get("image_std") or (1.0, 1.0, 1.0)),
+        "mean": list((normalised and spec.get("image_mean")) or (0.0, 0.0, 0.0)),
+        "std": list((normalised and spec.get("image_std")) or (1.0, 1.0, 1.0)),
         "interpolation": RESAMPLE.get(int(spec.get("resample", 3)), "bicubic"),
-        "resize_mode": "shortest" if spec.get("do_center_crop") else "squash",
+        "resize_mode": "shortest" if spec.get("do_center_crop") and size.get("shortest_edge") else "squash",
     }
 
 

@@ -5,6 +5,7 @@ In: a library's model, or what would make one. Out: nothing, or a refusal. It ch
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,11 @@ def _misfit(model: Model, found: tuple[int, ...], size: int) -> str:
 # ---- no code from model files
 
 
+_guarding = threading.Lock()
+_guards: list[object] = []  # one for every context that is open
+_formers: list[tuple] = []  # what they replaced
+
+
 @contextmanager
 def no_foreign_code() -> Iterator[None]:
     """Inside, transformers neither asks whether to run a model's own Python files nor runs them, whoever calls it.
@@ -157,12 +163,18 @@ def no_foreign_code() -> Iterator[None]:
     def refuse(*_args: object, **_options: object) -> None:
         raise ValueError("custom code was asked for; trust_remote_code is never given")
 
-    formers = dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module
-    dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module = 0, refuse
+    with _guarding:  # several threads may load: the first sets the guard, the last takes it away
+        if not _guards:
+            _formers.append((dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module))
+            dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module = 0, refuse
+        _guards.append(refuse)
     try:
         yield
     finally:
-        dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module = formers
+        with _guarding:
+            _guards.pop()
+            if not _guards:
+                dynamic.TIME_OUT_REMOTE_CODE, dynamic.get_class_in_module = _formers.pop()
 
 
 def cannot_load(what: str, error: Exception, hint: str = "") -> HeadwiseError:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import randomise
 
-from headwise.applied import live
+from headwise.applied import fold, live
 from headwise.applied.fold import folded
 from headwise.applied.merge import merge
 from headwise.edits.arrays import Array
@@ -35,6 +35,26 @@ def arrays_of(name: str, *arrays: torch.Tensor) -> Letter:
     """A letter with random arrays."""
     names = [one for one, _ in KINDS[name].arrays]
     return Letter(name, None, tuple(zip(names, map(Array.of, arrays), strict=True)))
+
+
+def test_weights_are_given_back_where_copies_do_not_fit(tower, monkeypatch):
+    """A failure between claiming the weights and changing them."""
+    mask, made = Mask.suppress(tower.grid, HEADS), fold.changes
+    before = [parameter.clone() for parameter in tower.parts.parameters()]
+    calls = []
+
+    def short(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise MemoryError
+        return made(*given)
+
+    monkeypatch.setattr(fold, "changes", short)
+    with pytest.raises(MemoryError), folded(tower, mask):
+        pass
+    with folded(tower, mask):
+        pass
+    assert all(map(torch.equal, before, tower.parts.parameters()))
 
 
 def folding_masks(grid) -> dict[str, Mask]:

@@ -15,6 +15,7 @@ from headwise.scoring.losses import captions, value_of
 from headwise.scoring.ranking import retrieve
 from headwise.scoring.recall import recalls
 from headwise.search.training import Anchors, split_off
+from headwise.towers import tower_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 from planted import SCALE, planted
@@ -218,6 +219,29 @@ def test_bad_input_is_refused(case):
         run("adapter", replace(case, texts=case.texts[:-2], owner=case.owner[:-2]))
     with pytest.raises(HeadwiseError, match="owner"):
         run("lora", replace(case, owner=np.arange(3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"global_pool": "token"}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"global_pool": "map", "class_token": False}),
+        ("eva02_tiny_patch14_224", {}),
+    ],
+)
+def test_lora_is_added_where_a_layer_is_called(name, options):
+    """timm's packed projections are read by their weights alone where few queries are wanted, and always beside RoPE."""
+    import timm
+
+    torch.manual_seed(0)
+    side = 28 if "eva" in name else 32
+    tower = tower_of(timm.create_model(name, img_size=side, num_classes=0, depth=2, **options).eval())
+    images = torch.randn(16, 3, side, side)
+    memory = captions(torch.randn(16, 192), np.arange(16), 16)
+    found = fit("lora", tower, images, memory, replace(SETTINGS, epochs=1))
+    assert found.trained > 0
+    assert found.embed(images).shape == (16, 192)
 
 
 def test_without_peft_lora_says_what_to_install(case, monkeypatch):

@@ -73,3 +73,14 @@ def test_sources_without_columns_take_no_notice(tmp_path):
 def test_a_misspelt_option_is_an_error(tmp_path):
     with pytest.raises(HeadwiseError, match="Did you mean caption"):
         read_beside("demo", {"captoin": "titel"})
+
+
+def test_images_alone_are_each_counted_once(tmp_path):
+    """A table with a row a caption holds every picture's bytes several times."""
+    pictures = []
+    for i in range(4):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (40 * i, 10, 10)).save(stream, "PNG")
+        pictures += [stream.getvalue()] * 5
+    source = {"image": pictures, "caption": [f"text {i}" for i in range(20)]}
+    assert len(read(source)) == len(read_beside(source, {}, bare=True)) == 4

@@ -243,6 +243,22 @@ def test_the_bound_drops_what_was_used_least_recently(pairs: Pairs, cache: Path)
     assert len(names()) == 2
 
 
+def test_shards_that_another_process_removes_meanwhile_are_no_error(tmp_path: Path) -> None:
+    def other() -> None:
+        for _ in range(150):
+            for i in range(20):
+                (tmp_path / f"s{i}").mkdir(exist_ok=True)
+                (tmp_path / f"s{i}" / shards.INDEX).write_bytes(b"x")
+            for i in range(20):
+                shards.remove_shard(tmp_path, f"s{i}")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    while thread.is_alive():
+        shards.trim(tmp_path, 10**12, keep=())
+    thread.join()
+
+
 def test_what_does_not_fit_is_refused_before_the_work(pairs: Pairs) -> None:
     with pytest.raises(HeadwiseError, match="more than the cache size"):
         pixels(pairs, model(), cache_size=1000)

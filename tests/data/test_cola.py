@@ -11,6 +11,8 @@ from headwise.data.read import read
 from headwise.data.splits import split
 from headwise.errors import HeadwiseError
 
+from .conftest import encoded
+
 
 def write(path: Path, value: object) -> str:
     path.write_text(json.dumps(value))
@@ -43,6 +45,35 @@ def test_pairs_stay_together(images: Path) -> None:
     for part in (splits.search, splits.pick, splits.test):
         assert {i ^ 1 for i in part} == set(part)
     assert splits.how.startswith("by group")
+
+
+@pytest.mark.parametrize("by", ["auto", "image", "group"])
+def test_no_way_of_splitting_parts_a_pair(images: Path, by: str) -> None:
+    data = [[f"{2 * i}.png", "a", f"{2 * i + 1}.png", "b"] for i in range(5)]
+    splits = split(read(write(images / "multi.json", data)), by=by)
+    for part in (splits.search, splits.pick, splits.test):
+        assert {i ^ 1 for i in part} == set(part)
+
+
+def test_a_mixture_leaves_out_whole_pairs(images: Path) -> None:
+    """Pictures that another part has on another side are left out, and their partners with them."""
+    data = [[f"{2 * i}.png", "a", f"{2 * i + 1}.png", "b"] for i in range(5)]
+    write(images / "multi.json", data)
+    (images / "more").mkdir()
+    for i in range(20, 40):
+        (images / "more" / f"{i}.png").write_bytes(encoded(i))
+    rows = [f"{i}.png,text {i}" for i in (0, 4)] + [f"more/{i}.png,more {i}" for i in range(20, 40)]
+    (images / "pairs.csv").write_text("image,caption\n" + "\n".join(rows) + "\n")
+    parts = [{"source": "cola:{here}/multi.json"}, {"source": "{here}/pairs.csv"}]
+    (images / "mix.json").write_text(json.dumps({"parts": parts}))
+    mixed, lost = read(f"mix:{images / 'mix.json'}"), 0
+    for seed in range(8):
+        splits = split(mixed, seed=seed)
+        for name in ("search", "pick", "test"):
+            own = mixed.by_part(getattr(splits, name))[0][1]
+            assert {i ^ 1 for i in own} == set(own)
+            lost -= len(own)
+    assert lost > -10 * 8  # some were left out
 
 
 def test_pairs_are_drawn_whole(images: Path) -> None:

@@ -3,15 +3,17 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from headwise.data.decode import decode, decode_small, pillow_warnings
+from headwise.data.read import read
 from headwise.errors import HeadwiseError
 
-from .conftest import bomb, picture
+from .conftest import bomb, encoded, picture
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -120,3 +122,27 @@ def test_16_bit_colour_of_fewer_bits_is_refused(colours: int) -> None:
     for factor in (1, 15):  # 8 and 12 bits: all black, or almost
         with pytest.raises(HeadwiseError, match="would be almost black"):
             decode(sixteen(values * factor))
+
+
+def test_memory_that_is_short_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_args: object) -> None:
+        raise MemoryError
+
+    data = encoded(1)
+    monkeypatch.setattr(Image.Image, "convert", short)
+    for made in (decode, lambda data: decode_small(data, 8)):
+        with pytest.raises(MemoryError):
+            made(data)
+
+
+def test_what_was_refused_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later Pillow, or another limit of pixels, may read it."""
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(encoded(i))
+    rows = [(f"{tmp_path}/{i}.png", f"text {i}") for i in range(3)]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(HeadwiseError, match="more than 100 pixels"):
+        read(rows)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert len(read(rows)) == 3
+    assert len({image.look for image in read(rows).images}) == 3  # as they look, not as what was not read

@@ -18,6 +18,7 @@ from torch import nn
 from headwise.data.read import read
 from headwise.errors import HeadwiseError
 from headwise.towers import load, wrap
+from headwise.towers.whole import no_foreign_code
 
 
 def plain():
@@ -314,6 +315,20 @@ def test_a_configuration_that_describes_more_than_the_weights_hold_is_refused_be
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     with pytest.raises(HeadwiseError, match=r"describes [\d,]{15,} parameters, its weights have [\d,]+ bytes"):
         load(str(folder))
+
+
+def test_the_guard_against_code_holds_until_the_last_who_loads_is_done():
+    from transformers import dynamic_module_utils as dynamic
+
+    before = dynamic.get_class_in_module, dynamic.TIME_OUT_REMOTE_CODE
+    first, second = no_foreign_code(), no_foreign_code()  # as in two threads that overlap
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(ValueError, match="trust_remote_code is never given"):
+        dynamic.get_class_in_module("a", "b")
+    second.__exit__(None, None, None)
+    assert (dynamic.get_class_in_module, dynamic.TIME_OUT_REMOTE_CODE) == before
 
 
 def test_a_preprocessing_given_to_wrap_is_what_is_saved(tmp_path):
