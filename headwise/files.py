@@ -80,6 +80,27 @@ def new_folder(place: str | Path, *, advice: str = RUN_AGAIN) -> Iterator[Path]:
         _put(stage, place)
 
 
+def put_aside(place: Path) -> str:
+    """Move a folder that a former run wrote, perhaps with files of the user's own in it, out of the way.
+
+    Returns:
+        The sentence that says where it is now; empty where there was none.
+
+    Raises:
+        HeadwiseError: the file system refuses.
+    """
+    if not place.is_dir():
+        return ""
+    number = 1
+    while os.path.lexists(to := place.with_name(f"former-{place.name}-{number}")):
+        number += 1
+    try:
+        os.rename(place, to)
+    except OSError as error:
+        raise cannot_write(place.parent, error) from error
+    return f"{place.name}/ of a former choice is now {to.name}/."
+
+
 def _put(stage: Path, place: Path) -> None:
     """The new folder of a stage in its place, which others may take or leave at the same time.
 

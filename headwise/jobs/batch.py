@@ -33,6 +33,7 @@ RESULTS = {  # of the commands that a job may be: what each leaves
 }
 NAME = re.compile(r"[\w][\w.-]{0,99}")
 RECORD = "batch.json"
+PAGE = "batch.md"
 LONGEST = 1 << 20  # bytes of a file of jobs
 
 
@@ -79,6 +80,9 @@ def read_jobs(path: Path) -> list[Job]:
     names = [job.name.casefold() for job in jobs]
     if twice := [job.name for job in jobs if names.count(job.name.casefold()) > 1]:
         raise HeadwiseError(f"{path}: two jobs are called {twice[0]}; each needs a folder of its own.")
+    taken = {RECORD, PAGE, *(f"{name}.log" for name in names)}
+    if own := [job.name for job in jobs if job.name.casefold() in taken]:
+        raise HeadwiseError(f"{path}: a job cannot be called {own[0]!r}: the batch writes a file of this name.")
     return jobs
 
 
@@ -141,7 +145,7 @@ def batch(jobs: Sequence[Job], out: Path, run: Runner, say: Callable[[str], None
             rows.append(row)
             say(f"{title}: {row['state']}. {row.get('reason') or row['summary']}")
         rest = [known[later.name] for later in jobs[number:] if later.name in known]
-        write_files(out, {RECORD: dump({"format": 1, "jobs": [*rows, *rest]}), "batch.md": _page(rows, len(jobs))})
+        write_files(out, {RECORD: dump({"format": 1, "jobs": [*rows, *rest]}), PAGE: _page(rows, len(jobs))})
     return rows
 
 

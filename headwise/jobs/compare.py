@@ -143,7 +143,9 @@ def compare(
             "fitness": bench.task.fitness,
         },
         "left_out": left_out,
-        "test_reads_cache": remember_reads(bench, "test", [run.chosen for run in runs]),
+        "test_reads_cache": remember_reads(
+            bench, "test", [mask for run in runs for mask in (run.chosen, run.best.mask)]
+        ),
         "rows": table.rows(),
     }
     write_files(

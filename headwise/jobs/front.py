@@ -18,7 +18,7 @@ from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import with_means
-from headwise.files import write_files
+from headwise.files import put_aside, write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.choosing import remember_test
 from headwise.jobs.steps.clean import seen_by
@@ -157,6 +157,8 @@ def front(
     if folder is not None:
         if mask is not None:
             mask.save_pretrained(folder / "mask")
+        elif former := put_aside(folder / "mask"):
+            reporter.say(former)
         files = {"front.png": front_png(results), "front.md": front_text(results), "front.json": dump(results)}
         write_files(folder, files)
     return Fronted(mask, Findings(results), folder)

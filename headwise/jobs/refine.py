@@ -151,7 +151,7 @@ def refine(
     domains = kept_benches(ready, keep, given, folder, settings.seed, machine, reporter, split_by, columns)
     bench = with_kept(bench, domains)
     if anchor is not None:
-        bench = replace(bench, anchored=anchor_images(anchor, given, ready, machine, reporter, columns))
+        bench = replace(bench, anchored=anchor_images(anchor, bench, ready, machine, reporter, columns))
     check_captions(bench, settings)
     if dry_run:
         say_before(bench)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headwise.edits.edit import canonical, unbound
+from headwise.errors import HeadwiseError
 from headwise.evaluation.evaluator import Evaluator
 from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
@@ -22,6 +23,7 @@ from headwise.jobs.steps.tasks import Goal
 from headwise.search.first_order import edits_of
 from headwise.search.sweep import Sweep
 from headwise.search.sweep import sweep as run_sweep
+from headwise.wording import option
 
 
 def sweep(
@@ -57,6 +59,10 @@ def sweep(
     folder = Path(out) if out is not None else None
     machine = machine or Machine()
     operator = canonical(operator)
+    if folder is not None and (folder / "results.json").is_file():
+        raise HeadwiseError(
+            f"{folder} holds a run of refine, whose heat map would be replaced. Give another {option('out', 'FOLDER')}."
+        )
     ready = load_model(model, machine)
     ready.tower.check_edit(operator)
     given = read_pairs(pairs, reporter, columns)

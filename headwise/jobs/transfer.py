@@ -47,6 +47,7 @@ COLUMN = (
     "split_how",
     "images",
     "score",
+    "fitness",
     "searched",
     "test_reads_cache",
     "equal_captions",

@@ -65,5 +65,6 @@ def explore_html(
         operators=[(name, KINDS[name].about) for name in operators],
         operator=next((name for name in (*mask.names, *swept) if name in operators), "zero"),
         texts=texts,
+        live=True,
         **values,
     )

@@ -25,8 +25,8 @@ def transfer_text(results: Mapping[str, Any]) -> str:
     Arguments:
         results: what `headwise.transfer` returns and `transfer.json` holds.
     """
-    data, measure = results["data"], metric_name(results["fitness"])
-    head = ["mask", "found on", *(markdown(short_name(one["source"])) for one in data), "mean on pick", "mean on test"]
+    data, measure = results["data"], _measure(results)
+    head = ["mask", "found on", *map(markdown, _names(results)), "mean on pick", "mean on test"]
     lines = [
         "# Transfer",
         "",
@@ -111,9 +111,7 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
         FigureCanvasAgg(figure)
         axis = figure.subplots()
         image = axis.imshow(table, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        axis.set_xticks(
-            range(len(data)), [picture(short_name(one["source"])) for one in data], fontsize=8, rotation=20, ha="right"
-        )
+        axis.set_xticks(range(len(data)), list(map(picture, _names(results))), fontsize=8, rotation=20, ha="right")
         labels = [_label(row) for row in rows]
         axis.set_yticks(range(len(rows)), labels, fontsize=8)
         axis.set_xlabel("tested on", fontsize=9)
@@ -126,7 +124,7 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
                 text = change(one["delta"]) + (" ●" if sure else "")
                 dark = abs(table[y][x]) > 0.65 * limit
                 axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-        measure = metric_name(results["fitness"])
+        measure = _measure(results)
         figure.suptitle(
             f"Change of {picture(measure)} on the test split, points (● better or worse by interval and p)", fontsize=9
         )
@@ -135,6 +133,22 @@ def transfer_png(results: Mapping[str, Any]) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _measure(results: Mapping[str, Any]) -> str:
+    """What changes are of."""
+    kinds = {one.get("fitness", results["fitness"]) for one in results["data"]}
+    return metric_name(results["fitness"]) if len(kinds) == 1 else "the metric of each data set"
+
+
+def _names(results: Mapping[str, Any]) -> list[str]:
+    """Of the data sets; with their metrics, where these differ."""
+    data = results["data"]
+    kinds = [one.get("fitness", results["fitness"]) for one in data]
+    names = [short_name(one["source"]) for one in data]
+    if len(set(kinds)) == 1:
+        return names
+    return [f"{name} ({metric_name(kind)})" for name, kind in zip(names, kinds, strict=True)]
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -56,6 +56,8 @@ jobs:
         ("jobs: [{command: refine}]\nmore: 1", "'more' is not known"),
         ("jobs: [{command: reboot}]", "none of refine"),
         ("jobs: [{command: sweep, name: ../up}]", "no name of a folder"),
+        ("jobs: [{command: sweep, name: Batch.json}]", "the batch writes a file of this name"),
+        ("jobs: [{command: sweep, name: a}, {command: sweep, name: a.log}]", "cannot be called 'a.log'"),
         ("jobs: [{command: sweep, name: a}, {command: sweep, name: A}]", "folder of its own"),
         ("jobs: [{command: sweep, out: x}]", "the batch's own"),
         ("jobs: [{command: sweep, operator: {a: 1}}]", "a text, a number"),

@@ -69,7 +69,7 @@ OWN = {
         (["--mask", "L99.H0=zero"], "L99"),
         (["--mask", "L1.H0=nil"], "nil"),
         (["--mask", "no-such-mask"], "no-such-mask"),
-        (["--mask", "L1.H0=mean"], "mean outputs"),
+        (["--mask", "L1.H0=mean"], "its mean output"),
         (["--per-query", "."], "is a folder"),
         (["--per-query", "/dev/null/ranks.parquet"], "/dev/null is a file"),
     ],

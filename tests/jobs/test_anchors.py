@@ -2,16 +2,24 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import write_pairs
+from told import Told
 
 import headwise
 from headwise.data.read import read, read_beside
+from headwise.data.seen import recognised
+from headwise.data.splits import split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.refine import refine
+from headwise.jobs.steps.bench import prepare
+from headwise.jobs.steps.clean import seen_by
+from headwise.jobs.steps.keeping import with_kept
+from headwise.jobs.steps.opening import Machine, anchor_images, kept_benches
 from headwise.jobs.steps.settings import Settings
 from headwise.search.values import ValueSettings
 from headwise.towers import load
@@ -190,3 +198,25 @@ def test_what_is_refused(run, source, old, tmp_path):
 def _empty(folder):
     (folder / "empty").mkdir()
     return folder / "empty"
+
+
+def test_a_budget_has_to_pay_for_embedding_them(source, old, tmp_path):
+    few = write_pairs(tmp_path / "few", 12, splits=("search", "search", "pick", "test"))
+    settings = Settings(rungs=("mask", "scale"), budget=9.0, controls=1)
+    with pytest.raises(HeadwiseError, match=r"embedding the anchors takes 4\.0\. Give at least budget=13"):
+        refine("demo", few, settings=settings, anchor=old)
+
+
+def test_images_that_judge_kept_domains_are_no_anchors(source, tmp_path):
+    """What training holds in place says nothing of what an edit does to old data."""
+    kept = write_pairs(tmp_path / "kept", 24, start=300, splits=("search", "search", "pick", "test"))
+    told = Told()
+    bench = prepare(load("demo"), given := read(source), split(given))
+    domains = kept_benches(bench.model, [kept], given, None, 0, Machine(), told)
+    found = anchor_images(kept, with_kept(bench, domains), bench.model, Machine(), told, {})
+    judged = {domains[0].pairs.images[i].hash for name in ("pick", "test") for i in domains[0].indices(name)}
+    assert len(found.pairs) == 24 - len(judged) == 12
+    assert not judged & {image.hash for image in found.pairs.images}
+    assert any("12 images by which a kept domain is judged are left out" in said for said in told.said)
+    memory = seen_by(replace(bench, anchored=found))["search"]
+    assert recognised(found.pairs, [memory]).all()  # evaluate takes them for searched

@@ -4,10 +4,16 @@ import json
 
 import pytest
 from conftest import write_pairs
+from told import Told
 
+from headwise.data.read import read
+from headwise.data.splits import split
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
+from headwise.jobs.steps.artefacts import write_model
+from headwise.jobs.steps.bench import prepare
 from headwise.jobs.steps.opening import check_folder
+from headwise.towers import load
 
 QUICK = ["--strategy", "greedy", "--max-heads", "1", "--controls", "1", "--finalists", "2"]
 ALL = ["results.json", "splits.json", "head_mask.json", "report.md", "heads.png", "study.sqlite"]
@@ -57,11 +63,23 @@ def test_any_artefact_that_cannot_be_written_keeps_none_of_the_others(refined, n
     assert (out / "model" / "model.safetensors").is_file()
 
 
+def test_the_model_of_a_former_choice_is_not_taken_for_that_of_one_that_does_not_fold(tmp_path):
+    bench = prepare(load("demo"), given := read(write_pairs(tmp_path / "pairs", 24)), split(given))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("mine")
+    told = Told()
+    mask = Mask.suppress(bench.tower.grid, ["L1.H0"], "cls")  # which needs another attention
+    assert not write_model(bench, mask, {}, tmp_path, told)
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / "former-model-1" / "thesis.tex").read_text() == "mine"
+    assert "model/ of a former choice is now former-model-1/." in told.said[-1]
+
+
 def test_a_folder_without_its_study_is_still_ones_own(tmp_path):
     """What a run with learned edits leaves, whose study was moved away."""
     for name in (
         *ALL[:-1], "head_mask.safetensors", "learned-spectral-seed0.safetensors", "bp-zero-seed0.safetensors",
-        "trained-projection-seed0.safetensors", "refit-projection-seed0.safetensors", "deltas-zero.safetensors", "report.html", "run.toml", "search-embeddings",
+        "trained-projection-seed0.safetensors", "refit-projection-seed0.safetensors", "former-model-1", "former-mask-2", "deltas-zero.safetensors", "report.html", "run.toml", "search-embeddings",
     ):  # fmt: skip
         (tmp_path / name).write_bytes(b"")
     check_folder(tmp_path)

@@ -112,6 +112,8 @@ def test_a_clock_goes_on_where_it_stopped(tmp_path):
         assert [again(), again()] == said
         assert again() == pytest.approx(said[-1], abs=5.0)
         assert said[0] == pytest.approx(100.0, abs=5.0)
+        other = Clock(study, time.monotonic(), "other settings")  # another run in the same study has answers of its own
+        assert other() == pytest.approx(0.0, abs=5.0)
 
 
 def test_parts_of_a_budget():

@@ -98,11 +98,11 @@ def test_a_run_has_them_on_every_split_and_evaluate_and_take_repeat_it(source, l
     other = tmp_path / "other.txt"
     other.write_text("a dog\n")
     with pytest.raises(HeadwiseError, match="other distractors"):
-        goal_of(Goal(distractors=str(other)), results)
+        goal_of(tmp_path, Goal(distractors=str(other)), results)
     gone = json.loads(json.dumps(results))
     gone["data"]["distractors"]["source"] = str(tmp_path / "gone.txt")
     with pytest.raises(HeadwiseError, match=r"needed again.*cannot be read"):
-        goal_of(Goal(), gone)
+        goal_of(tmp_path, Goal(), gone)
 
 
 def test_chance_is_lower_among_more_texts(source):

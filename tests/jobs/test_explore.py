@@ -117,6 +117,17 @@ def test_captions_in_any_script_are_found_as_they_are(tmp_path):
     assert HOSTILE not in page
 
 
+def test_a_run_that_swept_and_chose_nothing_can_be_explored(session, run):
+    """As one of learned edits alone, none of which was shown to be better: the page needs the heads all the same."""
+    from headwise.jobs.explore import _page
+
+    results = finished(run)
+    results["sweep"], results["chosen"] = [], {**results["chosen"], "heads": [], "edits": {}, "size": 0}
+    page = _page(run.parent, results, replace(session, chosen=Mask.identity(session.chosen.grid)))
+    for needed in ('id="heads"', 'id="card"', 'data-head="L5.H5"'):
+        assert needed in page
+
+
 def test_an_image_that_no_longer_decodes_is_said(tmp_path):
     folder = finished_run(tmp_path, 30)
     (tmp_path / "images" / "3.png").write_bytes(b"no picture")

@@ -16,6 +16,7 @@ from headwise.demo import model_folder
 from headwise.edits.mask import Mask
 from headwise.reports.front import front_text
 from headwise.reports.kept import kept_section
+from headwise.towers import load
 
 pytest.importorskip("pymoo")
 QUICK = ["--budget", "30", "--population", "8"]
@@ -113,10 +114,12 @@ def test_numbers_of_the_front_are_those_that_evaluate_gives(run, model, tmp_path
 
 
 def test_without_a_choice_the_test_split_is_not_read(run, model, new, tmp_path):
-    code, out, _ = run("front", model, new, "-o", tmp_path / "o", *QUICK)
+    Mask.suppress(load("demo").tower.grid, ["L0.H0"]).save_pretrained(tmp_path / "o" / "mask")  # of a former choice
+    code, out, err = run("front", model, new, "-o", tmp_path / "o", *QUICK)
     assert code == 0
     assert "test split was not read" in out
     assert not (tmp_path / "o" / "mask").exists()
+    assert "mask/ of a former choice is now former-mask-1/." in err
     with sqlite3.connect(tmp_path / "o" / "study.sqlite") as db:
         assert {split for (split,) in db.execute("SELECT DISTINCT split FROM evaluations")} == {"search", "pick"}
 

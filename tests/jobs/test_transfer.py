@@ -1,6 +1,7 @@
 """transfer on the packaged model: the matrix is that of evaluate; documented errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -15,6 +16,8 @@ from headwise.jobs.evaluate import evaluate
 from headwise.jobs.refine import refine
 from headwise.jobs.steps.settings import Settings
 from headwise.jobs.transfer import transfer
+from headwise.reports.transfer import short_name
+from headwise.reports.words import metric_name
 from headwise.scoring.design import Design
 
 
@@ -73,6 +76,18 @@ def test_transfer_is_the_matrix_of_evaluate(masks, pairs, other, tmp_path):
 def test_a_mask_that_may_have_seen_the_test_images_is_refused(masks, pairs, tmp_path):
     with pytest.raises(Exception, match="with another split"):
         transfer("demo", [masks[0]], [pairs], tmp_path / "out", split_by="image", seed=5)
+
+
+def test_data_sets_of_different_metrics_say_which_is_whose(masks, other, tmp_path):
+    labels = tmp_path / "labels.csv"
+    lines = [f"images/{i}.png,{('circle', 'arrow')[i % 2]}" for i in range(20)]
+    labels.write_text("image,label\n" + "\n".join(lines) + "\n")
+    shutil.copytree(other.parent / "images", tmp_path / "images")
+    results = transfer("demo", masks[:1], [other, labels], tmp_path / "out", allow_searched=True)
+    assert [one["fitness"] for one in results["data"]] == ["mean_recall", "acc1"]
+    text = (tmp_path / "out" / "transfer.md").read_text()
+    assert "Change of the metric of each data set on" in text
+    assert f"{short_name(str(labels))} ({metric_name('acc1')})" in text
 
 
 def test_transfer_needs_a_mask_of_this_model(pairs, tmp_path):

@@ -18,7 +18,7 @@ from headwise.baselines.weights import between
 from headwise.data.splits import NAMES
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.files import write_files
+from headwise.files import put_aside, write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.opening import dump
 from headwise.jobs.steps.progress import Reporter
@@ -27,7 +27,7 @@ from headwise.jobs.steps.settings import Settings
 from headwise.jobs.steps.starting import exact
 from headwise.jobs.steps.training import train
 
-TUNED = "tuned-model"
+MODEL, TUNED = "model", "tuned-model"
 
 
 def write_artefacts(
@@ -78,7 +78,8 @@ def write_artefacts(
 
 
 def write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter: Reporter) -> bool:
-    """Write `model/`, checked on test images; False where the mask does not fold, which is said.
+    """Write `model/`, checked on test images; False where the mask does not fold, which is said: then that of a former
+    choice is put aside.
 
     Raises:
         HeadwiseError: as `headwise.applied.merge.merge`.
@@ -88,12 +89,13 @@ def write_model(bench: Bench, mask: Mask, results: dict, folder: Path, reporter:
     try:
         check_folds(bench.model.tower, mask)
     except HeadwiseError as reason:
-        reporter.say(f"No model/ was written. {reason}")
+        former = put_aside(folder / MODEL)
+        reporter.say(f"No {MODEL}/ was written. {reason} {former}".strip())
         return False
     report = merge(
         bench.model,
         mask,
-        folder / "model",
+        folder / MODEL,
         pixels=bench.cache.take(bench.splits.test[:32]),
         card=model_card(results, merged=True),
         overwrite=True,
@@ -111,9 +113,7 @@ def write_weights(bench: Bench, results: dict, settings: Settings, folder: Path)
     """
     from headwise.reports.card import weights_card
 
-    if "weights" not in results:
-        return False
-    preferred = results["weights"]["preferred"]
+    preferred = results.get("weights", {}).get("preferred")
     if not preferred:
         shutil.rmtree(folder / TUNED, ignore_errors=True)
         return False

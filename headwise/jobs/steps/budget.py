@@ -7,10 +7,11 @@ a clock said is kept in the study, question by question.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headwise.edits.edit import unbound
 from headwise.edits.mask import Mask
@@ -22,6 +23,7 @@ from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.settings import SEARCH_FFE, Settings
 from headwise.search.contract import Left
 from headwise.search.gated import trained_cost
+from headwise.wording import option
 
 FIRST_ORDER = 1.0 + trained_cost(False)  # FFE of first-order scores: one pass forward, one forward and backward
 PICK_SHARE = 0.15  # of a budget that is kept for the finalists, where that pays for fewer than were asked for
@@ -37,15 +39,20 @@ class Clock:
     Arguments:
         study: where answers are kept; None keeps none.
         began: `time.monotonic()` when the command began.
+        about: the settings that the run has, but for its minutes: another run's answers in the same study are not its own.
     """
 
     study: Study | None
     began: float
+    about: object = None
     _asked: int = 0
     _offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._key = hashlib.sha256(repr(self.about).encode()).hexdigest()[:12]
+
     def __call__(self) -> float:
-        name = f"clock {self._asked}"
+        name = f"clock {self._key} {self._asked}"
         self._asked += 1
         now = time.monotonic() - self.began
         known = self.study.read(name) if self.study else None
@@ -228,8 +235,13 @@ def open_budget(bench: Bench, settings: Settings, rate: float, began: float, sea
     """
     around = len(bench.kept), bool(bench.anchored)
     check_budget(settings, *around)
-    total, fewest = total_of(bench, settings, searching), least(settings, *around)
-    budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began))
+    total, fewest = total_of(bench, settings, searching), least(settings, *around) + anchoring_cost(bench)
+    if total < fewest:
+        raise HeadwiseError(
+            f"A budget of {total:g} FFE is too small: the least that a run takes is {fewest:.1f}, of which embedding the anchors "
+            f"takes {anchoring_cost(bench):.1f}. Give at least {option('budget', str(math.ceil(fewest)))}, or fewer anchors."
+        )
+    budget = Budget(total, settings.max_minutes, rate, Clock(bench.study, began, replace(settings, max_minutes=None)))
     can_spend = budget.left()
     if settings.max_minutes is not None and can_spend < fewest:
         needed = math.ceil(10 * (settings.max_minutes + (fewest - can_spend) * rate / 60)) / 10

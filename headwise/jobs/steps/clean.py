@@ -33,7 +33,10 @@ def seen_by(bench: Bench, *, kept_searched: bool = False) -> dict[str, dict[str,
     seen = {}
     for name in ("search", "pick"):
         benches = [bench, *(bench.kept if name == "pick" or kept_searched else ())]
-        seen[name] = together([remembered(one.pairs, one.indices(name)) for one in benches])
+        memories = [remembered(one.pairs, one.indices(name)) for one in benches]
+        if bench.anchored and name == "search":  # learned values were trained on them, too
+            memories.append(remembered(bench.anchored.pairs, range(len(bench.anchored.pairs))))
+        seen[name] = together(memories)
     return seen
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from headwise.checked import sealed
 from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read, read_beside
+from headwise.data.seen import recognised, remembered, without
 from headwise.data.splits import Splits, split
 from headwise.edits.artefact import MASK_FILE
 from headwise.edits.card import CARD_FILE, is_users_own
@@ -41,7 +42,7 @@ ModelLike = str | Model
 _OWN = re.compile(
     r"(study|sweep|kept|explanation)[\w-]*\.sqlite.*|explanation(\.json|\.md|\.safetensors.*)?|(deltas|bp|learned|trained|refit)-.*|baselines|search-embeddings"
     r"|(results|splits|sweep|compare|front|transfer)\.json|(report|compare|front|transfer)\.md|report\.html"
-    r"|(heads|compare|front|transfer)\.png|head_mask\.(json|safetensors)|run\.toml|model|tuned-model|mask|explored-\d+|\.headwise-.*"
+    r"|(heads|compare|front|transfer)\.png|head_mask\.(json|safetensors)|run\.toml|model|tuned-model|mask|explored-\d+|former-(model|mask)-\d+|\.headwise-.*"
 )
 PairsLike = object  # anything that headwise.read takes
 
@@ -193,18 +194,31 @@ def kept_benches(
 
 
 def anchor_images(
-    source: PairsLike, main: Pairs, model: Model, machine: Machine, reporter: Reporter, columns: Mapping[str, object]
+    source: PairsLike,
+    main: Bench,
+    model: Model,
+    machine: Machine,
+    reporter: Reporter,
+    columns: Mapping[str, object],
 ) -> Anchored:
-    """Old images that learned rungs should leave where they are, without those that the data to improve on have too.
+    """Old images that learned rungs should leave where they are, without those that the data to improve on have too, and those
+    that kept domains are judged by: what training holds in place would tell nothing there.
 
     Arguments:
         source: a folder of images, or what `headwise.read` takes; captions are not read.
+        main: the data to improve on, with its kept domains.
         columns: those of the main data, which count where this source has them.
 
     Raises:
         HeadwiseError: as `headwise.read`; fewer than two images are left; one cannot be decoded.
     """
-    images = apart(read_pairs(source, reporter, columns, beside=True, bare=True), main, reporter)
+    images = apart(read_pairs(source, reporter, columns, beside=True, bare=True), main.pairs, reporter)
+    judged = [remembered(one.pairs, (*one.splits.pick, *one.splits.test)) for one in main.kept]
+    if (gone := recognised(images, judged)).any():
+        images = without(images, gone)
+        reporter.say(
+            f"Anchors {images.name}: {int(gone.sum()):,} images by which a kept domain is judged are left out."
+        )
     options = {"device": machine.device, "chunk": machine.chunk, "cache_dir": machine.cache_dir}
     return anchored(images, model, reporter, cache_size=machine.cache_size, **options)
 

@@ -58,7 +58,8 @@ def paced(bench: Bench, settings: CompareSettings, rate: float, began: float) ->
     Raises:
         HeadwiseError: minutes that do not pay for the least that every method takes.
     """
-    search, clock = settings.search, Clock(bench.study, began)
+    search = settings.search
+    clock = Clock(bench.study, began, replace(settings, search=replace(search, max_minutes=None)))
     searches, trainings = runs_of(settings)
     pace = Pace(search.max_minutes, rate, clock, searches + trainings)
     if search.max_minutes is None:

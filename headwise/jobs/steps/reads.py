@@ -28,7 +28,7 @@ def remember_reads(bench: Bench, split: str, masks: Sequence[Mask], beside: str 
         beside: the key of trained weights that were shown together with each of the masks.
 
     Returns:
-        The largest number among the masks; 0 without any.
+        The largest number among the masks; 0 without any but the unchanged model.
 
     Raises:
         HeadwiseError: the cache cannot be written.
@@ -39,6 +39,8 @@ def remember_reads(bench: Bench, split: str, masks: Sequence[Mask], beside: str 
     folder = cache_folder(bench.cache_dir) / "reads" / digest.hexdigest()[:32]
     numbers = [0]
     for mask in masks:
+        if mask.is_identity and not beside:  # nothing was chosen by looking at it
+            continue
         path = folder / f"{mask.bare().key}{beside}.json"
         number = _number(path, bench.reporter.say)
         if number is None:
