@@ -112,7 +112,8 @@ def test_what_loses_too_much_elsewhere_is_out(run, source, old, tmp_path):
     assert found["candidates"][-1]["pick_p"] is None
     assert "ruled out" in (tmp_path / "out" / "report.md").read_text()
     pulled = replace(lost, anchor_weight=100.0, budget=100.0)
-    held = refine("demo", wrong, settings=pulled, anchor=old, keep=[old]).results["weights"]
+    others = write_pairs(tmp_path / "others", 180, start=360)  # images by which a kept domain is judged are no anchors
+    held = refine("demo", wrong, settings=pulled, anchor=others, keep=[old]).results["weights"]
     assert all(row["passed"] for row in held["candidates"])
 
 
