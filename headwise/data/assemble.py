@@ -16,7 +16,7 @@ from headwise.data.captions import remarks, text_of, texts_of, why_none
 from headwise.data.files import is_remote
 from headwise.data.look import check_images
 from headwise.data.opening import read_image
-from headwise.data.pairs import ImageRef, Pairs, hash_bytes
+from headwise.data.pairs import COLA_PAIRS, ImageRef, Pairs, hash_bytes
 from headwise.data.rows import Row, Table
 from headwise.data.workers import Progress, each
 from headwise.errors import HeadwiseError
@@ -90,7 +90,7 @@ def assemble(
         raise HeadwiseError(f"{table.name}: no rows. Give at least two images with a caption each.")
     entries = _hash(entries, bad, workers, captioned=table.class_names is None)
     entries = _check(entries, bad, cache_dir, workers, progress)
-    if table.kind == "cola_multi_object":
+    if table.kind == COLA_PAIRS:
         entries = _both(entries, bad)
     if bad and not skip_bad:
         raise HeadwiseError(bad_rows_message(table.name, bad, total))

@@ -253,6 +253,18 @@ def drawn(pairs: Pairs, indices: Sequence[int], most: int) -> list[int]:
     return [i for pair in list(both.values())[: max(1, most // 2)] for i in pair]
 
 
+def with_partners(pairs: Pairs, images: np.ndarray) -> np.ndarray:
+    """These images, and of Cola's pairs the other halves, in a mixture too; bool (N,) both."""
+    if pairs.parts:
+        starts = np.cumsum([len(part.pairs) for part in pairs.parts])[:-1]
+        own = np.split(np.asarray(images), starts)
+        return np.concatenate([with_partners(part.pairs, one) for part, one in zip(pairs.parts, own, strict=True)])
+    if pairs.kind != COLA_PAIRS or pairs.groups is None:
+        return np.asarray(images)
+    groups = {pairs.groups[i] for i in np.flatnonzero(images)}
+    return np.array([group in groups for group in pairs.groups], bool)
+
+
 def _few(names: Sequence[str]) -> str:
     found = list(dict.fromkeys(names))
     return ", ".join(name[:40] for name in found[:6]) + (" …" if len(found) > 6 else "")

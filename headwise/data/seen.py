@@ -17,7 +17,7 @@ import numpy as np
 
 from headwise.data.look import SIDE
 from headwise.data.neardup import unpack
-from headwise.data.pairs import ImageRef, Pairs
+from headwise.data.pairs import ImageRef, Pairs, with_partners
 from headwise.data.splits import LEAST, Splits
 from headwise.errors import HeadwiseError
 
@@ -92,7 +92,7 @@ def without(pairs: Pairs, gone: np.ndarray) -> Pairs:
     Raises:
         HeadwiseError: fewer than two images are left, of a mixture in one of its parts.
     """
-    left = np.flatnonzero(~_whole(pairs, gone)).tolist()
+    left = np.flatnonzero(~with_partners(pairs, gone)).tolist()
     counts = [(part.name, len(own)) for part, own in pairs.by_part(left)] or [(pairs.name, len(left))]
     for name, count in counts:
         if count < LEAST:
@@ -111,7 +111,7 @@ def narrowed(pairs: Pairs, splits: Splits, gone: Mapping[str, np.ndarray]) -> Sp
     """
     parts = {}
     for name, out in gone.items():
-        out = _whole(pairs, out)
+        out = with_partners(pairs, out)
         parts[name] = tuple(i for i in getattr(splits, name) if not out[i])
         if len(parts[name]) < LEAST:
             raise HeadwiseError(f"{pairs.name}: {len(parts[name])} images of its {name} split are left, not {LEAST}.")
@@ -121,14 +121,6 @@ def narrowed(pairs: Pairs, splits: Splits, gone: Mapping[str, np.ndarray]) -> Sp
     for name, part in sorted(parts.items()):
         digest.update(f"{name}: {part}".encode())
     return replace(splits, **parts, hash=digest.hexdigest()[:32])
-
-
-def _whole(pairs: Pairs, gone: np.ndarray) -> np.ndarray:
-    """With the partners of Cola's pairs."""
-    if pairs.kind != "cola_multi_object" or pairs.groups is None:
-        return np.asarray(gone)
-    lost = {pairs.groups[i] for i in np.flatnonzero(gone)}
-    return np.array([group in lost for group in pairs.groups])
 
 
 def _short(image: ImageRef) -> bytes:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headwise.data.pairs import COLA_PAIRS, Pairs, joined
+import numpy as np
+
+from headwise.data.pairs import COLA_PAIRS, Pairs, joined, with_partners
 from headwise.data.split_words import MEANING, meaning
 from headwise.errors import HeadwiseError
 from headwise.wording import option
@@ -135,14 +137,14 @@ def _mixture(pairs: Pairs, by: str, fractions: Sequence[float], seed: int, near:
             sides |= {start + i: (side, part.name) for i in getattr(found, name)}
         hows.append(f"{part.name}: {found.how}")
         start += len(part.pairs)
-    dropped = set()
+    dropped = np.zeros(len(pairs), bool)
     for cluster in _clusters(pairs, sorted(sides), False, near):
         for i in cluster:
             side, name = sides[i]
             if any(sides[j][0] > side and sides[j][1] != name for j in cluster):
-                dropped.add(i)
-    dropped |= _partners(pairs, dropped)
-    parts = [[i for i, (side, _) in sides.items() if side == number and i not in dropped] for number in range(3)]
+                dropped[i] = True
+    dropped = with_partners(pairs, dropped)
+    parts = [[i for i, (side, _) in sides.items() if side == number and not dropped[i]] for number in range(3)]
     for name, indices in zip(NAMES, parts, strict=True):
         for part, left in pairs.by_part(indices):
             if len(left) < LEAST:
@@ -150,7 +152,7 @@ def _mixture(pairs: Pairs, by: str, fractions: Sequence[float], seed: int, near:
                     f"{pairs.name}: the {name} split of {part.name} has {len(left)} images left, after those that "
                     f"another part has on a later side were left out; it needs {LEAST}. Give both parts one split."
                 )
-    gone = f"; {len(dropped):,} images left out that another part tests on" if dropped else ""
+    gone = f"; {dropped.sum():,} images left out that another part tests on" if dropped.any() else ""
     return _splits(pairs, parts, "; ".join(hows) + gone)
 
 
@@ -191,17 +193,6 @@ def _words(pairs: Pairs, strict: bool) -> dict[str, str]:
                 f"without this column: {option('split_by', 'image')}."
             )
         found[name] = known or ""
-    return found
-
-
-def _partners(pairs: Pairs, images: Collection[int]) -> set[int]:
-    """The other halves of Cola's pairs among these images of a mixture."""
-    found, start = set(), 0
-    for part in pairs.parts:
-        if part.pairs.kind == COLA_PAIRS and part.pairs.groups is not None:
-            gone = {group for i, group in enumerate(part.pairs.groups) if start + i in images}
-            found |= {start + i for i, group in enumerate(part.pairs.groups) if group in gone}
-        start += len(part.pairs)
     return found
 
 

@@ -89,3 +89,14 @@ def test_the_least_change_of_precision_is_a_positive_that_falls_by_one_place():
                     scores = [objective.score_from_ranks({objective.name: p[order]}, 0.0) for p in (places, moved)]
                     found.append(scores[0].fitness - scores[1].fitness)
         assert least_change(objective.design) == pytest.approx(FEWEST_CHANGED * min(found), rel=1e-6)
+
+
+def test_queries_that_hold_for_every_image_change_nothing():
+    """Their precision is 1 whatever the order; alone they leave nothing that could change."""
+    all_of_them = SingleObject(texts(2), np.ones((6, 2), bool))
+    assert all_of_them(torch.randn(6, 16)).fitness == 1.0
+    assert np.isfinite(least_change(all_of_them.design))
+    present = np.ones((6, 2), bool)
+    present[1:, 0] = False
+    one = SingleObject(texts(2), present)
+    assert least_change(one.design) == pytest.approx(FEWEST_CHANGED / 2 * (1 / 5 - 1 / 6), rel=1e-6)

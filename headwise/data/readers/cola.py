@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from headwise.data.files import is_remote
+from headwise.data.pairs import COLA_PAIRS
 from headwise.data.place import Place
 from headwise.data.readers.json_files import load_json
 from headwise.data.rows import Row, Table
@@ -31,7 +32,7 @@ def read_cola(place: Place) -> Table:
         raise HeadwiseError(f"{place.location}: neither Cola's list of pairs nor an object with 'labels' and 'data'.")
     if len(data) == 2 and all(isinstance(part, list) for part in data) and _texts(data[0]) and _lists(data[1]):
         return _single(place, data[0], data[1])
-    return Table(place.name, _multi(place, data), kind="cola_multi_object")
+    return Table(place.name, _multi(place, data), kind=COLA_PAIRS)
 
 
 def _texts(value: list) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from headwise.checked import Damaged, dump_tensors, load_tensors
 from headwise.data.files import cache_folder
-from headwise.data.pairs import Pairs
+from headwise.data.pairs import COLA_PAIRS, Pairs
 from headwise.errors import HeadwiseError
 from headwise.files import OTHER_CACHE, write_files
 from headwise.jobs.steps.distractors import Distractors, Given, distractors_of, texts_of
@@ -40,7 +40,7 @@ from headwise.towers.probes import texts_key
 from headwise.towers.texts import Cut, cut
 
 TEXTS_AT_ONCE = 1024
-COLA = {"cola_multi_object": "multi_object_acc", "cola_single_object": "mean_average_precision"}
+COLA = {COLA_PAIRS: "multi_object_acc", "cola_single_object": "mean_average_precision"}
 FITNESSES = ("auto", "mean_recall", *FITNESS, *COLA.values())
 FORMAT = 2  # of the captions' cache: it goes up when old entries must not be read
 
@@ -141,7 +141,7 @@ class Task:
         first = np.searchsorted(pairs.owner, np.asarray(indices))  # where each image's captions begin
         mine = [start + k for start, i in zip(first, indices, strict=True) for k in range(len(pairs.captions[i]))]
         texts = self.texts[mine]  # (T of the split, E)
-        if self.kind == "cola_multi_object":
+        if self.kind == COLA_PAIRS:
             return MultiObject(texts, MultiObject.partners(part.groups or ()), model.logit_scale, device)
         model_loss = (model.logit_scale, model.logit_bias, model.loss)
         return Retrieval(texts, part.owner, *model_loss, device, part.same, self.foreign)

@@ -9,7 +9,6 @@ query. After Ray et al. (arXiv 2305.03689); equal scores are wrong. The files ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -182,8 +181,9 @@ class SingleObject:
         """How hits make the fitness."""
         queries = np.unique(self._positives[0])
         right = (self.present & self.all_counted).sum(0)[queries]
-        steps = [_smallest_step(*each) for each in zip(right, self.all_counted.sum(0)[queries], strict=True)]
-        return Design.mean(len(queries), Fraction(1, FINE), rounded=True, step=max(1, round(min(steps) * FINE)))
+        both = zip(right.tolist(), self.all_counted.sum(0)[queries].tolist(), strict=True)
+        least = min((_smallest_step(*each) for each in both if each[0] < each[1]), default=1.0)
+        return Design.mean(len(queries), Fraction(1, FINE), rounded=True, step=max(1, round(least * FINE)))
 
     @property
     def spec(self) -> dict[str, object]:
@@ -241,8 +241,7 @@ class SingleObject:
 
 def _smallest_step(positives: int, images: int) -> float:
     """The smallest change of a query's average precision: the j-th of n positives falls by one, from the last place r that
-    leaves room for those after it. Σ_j (j / r_j) / n with j / r − j / (r + 1) = j / (r (r + 1)); ∞ where nothing can change."""
+    leaves room for those after it: j / r − j / (r + 1) = j / (r (r + 1)), over n. There are other images than positives."""
     j = np.arange(1, positives + 1)
     r = images - positives + j - 1
-    steps = j[r > 0] / (positives * r[r > 0] * (r[r > 0] + 1.0))
-    return float(steps.min()) if positives < images else math.inf
+    return float((j / (positives * r * (r + 1.0))).min())
