@@ -15,16 +15,14 @@ from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.jobs.steps.clean import unseen
 from headwise.jobs.steps.findings import Findings
+from headwise.jobs.steps.masks import check_bound, mask_inside, read_mask
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
-    check_bound,
     choose_split,
     load_model,
-    mask_inside,
     prepared,
-    read_mask,
     read_pairs,
     whole,
 )

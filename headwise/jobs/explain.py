@@ -46,6 +46,7 @@ from headwise.jobs.steps.explaining import (
     width_of,
 )
 from headwise.jobs.steps.findings import Findings
+from headwise.jobs.steps.masks import read_mask
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
@@ -53,7 +54,6 @@ from headwise.jobs.steps.opening import (
     check_folder,
     dump,
     load_model,
-    read_mask,
     read_pairs,
     split_for,
 )

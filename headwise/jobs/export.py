@@ -22,16 +22,8 @@ from headwise.edits.card import CARD_FILE
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.files import new_folder
-from headwise.jobs.steps.opening import (
-    Machine,
-    ModelLike,
-    PairsLike,
-    check_bound,
-    load_model,
-    prepared,
-    read_mask,
-    read_pairs,
-)
+from headwise.jobs.steps.masks import check_bound, read_mask
+from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.shipping.card import export_card
 from headwise.shipping.doors import DOORS, write_door

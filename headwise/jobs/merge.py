@@ -14,17 +14,8 @@ from headwise.data.read import asked_for, check_keywords
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.engine import head_means, with_means
-from headwise.jobs.steps.opening import (
-    Machine,
-    ModelLike,
-    PairsLike,
-    check_bound,
-    load_model,
-    prepared,
-    read_mask,
-    read_pairs,
-    whole,
-)
+from headwise.jobs.steps.masks import check_bound, read_mask
+from headwise.jobs.steps.opening import Machine, ModelLike, PairsLike, load_model, prepared, read_pairs, whole
 from headwise.jobs.steps.progress import Reporter, usual
 from headwise.shipping.card import merged_card
 from headwise.wording import option

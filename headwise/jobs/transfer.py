@@ -19,16 +19,15 @@ from headwise.files import write_files
 from headwise.jobs.steps.bench import Bench
 from headwise.jobs.steps.clean import unseen_splits
 from headwise.jobs.steps.findings import Findings
+from headwise.jobs.steps.masks import check_bound, read_mask
 from headwise.jobs.steps.opening import (
     Machine,
     ModelLike,
     PairsLike,
-    check_bound,
     check_folder,
     dump,
     load_model,
     prepared,
-    read_mask,
     read_pairs,
     split_for,
 )

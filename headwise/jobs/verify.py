@@ -10,7 +10,8 @@ from pathlib import Path
 
 from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
-from headwise.jobs.steps.opening import Machine, ModelLike, load_model, read_mask
+from headwise.jobs.steps.masks import read_mask
+from headwise.jobs.steps.opening import Machine, ModelLike, load_model
 from headwise.shipping.verify import Check
 from headwise.shipping.verify import verify as compare
 from headwise.towers.fits import check_fits

@@ -7,7 +7,6 @@ is made here or below.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,7 @@ from headwise.data.pairs import Pairs, joined
 from headwise.data.read import read, read_beside
 from headwise.data.seen import recognised, remembered, without
 from headwise.data.splits import Splits, split
-from headwise.edits.artefact import MASK_FILE
 from headwise.edits.card import CARD_FILE, is_users_own
-from headwise.edits.edit import Edit
-from headwise.edits.mask import Mask
 from headwise.errors import HeadwiseError
 from headwise.evaluation.crew import Staff
 from headwise.evaluation.crew.work import named
@@ -248,49 +244,6 @@ def prepared(
         profile=machine.profile,
         reporter=reporter,
     )
-
-
-def read_mask(mask: Mask | str | Path | None, model: Model) -> Mask:
-    """A mask from an object, a folder, a hub id, or text such as `L10.H3=zero, L11.H0=scale(1.4)`."""
-    if mask is None:
-        return Mask.identity(model.tower.grid)
-    if isinstance(mask, Mask):
-        return mask
-    if isinstance(mask, str) and (mask == "identity" or ("=" in mask and not os.path.exists(mask))):
-        return Mask.parse(model.tower.grid, mask)
-    return Mask.from_pretrained(mask)
-
-
-def check_bound(mask: Mask, otherwise: str = "") -> None:
-    """
-    Arguments:
-        otherwise: what else than a folder may be given for mean outputs.
-
-    Raises:
-        HeadwiseError: edits whose arrays are to come from data that are not given.
-    """
-    lacking = {str(head): name for head, edit in mask.edits.items() if (name := _lacks(edit))}
-    if lacking:
-        head, name = next(iter(lacking.items()))
-        what = "its mean output" if name == "mean" else "arrays that are learned"
-        raise HeadwiseError(
-            f"The edit {name!r} of {head} needs {what}, which a text does not hold: give the folder that refine wrote"
-            f"{otherwise if name == 'mean' else ''}."
-        )
-
-
-def _lacks(edit: Edit) -> str | None:
-    """The letter of an edit whose arrays are not there."""
-    return next((letter.name for letter in edit.letters if not letter.bound), None)
-
-
-def mask_inside(model: Model) -> Mask | None:
-    """The mask that a model's folder says is in its weights or graph (`merge`, `export`); None for any other."""
-    folder = Path(model.source.partition(":")[2].removeprefix("local-dir:")) if model.source else None
-    if folder is None or not (folder / MASK_FILE).is_file():
-        return None
-    mask = Mask.from_pretrained(folder)
-    return None if mask.is_identity else mask
 
 
 def choose_split(pairs: Pairs, name: str) -> Pairs:
